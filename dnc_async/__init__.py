@@ -1,0 +1,1 @@
+"""Stream datasets larger than the disk from IPFS into a training loop."""

@@ -1,0 +1,165 @@
+"""Every exception of the library, and whose fault it was.
+
+::
+
+    DncError
+    ├── ArgumentError (ValueError)      you: an argument cannot work; the message names it and what would
+    ├── IpldError                       the bytes are not what a format or a CID says
+    │   ├── CidError (ValueError)           this text or these bytes are not a CID that we read
+    │   ├── BlockMismatchError              a block does not hash to its CID
+    │   ├── CarError                        a CAR stream is malformed, at .offset
+    │   │   └── CarTruncatedError               it ended inside a section: everything before is good
+    │   └── DagError                        a dag-pb or UnixFS node breaks its specification
+    ├── DatasetError (ValueError)       you: the source of an upload cannot be divided into batches
+    ├── ManifestError                   this CID is not a dataset that we can read
+    ├── GatewayError                    one gateway, one request; .gateway and .cid say which
+    │   ├── GatewayTimeoutError             no connection, or no byte, within the limit
+    │   ├── GatewayMissError                it does not have the block
+    │   ├── GatewayRefusedError             it will not serve the block (410, 451)
+    │   ├── GatewayBusyError                it asked us to come back later (429, 502, 503, 504)
+    │   └── GatewayMismatchError            it sent bytes that do not hash to the CID
+    ├── ChunkUnavailableError (ExceptionGroup)   every gateway failed for a block; holds their errors
+    ├── SpoolError                      the staging folder cannot be used
+    │   ├── BudgetTooSmallError             .smallest_bytes is the smallest disk budget that works
+    │   └── DiskFullError                   the file system is full, below the budget
+    ├── StoreError                      the local store cannot be read or written
+    ├── DecodeError                     a verified chunk is not laid out as its manifest says
+    ├── UploadError                     a publishing target refused, or answered with another root
+    └── StreamClosedError               you: the stream or client was closed, or belongs to another process
+
+An error of the network is never raised alone to a consumer: a :class:`GatewayError` only costs its gateway the
+request, and reaches you inside a :class:`ChunkUnavailableError` when nobody was left to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DncError(Exception):
+    """The base of all errors that this library raises on purpose."""
+
+
+class ArgumentError(DncError, ValueError):
+    """An argument cannot work. Nothing was started."""
+
+
+class IpldError(DncError):
+    """Bytes that are not what their format or their CID says."""
+
+
+class CidError(IpldError, ValueError):
+    """Not a CID, or one with a version, codec or hash function that we do not read."""
+
+
+class BlockMismatchError(IpldError):
+    """A block's bytes do not hash to its CID."""
+
+
+class CarError(IpldError):
+    """A malformed CAR stream. ``offset`` is where in the stream, in bytes."""
+
+    def __init__(self, message: str, *, offset: int) -> None:
+        super().__init__(f"{message} (at byte {offset} of the CAR)")
+        self.offset = offset
+
+
+class CarTruncatedError(CarError):
+    """The CAR ended inside a section. Blocks that were yielded before are verified and good."""
+
+
+class DagError(IpldError):
+    """A dag-pb or UnixFS node that breaks its specification."""
+
+
+class DatasetError(DncError, ValueError):
+    """The source of an upload cannot be divided into batches. Nothing was published."""
+
+
+class ManifestError(DncError):
+    """The CID does not lead to a dataset that this version can read."""
+
+
+class GatewayError(DncError):
+    """One request to one gateway failed.
+
+    ``gateway`` is its URL without secrets, ``cid`` what was asked (text), ``retry_after_s`` the pause that
+    the gateway asked for, if it did.
+    """
+
+    def __init__(self, message: str, *, gateway: str, cid: str | None = None, retry_after_s: float | None = None) -> None:
+        asked = f", asked for {cid}" if cid else ""
+        super().__init__(f"{gateway}{asked}: {message}")
+        self.gateway = gateway
+        self.cid = cid
+        self.retry_after_s = retry_after_s
+
+
+class GatewayTimeoutError(GatewayError):
+    """No connection, or no byte of the answer, within the limit."""
+
+
+class GatewayMissError(GatewayError):
+    """The gateway does not have the block (404, 403 or a redirect)."""
+
+
+class GatewayRefusedError(GatewayError):
+    """The gateway has decided not to serve this CID (410 or 451)."""
+
+
+class GatewayBusyError(GatewayError):
+    """The gateway asked us to come back later (429, 502, 503, 504)."""
+
+
+class GatewayMismatchError(GatewayError):
+    """The gateway sent bytes that do not hash to the CID. They were thrown away."""
+
+
+class ChunkUnavailableError(DncError, ExceptionGroup[Exception]):
+    """Every gateway failed for one block. ``exceptions`` holds the last error of each of them."""
+
+    def __new__(cls, message: str, causes: Sequence[Exception]) -> ChunkUnavailableError:
+        """Build the group; ``causes`` must not be empty."""
+        return super().__new__(cls, message, causes)
+
+    def __init__(self, message: str, causes: Sequence[Exception]) -> None:
+        super().__init__(message, causes)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {cause}" for cause in self.exceptions)])
+
+    def derive(self, excs: Sequence[Exception], /) -> ChunkUnavailableError:
+        """Keep the type when ``split()`` or ``except*`` takes the group apart."""
+        return ChunkUnavailableError(self.message, excs)
+
+
+class SpoolError(DncError):
+    """The staging folder cannot be used."""
+
+
+class BudgetTooSmallError(SpoolError, ValueError):
+    """The disk budget cannot hold the largest chunk. ``smallest_bytes`` is the smallest that can."""
+
+    def __init__(self, message: str, *, smallest_bytes: int) -> None:
+        super().__init__(message)
+        self.smallest_bytes = smallest_bytes
+
+
+class DiskFullError(SpoolError):
+    """The file system has no room, although the budget has."""
+
+
+class StoreError(DncError):
+    """The local block store cannot be read or written."""
+
+
+class DecodeError(DncError):
+    """A chunk whose bytes are verified, but that is not laid out as its manifest says."""
+
+
+class UploadError(DncError):
+    """A publishing target refused the data, or answered with another root."""
+
+
+class StreamClosedError(DncError):
+    """The stream or client was closed, or was carried into another process by a fork."""
