@@ -1,1 +1,82 @@
-"""Stream datasets larger than the disk from IPFS into a training loop."""
+"""Stream datasets larger than the disk from IPFS into a training loop: verified, within a disk budget, without idle time.
+
+>>> import dnc_async as dnc
+>>> cid = await dnc.upload({"x": X, "y": y}, batch_size=4096)
+>>> async for batch in dnc.stream(cid, disk_budget="64 MB"):
+...     model.partial_fit(batch["x"], batch["y"])
+
+Names are loaded when they are first used: numpy and aiohttp take a third of a second each to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dnc_async.client import BatchStream, Client, DatasetInfo, UploadResult, inspect, stream, upload
+    from dnc_async.config import Gateway
+    from dnc_async.errors import (
+        ArgumentError,
+        BudgetTooSmallError,
+        ChunkUnavailableError,
+        CidError,
+        DatasetError,
+        DecodeError,
+        DiskFullError,
+        DncError,
+        GatewayError,
+        ManifestError,
+        SpoolError,
+        StoreError,
+        StreamClosedError,
+        UploadError,
+    )
+
+__all__ = [  # noqa: RUF022 - sorted without regard to case, as people look things up
+    "ArgumentError",
+    "BatchStream",
+    "BudgetTooSmallError",
+    "ChunkUnavailableError",
+    "CidError",
+    "Client",
+    "DatasetError",
+    "DatasetInfo",
+    "DecodeError",
+    "DiskFullError",
+    "DncError",
+    "Gateway",
+    "GatewayError",
+    "inspect",
+    "ManifestError",
+    "SpoolError",
+    "StoreError",
+    "stream",
+    "StreamClosedError",
+    "upload",
+    "UploadError",
+    "UploadResult",
+]
+
+_HOMES = {
+    "BatchStream": "client",
+    "Client": "client",
+    "DatasetInfo": "client",
+    "Gateway": "config",
+    "UploadResult": "client",
+    "inspect": "client",
+    "stream": "client",
+    "upload": "client",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

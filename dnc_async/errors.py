@@ -34,6 +34,7 @@ request, and reaches you inside a :class:`ChunkUnavailableError` when nobody was
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class DncError(Exception):
@@ -87,7 +88,9 @@ class GatewayError(DncError):
     the gateway asked for, if it did.
     """
 
-    def __init__(self, message: str, *, gateway: str, cid: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, gateway: str, cid: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         asked = f", asked for {cid}" if cid else ""
         super().__init__(f"{gateway}{asked}: {message}")
         self.gateway = gateway
@@ -118,7 +121,7 @@ class GatewayMismatchError(GatewayError):
 class ChunkUnavailableError(DncError, ExceptionGroup[Exception]):
     """Every gateway failed for one block. ``exceptions`` holds the last error of each of them."""
 
-    def __new__(cls, message: str, causes: Sequence[Exception]) -> ChunkUnavailableError:
+    def __new__(cls, message: str, causes: Sequence[Exception]) -> Self:
         """Build the group; ``causes`` must not be empty."""
         return super().__new__(cls, message, causes)
 
@@ -127,10 +130,6 @@ class ChunkUnavailableError(DncError, ExceptionGroup[Exception]):
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  - {cause}" for cause in self.exceptions)])
-
-    def derive(self, excs: Sequence[Exception], /) -> ChunkUnavailableError:
-        """Keep the type when ``split()`` or ``except*`` takes the group apart."""
-        return ChunkUnavailableError(self.message, excs)
 
 
 class SpoolError(DncError):

@@ -1,1 +1,11 @@
-"""IPFS's formats as pure functions: bytes in, values out. No sockets, files, clocks or event loops here."""
+"""IPFS's data formats: bytes in, values out, and nothing is believed before it was hashed.
+
+The package is pure: it reads no file and opens no socket. From the bottom up:
+
+- :mod:`varint`, :mod:`multihash`, :mod:`cid`: names of blocks
+- :mod:`block`: the one type of verified bytes
+- :mod:`car`: streams of blocks
+- :mod:`dagpb`, :mod:`unixfs`, :mod:`hamt`: what is inside the blocks
+- :mod:`plan`, :mod:`directory`: which blocks a file or a directory needs
+- :mod:`builder`: files and directories to blocks
+"""

@@ -1,0 +1,152 @@
+"""Every default of the library, and the only reader of the environment.
+
+It stands above the mechanisms on purpose: gateways, spool and dataset take plain required keywords and cannot read policy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from dnc_async.errors import ArgumentError
+
+#: Public trustless gateways, best effort: probed as they are used, and nothing needs any one of them.
+PUBLIC_GATEWAYS = (
+    "https://ipfs.filebase.io",
+    "https://gateway.pinata.cloud",
+    "https://4everland.io",
+    "https://ipfs.orbitor.dev",
+    "https://dget.top",
+)
+
+DEFAULT_CHUNK_BYTES = 4 * 2**20
+DEFAULT_BUDGET_BYTES = 2 * 10**9
+DEFAULT_BUDGET_SHARE = 0.1
+
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", 1):
+    _UNITS[f"{_letter}B"] = 1000**_power
+    _UNITS[f"{_letter}IB"] = 1024**_power
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A trustless gateway: its URL, and headers for those that want a token (never shown)."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
+        object.__setattr__(self, "url", gateway_url(url))
+        object.__setattr__(self, "headers", dict(headers or {}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchSettings:
+    """How gateways are asked. Durations are seconds."""
+
+    connect_timeout_s: float = 5.0
+    #: No byte for so long, and the request has failed; a total timeout there is none.
+    stall_timeout_s: float = 30.0
+    #: How often one gateway may fail for one block before it counts as one that cannot serve it.
+    attempts: int = 3
+    #: A gateway that has delivered before is given so long to come back, however often it failed for a block.
+    patience_s: float = 20.0
+    requests_per_gateway: int = 32
+    #: Unverified bytes live in memory only, and never more of them than this.
+    in_flight_bytes: int = 32 * 2**20
+    workers: int = 4
+
+
+def user_agent() -> str:
+    """What we tell gateways that we are."""
+    try:
+        return f"dnc-async/{version('dnc-async')}"
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "dnc-async"
+
+
+def parse_size(value: int | float | str, *, name: str) -> int:
+    """A size in bytes: a number, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
+
+    Raises :class:`~dnc_async.errors.ArgumentError` that names the argument.
+    """
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        unit = _UNITS.get(match[2].upper()) if match else None
+        if match and unit:
+            return int(float(match[1]) * unit)
+    elif not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value < 2**63:
+        return int(value)
+    raise ArgumentError(f"{name}: expected a size such as 64000000, '64 MB' or '61 MiB', got {value!r}")
+
+
+def gateway_url(url: object) -> str:
+    """A gateway's base URL without a slash at its end; raises :class:`~dnc_async.errors.ArgumentError`.
+
+    ``localhost`` becomes 127.0.0.1, because Kubo redirects ``localhost`` to a subdomain.
+    """
+    if isinstance(url, str):
+        try:
+            parts = urlsplit(url.strip())
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme in ("http", "https") and host and not parts.query and not parts.fragment:
+            if host == "localhost":
+                parts = parts._replace(netloc=f"127.0.0.1:{port}" if port else "127.0.0.1")
+            return parts.geturl().rstrip("/").removesuffix("/ipfs")
+    raise ArgumentError(f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {url!r}")
+
+
+def gateways_of(gateways: Iterable[str | Gateway] | str | Gateway) -> tuple[Gateway, ...]:
+    """The gateways of an argument, each once, in order; raises :class:`~dnc_async.errors.ArgumentError`."""
+    listed = [gateways] if isinstance(gateways, (str, Gateway)) else list(gateways)
+    unique: dict[str, Gateway] = {}
+    for item in listed:
+        gateway = item if isinstance(item, Gateway) else Gateway(item)
+        unique.setdefault(gateway.url, gateway)
+    if not unique:
+        raise ArgumentError("gateways: the list is empty; name at least one, or leave the argument out")
+    return tuple(unique.values())
+
+
+def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway, ...]:
+    """The gateways of ``IPFS_GATEWAY``, else of ``$IPFS_PATH/gateway`` (IPIP-280), else the public ones."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("IPFS_GATEWAY", "").split()
+    if not named:
+        file = Path(environ.get("IPFS_PATH") or "~/.ipfs").expanduser() / "gateway"
+        try:
+            named = file.read_text(encoding="utf-8").split()
+        except OSError:
+            named = []
+    return gateways_of(named or PUBLIC_GATEWAYS)
+
+
+def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of the local store: the argument, else ``DNC_STORE``, else in the user's data folder."""
+    environ = os.environ if environ is None else environ
+    chosen = store or environ.get("DNC_STORE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("dnc_async") / "store"
+
+
+def spool_path(spool_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder that spools are made in: the argument, else in the user's cache folder."""
+    return Path(spool_dir).expanduser() if spool_dir else platformdirs.user_cache_path("dnc_async") / "spool"
+
+
+def default_budget(folder: Path) -> int:
+    """A tenth of the free disk beneath ``folder``, at most 2 GB."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return min(DEFAULT_BUDGET_BYTES, int(shutil.disk_usage(folder).free * DEFAULT_BUDGET_SHARE))

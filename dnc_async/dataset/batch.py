@@ -1,0 +1,81 @@
+"""One batch in memory, from the first byte that arrives to the arrays that the consumer owns.
+
+The place that a batch will have is made once, a fresh array per column, and each chunk's bytes are placed straight into
+its rows, whether they come from a gateway or from the spool. Arrays are never recycled: they belong to the consumer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset.schema import Columns, Schema
+
+Segment = tuple[int, memoryview]
+
+
+class ChunkPlace:
+    """Where a chunk's bytes belong in memory: ``segments`` are (offset in the chunk, writable memory), in order."""
+
+    __slots__ = ("_ends", "segments", "size_bytes")
+
+    def __init__(self, segments: Sequence[Segment], size_bytes: int) -> None:
+        self.segments = tuple(segments)
+        self.size_bytes = size_bytes
+        self._ends = tuple(offset + view.nbytes for offset, view in segments)
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy verified bytes to where they belong; padding between the segments is dropped."""
+        source, end = memoryview(data), offset + len(data)
+        for (start, view), stop in zip(self.segments, self._ends, strict=True):
+            first, last = max(start, offset), min(stop, end)
+            if first < last:
+                view[first - start : last - start] = source[first - offset : last - offset]
+
+
+class BatchBuffer:
+    """The arrays of one batch, and the places of its chunks in them."""
+
+    def __init__(self, schema: Schema, samples: Sequence[int]) -> None:
+        """Allocate a batch whose chunks hold so many samples, in order."""
+        self._schema = schema
+        self._samples = tuple(samples)
+        self._columns: Columns = {column.name: column.empty(sum(samples)) for column in schema.columns}
+        self._raw: dict[int, bytearray] = {}
+
+    def place(self, part: int, size_bytes: int) -> ChunkPlace:
+        """Where the bytes of the ``part``-th chunk, a file of ``size_bytes``, go."""
+        if self._schema.has_text:  # the layout depends on the content: keep it whole, decode when it is complete
+            whole = self._raw[part] = bytearray(size_bytes)
+            return ChunkPlace([(0, memoryview(whole))], size_bytes)
+        rows = self._rows(part)
+        layout = chunk_format.fixed_layout(self._schema, self._samples[part])
+        header = self._raw[part] = bytearray(len(layout.header))
+        segments: list[Segment] = [(0, memoryview(header))]
+        for column, ((offset, size),) in zip(self._schema.columns, layout.segments, strict=True):
+            if size:
+                segments.append((offset, memoryview(self._columns[column.name][rows].reshape(-1).view(np.uint8))))
+        return ChunkPlace(segments, size_bytes)
+
+    def finish(self, part: int) -> None:
+        """Check, and where needed decode, a chunk whose bytes are all in place.
+
+        Raises :class:`~dnc_async.errors.DecodeError`.
+        """
+        samples, raw = self._samples[part], self._raw.pop(part)
+        if not self._schema.has_text:
+            chunk_format.check_header(self._schema, samples, bytes(raw))
+            return
+        for name, values in chunk_format.decode(self._schema, samples, raw).items():
+            self._columns[name][self._rows(part)] = values
+
+    def _rows(self, part: int) -> slice:
+        start = sum(self._samples[:part])
+        return slice(start, start + self._samples[part])
+
+    def batch(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
+        """The batch, in the structure that was uploaded."""
+        return self._schema.restore(self._columns)

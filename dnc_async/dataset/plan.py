@@ -1,0 +1,54 @@
+"""The plan of a run: which chunks, in which order, make which batches. PURE: the order is a function.
+
+A plan is computed, not stored: nothing here grows with the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dnc_async.dataset.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """The ``position``-th batch of a run: ``index`` within its epoch, and the chunks that it consists of."""
+
+    position: int
+    epoch: int
+    index: int
+    samples: int
+    chunks: range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The batches of a run over a dataset, in order.
+
+    ``epochs`` is ``None`` for a run without end. ``drop_last`` leaves a short last batch out of every epoch.
+    """
+
+    manifest: Manifest
+    epochs: int | None = 1
+    drop_last: bool = False
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches one epoch delivers."""
+        short = self.manifest.samples % self.manifest.batch_size != 0
+        return self.manifest.batches - (1 if self.drop_last and short else 0)
+
+    def __len__(self) -> int:
+        if self.epochs is None:
+            raise TypeError("a run with epochs=None has no length")
+        return self.batches_per_epoch * self.epochs
+
+    def batches(self, start: int = 0) -> Iterator[PlannedBatch]:
+        """The batches from position ``start`` on."""
+        position = start
+        while self.batches_per_epoch and (self.epochs is None or position < len(self)):
+            epoch, index = divmod(position, self.batches_per_epoch)
+            manifest = self.manifest
+            yield PlannedBatch(position, epoch, index, manifest.batch_samples(index), manifest.batch_chunks(index))
+            position += 1

@@ -1,0 +1,181 @@
+"""The bridge between the engine's event loop, in a background thread of its own, and the caller's.
+
+The engine must go on while a notebook's cell computes without a pause, so it does not share the caller's loop. It is plain
+async code; only this module knows that there are two threads. It alone holds what nothing else in the library may: a
+daemon thread that is joined at exit, and a finalizer per iterator, because nothing tells an iterator that its loop was
+left by a bare ``break``. The finalizer only posts "close", and only in the process that made the iterator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dnc_async.errors import StreamClosedError
+from dnc_async.telemetry import logger
+
+T = TypeVar("T")
+_JOIN_S = 10.0
+
+
+class EngineThread:
+    """An event loop in a daemon thread, with one task group that owns everything in it."""
+
+    def __init__(self, setup: Callable[[contextlib.AsyncExitStack], Awaitable[None]]) -> None:
+        """``setup`` opens what the engine needs onto a stack that is unwound when the thread ends."""
+        self._setup = setup
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: TaskGroup | None = None
+        self._stop = threading.Event()
+        self._stop_in_loop: asyncio.Event | None = None
+        self._started: Future[None] = Future()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<EngineThread {'running' if self._thread.is_alive() else 'ended'}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; it is joined at interpreter exit at the latest."""
+        _engines.add(self)
+        self._thread.start()
+
+    def check_process(self) -> None:
+        """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child, where the thread does not exist."""
+        if os.getpid() != self._pid:
+            raise StreamClosedError(
+                f"this stream was opened in process {self._pid}, and process {os.getpid()} is a fork of it: "
+                "open streams and clients after the fork, or start processes by 'spawn'"
+            )
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:  # noqa: ANN401
+        """Run a coroutine function as a task of the engine; its result, or its error, is the future's."""
+        self.check_process()
+        result: Future[T] = Future()
+        if not self.post(self._spawn, function, args, result):
+            result.set_exception(StreamClosedError("the client was closed"))
+        return result
+
+    def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
+        """Have a function called in the engine's thread; ``False`` when the engine has ended."""
+        try:
+            self._started.result(_JOIN_S)
+            assert self._loop is not None  # noqa: S101 - set before _started
+            self._loop.call_soon_threadsafe(function, *args)
+        except Exception:  # noqa: BLE001 - it never started, or its loop is closed: both mean that nobody is there
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Ask the engine to end; returns at once."""
+        self._stop.set()
+        if os.getpid() == self._pid:
+            self.post(self._tell_stop)
+
+    def join(self) -> None:
+        """Wait until the thread has ended (not from within it)."""
+        if self._thread is not threading.current_thread() and os.getpid() == self._pid:
+            self._thread.join(_JOIN_S)
+
+    def _tell_stop(self) -> None:
+        if self._stop_in_loop is not None:
+            self._stop_in_loop.set()
+
+    def _spawn(self, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...], result: Future[T]) -> None:
+        async def run() -> None:
+            try:
+                value = await function(*args)
+            except Exception as error:  # noqa: BLE001 - it is the future's
+                result.set_exception(error)
+            except BaseException:
+                result.set_exception(StreamClosedError("the client was closed"))
+                raise
+            else:
+                result.set_result(value)
+
+        if self._tasks is None or self._stop.is_set():
+            result.set_exception(StreamClosedError("the client was closed"))
+        else:
+            self._tasks.start_soon(run)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._main())
+        except Exception as error:  # noqa: BLE001 - whoever waits for the start is told
+            if not self._started.done():
+                self._started.set_exception(error)
+            elif not _exiting:  # at interpreter exit the loop can no longer start the thread that joins its executor
+                logger.exception("the engine's thread ended with an error")
+
+    async def _main(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._setup(stack)
+            async with anyio.create_task_group() as tasks:
+                self._loop, self._tasks, self._stop_in_loop = asyncio.get_running_loop(), tasks, asyncio.Event()
+                self._started.set_result(None)
+                if not self._stop.is_set():
+                    await self._stop_in_loop.wait()
+                self._stop.set()
+                tasks.cancel_scope.cancel()
+
+
+_engines: weakref.WeakSet[EngineThread] = weakref.WeakSet()
+_exiting = False
+
+
+def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603 - the interpreter exits once
+    _exiting = True
+    engines = list(_engines)
+    for engine in engines:
+        engine.stop()
+    for engine in engines:
+        engine.join()
+
+
+atexit.register(_at_exit)
+
+
+def finalize(owner: object, close: Callable[[], object]) -> Callable[[], object]:
+    """Have ``close`` called when ``owner`` is dropped, in this process only, and not at exit (there is a hook for that)."""
+    pid = os.getpid()
+
+    def post() -> None:
+        if os.getpid() == pid:
+            close()
+
+    finalizer = weakref.finalize(owner, post)
+    finalizer.atexit = False
+    return finalizer
+
+
+async def wait_for_future(future: Future[T]) -> T:
+    """Wait in the caller's loop for a future of the engine; being cancelled does not cancel what the engine does."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's loop was closed meanwhile
+            loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+
+    future.add_done_callback(wake)
+    await waiter
+    return future.result()

@@ -1,0 +1,113 @@
+"""The place between the engine's thread and the consumer: at most one batch waits in it.
+
+Nothing here belongs to an event loop: a consumer is woken by a callable, so it may be a coroutine in any loop, another
+loop next time, or a plain thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Found(enum.Enum):
+    """What a consumer finds: a batch, nothing yet, or the end of the plan."""
+
+    BATCH = enum.auto()
+    NOTHING = enum.auto()
+    END = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A batch was handed over at ``at``; ``waits`` are the (from, to) in which the consumer waited for it."""
+
+    at: float
+    waits: tuple[tuple[float, float], ...]
+
+
+class Mailbox:
+    """Holds the next batch, or the end of the stream."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._batch: Any = None
+        self._full = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._wake: Callable[[], None] | None = None
+        self._waiting_since: float | None = None
+        self._waits: list[tuple[float, float]] = []
+        self.on_wait: Callable[[], None] = _nothing
+        self.on_taken: Callable[[Taken], None] = _ignore
+
+    def __repr__(self) -> str:
+        state = "full" if self._full else "ended" if self._ended else "empty"
+        return f"<Mailbox {state}{', awaited' if self._waiting_since is not None else ''}>"
+
+    def put(self, batch: object) -> None:
+        """Lay down the next batch; the one before must have been taken."""
+        with self._lock:
+            self._batch, self._full = batch, True
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def finish(self, error: Exception | None) -> None:
+        """Nothing will come after what lies here: the plan was delivered, or this went wrong. The first call counts."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended, self._error = True, error
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def take(self) -> tuple[Found, Any]:
+        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        now = self._clock()
+        with self._lock:
+            if self._full:
+                batch, self._batch, self._full = self._batch, None, False
+                self._close_wait(now)
+                taken, self._waits = Taken(now, tuple(self._waits)), []
+            elif self._error is not None:
+                raise self._error
+            else:
+                return (Found.END if self._ended else Found.NOTHING), None
+        self.on_taken(taken)
+        return Found.BATCH, batch
+
+    def wait(self, wake: Callable[[], None]) -> bool:
+        """Have ``wake`` called, in the engine's thread, when something lies here; ``False`` if it already does."""
+        with self._lock:
+            if self._full or self._ended:
+                return False
+            self._wake = wake
+            if self._waiting_since is None:
+                self._waiting_since = self._clock()
+        self.on_wait()
+        return True
+
+    def give_up(self) -> None:
+        """The consumer no longer waits, without having got anything."""
+        with self._lock:
+            self._wake = None
+            self._close_wait(self._clock())
+
+    def _close_wait(self, now: float) -> None:
+        if self._waiting_since is not None:
+            self._waits.append((self._waiting_since, now))
+            self._waiting_since = None
+
+
+def _nothing() -> None:
+    """Nobody is told yet."""
+
+
+def _ignore(_: Taken) -> None:
+    """Nobody is told yet."""

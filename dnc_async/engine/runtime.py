@@ -1,0 +1,256 @@
+"""What all streams of a client share in the engine's thread: session, fetchers, governor, spool; and a stream's own life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dnc_async.config import FetchSettings, Gateway, user_agent
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.dataset.plan import Plan
+from dnc_async.engine.ledger import Ledger
+from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.pipeline import Pipeline
+from dnc_async.engine.reading import load_manifest
+from dnc_async.errors import DncError, StreamClosedError
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.transport import StoreTransport, Transport
+from dnc_async.ipld.cid import Cid
+from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
+from dnc_async.spool.governor import Governor
+from dnc_async.telemetry import Observers, RequestFailed, StreamStatistics
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where blocks come from: gateways, or the local store's reader under a name."""
+
+    gateways: tuple[Gateway, ...] = ()
+    store_name: str = ""
+    read: Callable[[Cid], bytes | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRequest:
+    """What a consumer asked for, checked."""
+
+    root: Cid
+    path: tuple[str, ...]
+    origin: Origin
+    epochs: int | None
+    drop_last: bool
+    prefetch: int | None
+
+
+class Runtime:
+    """The shared parts. Lives in the engine's thread from :meth:`setup` until its stack is unwound."""
+
+    def __init__(self, *, settings: FetchSettings, budget_bytes: int, spool_parent: Path) -> None:
+        self._settings = settings
+        self._spool_parent = spool_parent
+        self._spool: SpoolFolder | None = None
+        self._fetchers: dict[Origin | tuple[Gateway, ...], Fetcher] = {}
+        self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=FOLDER_BYTES if budget_bytes else 0)
+        self._stack: contextlib.AsyncExitStack
+        self._tasks: TaskGroup
+        self._spool_lock: anyio.Lock
+        self._executor: ThreadPoolExecutor
+        self._session: aiohttp.ClientSession | None = None
+
+    async def setup(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open what needs closing onto the engine's stack."""
+        self._stack = stack
+        self._spool_lock = anyio.Lock()
+        # Ours, not the loop's: at interpreter exit asyncio cannot join its own any more, and this one needs no new thread.
+        self._executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="dnc_async worker")
+        stack.callback(self._executor.shutdown)
+        stack.callback(lambda: self._spool and self._spool.close())
+        self._tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(self._tasks.cancel_scope.cancel)
+
+    async def spool(self) -> SpoolFolder | None:
+        """The spool's folder, made when it is first needed; ``None`` where the budget is 0."""
+        if not self.governor.budget_bytes:
+            return None
+        async with self._spool_lock:
+            if self._spool is None:
+                loop = asyncio.get_running_loop()
+                self._spool = await loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent)
+            return self._spool
+
+    def fetcher(self, origin: Origin) -> Fetcher:
+        """The fetcher of an origin: one scoreboard for all streams that share its gateways."""
+        key = origin.gateways or origin
+        fetcher = self._fetchers.get(key)
+        if fetcher is None:
+            settings = self._settings
+            fetcher = self._fetchers[key] = Fetcher(
+                self._transports(origin),
+                executor=self._executor,
+                clock=time.monotonic,
+                attempts=settings.attempts,
+                patience_s=settings.patience_s,
+                requests_per_gateway=settings.requests_per_gateway,
+                in_flight_bytes=settings.in_flight_bytes,
+            )
+            self._tasks.start_soon(fetcher.run)
+        return fetcher
+
+    def _transports(self, origin: Origin) -> Sequence[Transport]:
+        if origin.read is not None:
+            return [StoreTransport(origin.store_name, origin.read, self._executor)]
+        from dnc_async.gateways.http import HttpTransport  # noqa: PLC0415 - aiohttp takes 0.3 s to import
+
+        session = self._http_session()
+        return [HttpTransport(g.url, session=session, headers=g.headers) for g in origin.gateways]
+
+    def _http_session(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415 - as above
+
+        if self._session is None:
+            settings = self._settings
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False,  # a body that grows behind our size limit is an attack
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=settings.requests_per_gateway),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": user_agent()},
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.stall_timeout_s
+                ),
+            )
+            self._stack.push_async_callback(self._session.close)
+        return self._session
+
+    async def manifest(self, request: StreamRequest) -> Manifest:
+        """Only a dataset's description."""
+        group = self.fetcher(request.origin).open()
+        try:
+            return await load_manifest(group, request.root, request.path)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await group.aclose()
+
+
+class StreamTask:
+    """One stream from its opening to the last file deleted. Made in the caller's thread, run in the engine's."""
+
+    def __init__(self, runtime: Runtime, request: StreamRequest, *, post: Callable[..., object]) -> None:
+        """``post(function, *args)`` has a function called in the engine's thread."""
+        self._runtime = runtime
+        self._request = request
+        self._post = post
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+        self._fetcher: Fetcher | None = None
+        self._pipeline: Pipeline | None = None
+        self._rejected = self._failed = 0
+        self.mailbox = Mailbox(clock=time.monotonic)
+        self.observers = Observers([self._count])
+        self.ledger = Ledger(started=time.monotonic(), observers=self.observers)
+        self.opened: Future[Plan] = Future()
+        self.finished: Future[None] = Future()
+
+    def cancel(self) -> None:
+        """Stop the stream (in the engine's thread)."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Stream until the plan is delivered, something went wrong, or nobody wants more; never raises but to be cancelled."""
+        error: Exception | None = StreamClosedError("the stream was closed")
+        try:
+            with anyio.CancelScope() as self._scope:
+                try:
+                    if self._cancelled:
+                        self._scope.cancel()
+                    await self._stream()
+                    error = None
+                except Exception as failure:  # noqa: BLE001 - the consumer is told
+                    error = culprit(failure)
+        finally:
+            if not self.opened.done():
+                self.opened.set_exception(error or StreamClosedError("the stream was closed"))
+            self.mailbox.finish(error)
+            self.finished.set_result(None)
+
+    async def _stream(self) -> None:
+        request, runtime = self._request, self._runtime
+        spool = await runtime.spool()
+        self._fetcher = fetcher = runtime.fetcher(request.origin)
+        fetcher.observers.add(self.observers.tell)
+        group = fetcher.open()
+        try:
+            manifest = await load_manifest(group, request.root, request.path)
+            plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
+            floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
+            account = runtime.governor.open(floor_bytes=floor, notify=lambda: self._pipeline and self._pipeline.changed())
+            try:
+                self._pipeline = Pipeline(
+                    plan=plan,
+                    group=group,
+                    account=account,
+                    spool=spool,
+                    mailbox=self.mailbox,
+                    ledger=self.ledger,
+                    clock=time.monotonic,
+                    prefetch=request.prefetch,
+                )
+                self.mailbox.on_taken = partial(self._post, self._pipeline.taken)
+                self.mailbox.on_wait = partial(self._post, self._pipeline.wanted)
+                self.opened.set_result(plan)
+                await self._pipeline.run()
+            finally:
+                account.close()
+        finally:
+            fetcher.observers.remove(self.observers.tell)
+            with anyio.CancelScope(shield=True):
+                await group.aclose()
+
+    def _count(self, event: object) -> None:
+        if isinstance(event, RequestFailed):
+            self._failed += 1
+            self._rejected += event.mismatch
+
+    def statistics(self) -> StreamStatistics:
+        """A snapshot, from any thread: each number is read once, and they may be a batch apart."""
+        gateways = self._fetcher.statistics() if self._fetcher else ()
+        governor, ledger, pipeline = self._runtime.governor.statistics(), self.ledger, self._pipeline
+        return StreamStatistics(
+            batches=ledger.batches,
+            samples=pipeline.samples if pipeline else 0,
+            budget_bytes=governor.budget_bytes,
+            peak_leased_bytes=governor.peak_leased_bytes,
+            peak_disk_bytes=pipeline.peak_disk_bytes if pipeline else 0,
+            fetched_bytes=sum(gateway.bytes for gateway in gateways),
+            blocks_rejected=self._rejected,
+            requests_failed=self._failed,
+            first_batch_s=ledger.first_batch_s,
+            waited_s=ledger.waited_s,
+            elapsed_s=ledger.elapsed_s,
+            causes=dict(ledger.causes),
+            gateways=gateways,
+        )
+
+
+def culprit(error: Exception) -> Exception:
+    """The one error to tell of a task group's: ours if there is one, else the first."""
+    if isinstance(error, DncError) or not isinstance(error, ExceptionGroup):
+        return error
+    inner = [culprit(each) for each in error.exceptions]
+    return next((each for each in inner if isinstance(each, DncError)), inner[0])
+
+

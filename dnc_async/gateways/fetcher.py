@@ -1,0 +1,308 @@
+"""The fetcher: wanted blocks in, verified blocks out, over all gateways at once.
+
+The scoreboard decides, one dispatcher sends, and a task per request brings the body. Hashing a block and handing it to
+whoever wants it is one hop to a worker thread. A block that a gateway could not give, or gave wrong, goes back among the
+wanted ones and is asked of another; when all have failed for it, whoever wants it is told why each of them did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dnc_async.errors import (
+    BlockMismatchError,
+    ChunkUnavailableError,
+
+    GatewayError,
+    GatewayMismatchError,
+    GatewayMissError,
+    GatewayRefusedError,
+    StreamClosedError,
+)
+from dnc_async.gateways.scoreboard import Scoreboard, Want
+from dnc_async.gateways.transport import Transport
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
+from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
+
+Priority = tuple[int, ...]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class WantedBlock(Want):
+    """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
+
+    ``faults`` counts the failures on the way, by gateway.
+    """
+
+    cid: Cid
+    priority: Priority
+    accept: Callable[[Block], None]
+    done: Callable[[WantedBlock, Exception | None], None]
+    limit_bytes: int = MAX_BLOCK_BYTES
+    faults: dict[str, int] = field(default_factory=dict)
+    failing_since: float | None = None
+    scope: anyio.CancelScope | None = None
+    _errors: dict[int, GatewayError] = field(default_factory=dict)
+    _attempts: dict[int, int] = field(default_factory=dict)
+    _hopeless: set[int] = field(default_factory=set)
+
+    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> bool:
+        """Note a failure; returns whether anybody is left to ask.
+
+        A gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
+        """
+        self._errors[gateway] = error
+        self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
+        attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1
+        if isinstance(error, (GatewayMissError, GatewayRefusedError)) or hopeless(attempts):
+            self._hopeless.add(gateway)
+        self.excluded.add(gateway)
+        if len(self.excluded) == gateways:
+            self.excluded = set(self._hopeless)
+        return len(self._hopeless) < gateways
+
+    def unavailable(self) -> ChunkUnavailableError:
+        """The error that holds the last cause of each gateway."""
+        return ChunkUnavailableError(
+            f"no gateway could serve the block {self.cid}; what each of them said last:", list(self._errors.values())
+        )
+
+
+class Fetcher:
+    """Fetches for all streams of a client. :meth:`run` must be running for anything to happen."""
+
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        *,
+        executor: Executor,
+        clock: Callable[[], float],
+        attempts: int,
+        patience_s: float,
+        requests_per_gateway: int,
+        in_flight_bytes: int,
+    ) -> None:
+        self._transports = tuple(transports)
+        self._executor = executor
+        self._clock = clock
+        self._attempts = attempts
+        self._patience_s = patience_s
+        self._board = Scoreboard(len(self._transports), max_requests=requests_per_gateway, max_bytes=in_flight_bytes)
+        self._pending: list[tuple[Priority, int, WantedBlock]] = []
+        self._order = itertools.count()
+        self._wake = anyio.Event()
+        self.observers = Observers()
+
+    def __repr__(self) -> str:
+        return f"<Fetcher over {len(self._transports)} gateways, {len(self._pending)} blocks pending>"
+
+    def statistics(self) -> tuple[GatewayStatistics, ...]:
+        """A line for each gateway."""
+        return tuple(
+            GatewayStatistics(
+                url=transport.name,
+                blocks=score.blocks,
+                bytes=score.bytes,
+                rejected=score.rejected,
+                failures=score.failures,
+                in_flight=score.in_flight,
+                rate=score.rate,
+                latency_s=score.latency_s,
+            )
+            for transport, score in zip(self._transports, self._board.scores, strict=True)
+        )
+
+    def open(self) -> FetchGroup:
+        """A group of wanted blocks that are given up together."""
+        return FetchGroup(self)
+
+    async def run(self) -> None:
+        """Send requests until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._wake = anyio.Event()
+                now = self._clock()
+                self._dispatch(tasks, now)
+                change = self._board.next_change(now)
+                with anyio.move_on_after(None if change is None else max(0.001, change - now)):
+                    await self._wake.wait()
+
+    def submit(self, want: WantedBlock) -> None:
+        """Take a wanted block into the order (called by a group)."""
+        bisect.insort(self._pending, (want.priority, next(self._order), want))
+        self._wake.set()
+
+    def drop(self, wants: set[WantedBlock]) -> set[WantedBlock]:
+        """Forget those that are still pending and cancel the others; returns the latter (called by a group)."""
+        pending = {want for _, _, want in self._pending if want in wants}
+        self._pending = [entry for entry in self._pending if entry[2] not in wants]
+        for want in wants - pending:
+            if want.scope is not None:
+                want.scope.cancel()
+        return wants - pending
+
+    async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope(shield=True):
+            return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    def _dispatch(self, tasks: TaskGroup, now: float) -> None:
+        chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
+        if not chosen:
+            return
+        self._pending = [entry for entry in self._pending if entry[2] not in chosen]
+        for want, gateway in chosen.items():
+            assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
+            self._board.scores[gateway].sent(want, want.size_bytes, now)
+            tasks.start_soon(self._request, want, gateway)
+
+    async def _request(self, want: WantedBlock, gateway: int) -> None:
+        score, name, began = self._board.scores[gateway], self._transports[gateway].name, self._clock()
+        outcome: Exception | None = StreamClosedError("the stream was closed")  # stands where this is cancelled
+        try:
+            with anyio.CancelScope() as want.scope:
+                try:
+                    await self._bring(want, gateway)
+                    outcome = None
+                except Exception as error:  # noqa: BLE001 - a full disk, or our own mistake: the stream is told
+                    outcome = error
+        finally:
+            score.missed(want)
+            want.scope = None
+            self._wake.set()
+            if isinstance(outcome, GatewayError):
+                self._again(want, gateway, outcome)
+            else:
+                if outcome is None:
+                    seconds = self._clock() - began
+                    self.observers.tell(
+                        BlockReceived(gateway=name, cid=str(want.cid), size_bytes=want.size_bytes, seconds=seconds)
+                    )
+                want.done(want, outcome)
+
+    async def _bring(self, want: WantedBlock, gateway: int) -> None:
+        score, transport = self._board.scores[gateway], self._transports[gateway]
+        try:
+            data = await transport.raw(
+                want.cid, limit_bytes=want.limit_bytes, first_byte=lambda: score.first_byte(want, self._clock())
+            )
+        except (GatewayMissError, GatewayRefusedError):
+            score.missed(want)
+            raise
+        except GatewayError as error:
+            score.failed(want, self._clock(), error.retry_after_s)
+            raise
+        score.delivered(want, len(data), self._clock())
+        self._wake.set()
+        try:
+            await self.in_worker(_verify_and_accept, want, data)
+        except BlockMismatchError as error:
+            score.mismatched(self._clock())
+            raise GatewayMismatchError(
+                "sent bytes that do not hash to the CID; they were thrown away",
+                gateway=transport.name,
+                cid=str(want.cid),
+            ) from error
+        score.verified(len(data))
+
+    def _again(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+        now = self._clock()
+        if want.failing_since is None:
+            want.failing_since = now
+        mismatch = isinstance(error, GatewayMismatchError)
+        self.observers.tell(RequestFailed(gateway=error.gateway, cid=str(want.cid), reason=str(error), mismatch=mismatch))
+        score, waited = self._board.scores[gateway], now - want.failing_since
+
+        def hopeless(attempts: int) -> bool:
+            return attempts >= self._attempts and (not score.blocks or mismatch or waited >= self._patience_s)
+
+        if want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports)):
+            self.submit(want)
+        else:
+            want.done(want, want.unavailable())
+
+
+class FetchGroup:
+    """The wanted blocks of one stream. Closing it gives up on all of them, and waits for their workers."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._open: set[WantedBlock] = set()
+        self._idle = anyio.Event()
+        self._closed = False
+        self.in_worker = fetcher.in_worker
+
+    def submit(
+        self,
+        cid: Cid,
+        *,
+        size_bytes: int,
+        priority: Priority,
+        accept: Callable[[Block], None],
+        done: Callable[[WantedBlock, Exception | None], None],
+    ) -> None:
+        """Want a block of this likely size; smaller priorities first."""
+
+        def finished(want: WantedBlock, error: Exception | None) -> None:
+            self._open.discard(want)
+            if not self._open:
+                self._idle.set()
+            if not self._closed:
+                done(want, error)
+
+        if self._closed:
+            raise StreamClosedError("the stream was closed")
+        limit = size_bytes if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
+        want = WantedBlock(
+            cid=cid, size_bytes=size_bytes or 4096, priority=priority, accept=accept, done=finished, limit_bytes=limit
+        )
+        self._open.add(want)
+        self._fetcher.submit(want)
+
+    async def block(self, cid: Cid, *, priority: Priority) -> Block:
+        """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
+        inline = cid.inline
+        if inline is not None:
+            return verify(cid, inline)
+        result: list[Block] = []
+        failed: list[Exception] = []
+        finished = anyio.Event()
+
+        def done(_: WantedBlock, error: Exception | None) -> None:
+            if error is not None:
+                failed.append(error)
+            finished.set()
+
+        self.submit(cid, size_bytes=0, priority=priority, accept=result.append, done=done)
+        await finished.wait()
+        if failed:
+            raise failed[0]
+        return result[0]
+
+    async def aclose(self) -> None:
+        """Give up on everything that is still wanted; returns when no worker touches it any more."""
+        self._closed = True
+        self._open = self._fetcher.drop(self._open)
+        while self._open:
+            self._idle = anyio.Event()
+            with anyio.CancelScope(shield=True):
+                await self._idle.wait()
+
+
+def _verify_and_accept(want: WantedBlock, data: bytes) -> None:
+    want.accept(verify(want.cid, data))
+
+

@@ -1,0 +1,227 @@
+"""Which gateway gets which block. PURE: synchronous decisions on a clock that is passed in.
+
+The policy, and where it comes from:
+
+*Earliest arrival.* A gateway is modelled as a latency and a rate behind one queue, so a block of ``z`` bytes that is asked
+for now arrives at ``max(free, now + latency) + z / rate``, ``free`` being when all that it was asked for before has
+arrived. Each pending block, most urgent first, belongs to the gateway where it arrives first: list scheduling on
+unrelated machines (Graham 1969; MCT in Maheswaran et al. 1999), which fills every gateway in proportion to its rate, and
+gives a slow one a block further back whenever a fast one would still deliver the urgent ones sooner.
+
+*A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
+flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). The rest stays here, where it can go
+to whoever turns out to be faster.
+
+*Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
+last delivery and the request plus the latency. Sums decay, so that a block measured while others interleaved with it
+does not count as a slow gateway. Latency follows its minimum quickly and rises slowly, because queueing is not latency.
+
+*Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
+wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
+nothing more until it delivers, as long as anybody else is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+# Until measured: a guess that lets every gateway be tried with the first blocks.
+_PRIOR_RATE = 5e6
+_PRIOR_LATENCY_S = 0.1
+_MEMORY_BYTES = 4e6  # sums of bytes and busy time decay with this constant…
+_MEMORY_S = 2.0  # …or this one, whichever is shorter
+_LATENCY_RISE = 0.05
+_WINDOW_GAIN = 1.25
+_WINDOW_BLOCKS = 2
+_FIRST_BLOCKS = 4
+_FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
+_FORGIVEN_AFTER = 64
+_OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
+_LOOK_AHEAD = 128
+
+
+@dataclass(slots=True, eq=False)
+class Want:
+    """A block that somebody waits for: its likely size, and the gateways that will not be asked for it."""
+
+    size_bytes: int
+    excluded: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Sent:
+    size_bytes: int
+    sent_at: float
+    due_at: float
+
+
+class Score:
+    """What is known of one gateway. Times are seconds of the injected clock."""
+
+    def __init__(self) -> None:
+        self.blocks = self.bytes = self.rejected = self.failures = 0
+        self.latency_s: float | None = None
+        self.paused_until = 0.0
+        self._bytes_sum = self._busy_sum = 0.0
+        self._last_delivery = float("-inf")
+        self._in_flight: dict[object, _Sent] = {}
+        self._failed_in_a_row = 0
+        self._distrust = 0
+        self._good_in_a_row = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second while busy; ``None`` until something was measured."""
+        return self._bytes_sum / self._busy_sum if self._busy_sum > 0 else None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are open."""
+        return len(self._in_flight)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """How many bytes were asked for and have not come."""
+        return sum(sent.size_bytes for sent in self._in_flight.values())
+
+    def likely_rate(self) -> float:
+        """The measured rate, or the guess before it."""
+        return self.rate or _PRIOR_RATE
+
+    def likely_latency(self) -> float:
+        """The measured latency, or the guess before it."""
+        return _PRIOR_LATENCY_S if self.latency_s is None else self.latency_s
+
+    def free_at(self, now: float) -> float:
+        """When all that is in flight has arrived, by the model."""
+        free, latency, rate = self._last_delivery, self.likely_latency(), self.likely_rate()
+        for sent in self._in_flight.values():
+            free = max(free, sent.sent_at + latency) + sent.size_bytes / rate
+        return max(free, now)
+
+    def window_bytes(self, size_bytes: int) -> float:
+        """How much may be in flight at once, for blocks of such a size."""
+        if self.rate is None or self.latency_s is None:
+            return _FIRST_BLOCKS * size_bytes
+        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
+
+    def overdue_at(self) -> float:
+        """When the oldest request counts as one that should have been answered long ago."""
+        oldest = next(iter(self._in_flight.values()), None)
+        if oldest is None:
+            return float("inf")
+        allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
+        return max(oldest.sent_at, self._last_delivery) + allowed
+
+    def sent(self, key: object, size_bytes: int, now: float) -> None:
+        """A request goes out."""
+        due = max(self.free_at(now), now + self.likely_latency()) + size_bytes / self.likely_rate()
+        self._in_flight[key] = _Sent(size_bytes, now, due)
+
+    def first_byte(self, key: object, now: float) -> None:
+        """The answer to a request begins."""
+        sent = self._in_flight.get(key)
+        if sent is not None:
+            sample = now - sent.sent_at
+            known = self.latency_s
+            self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
+
+    def delivered(self, key: object, size_bytes: int, now: float) -> None:
+        """A body is complete (and not yet verified)."""
+        sent = self._in_flight.pop(key)
+        busy = max(now - max(self._last_delivery, sent.sent_at + self.likely_latency()), 1e-6)
+        keep = max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
+        self._bytes_sum = self._bytes_sum * keep + size_bytes
+        self._busy_sum = self._busy_sum * keep + busy
+        self._last_delivery = now
+        self._failed_in_a_row = 0
+
+    def verified(self, size_bytes: int) -> None:
+        """The block was what its CID says."""
+        self.blocks += 1
+        self.bytes += size_bytes
+        self._good_in_a_row += 1
+        if self._good_in_a_row >= _FORGIVEN_AFTER:
+            self._distrust, self._good_in_a_row = max(0, self._distrust - 1), 0
+
+    def mismatched(self, now: float) -> None:
+        """The block was not what its CID says: quarantine that grows."""
+        self.rejected += 1
+        self._good_in_a_row = 0
+        self._pause(now, _MISMATCH_PAUSE_S * 2.0**self._distrust)
+        self._distrust = min(self._distrust + 1, 32)
+
+    def missed(self, key: object) -> None:
+        """It does not have the block: no fault."""
+        self._in_flight.pop(key, None)
+
+    def failed(self, key: object, now: float, retry_after_s: float | None = None) -> None:
+        """The request failed, perhaps with a pause that the gateway asked for."""
+        if self._in_flight.pop(key, None) is None:
+            return
+        self.failures += 1
+        # What was in flight when the first of several failed at once is one failure, not many.
+        if now >= self.paused_until:
+            self._failed_in_a_row = min(self._failed_in_a_row + 1, 32)
+        self._pause(now, retry_after_s or _FAILURE_PAUSE_S * 2.0 ** max(0, self._failed_in_a_row - 1))
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S))
+
+
+class Scoreboard:
+    """All gateways of a client, and the choice between them."""
+
+    def __init__(self, gateways: int, *, max_requests: int, max_bytes: int) -> None:
+        self.scores = [Score() for _ in range(gateways)]
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+
+    def assign(self, wants: Iterable[Want], now: float) -> list[tuple[Want, int]]:
+        """Which of the wanted blocks, most urgent first, to ask for now, and whom."""
+        usable = self._usable(now)
+        free = {i: self.scores[i].free_at(now) for i in usable}
+        load = {i: [self.scores[i].in_flight, float(self.scores[i].in_flight_bytes)] for i in usable}
+        room = self._max_bytes - sum(score.in_flight_bytes for score in self.scores)
+        chosen: list[tuple[Want, int]] = []
+        open_to_more = set(usable)
+        for looked_at, want in enumerate(wants):
+            if looked_at >= _LOOK_AHEAD or not open_to_more or room < want.size_bytes:
+                break
+            best = self._earliest(want, free, now)
+            if best is None:
+                continue
+            score = self.scores[best]
+            free[best] = max(free[best], now + score.likely_latency()) + want.size_bytes / score.likely_rate()
+            requests, in_flight = load[best]
+            if requests >= self._max_requests or (
+                requests and in_flight + want.size_bytes > score.window_bytes(want.size_bytes)
+            ):
+                open_to_more.discard(best)
+                continue
+            load[best] = [requests + 1, in_flight + want.size_bytes]
+            room -= want.size_bytes
+            chosen.append((want, best))
+        return chosen
+
+    def next_change(self, now: float) -> float | None:
+        """When, at the latest, :meth:`assign` may say more than now without anything having happened."""
+        times = (time for score in self.scores for time in (score.paused_until, score.overdue_at()))
+        return min((time for time in times if now < time < float("inf")), default=None)
+
+    def _usable(self, now: float) -> Sequence[int]:
+        awake = [i for i, score in enumerate(self.scores) if score.paused_until <= now]
+        prompt = [i for i in awake if self.scores[i].overdue_at() > now]
+        return prompt or awake
+
+    def _earliest(self, want: Want, free: dict[int, float], now: float) -> int | None:
+        best, soonest = None, float("inf")
+        for i, at in free.items():
+            if i in want.excluded:
+                continue
+            score = self.scores[i]
+            arrival = max(at, now + score.likely_latency()) + want.size_bytes / score.likely_rate()
+            if arrival < soonest:
+                best, soonest = i, arrival
+        return best

@@ -1,0 +1,48 @@
+"""What the fetcher needs of a gateway, and the plainest one: a store on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol
+
+from dnc_async.errors import GatewayError, GatewayMissError, StoreError
+from dnc_async.ipld.cid import Cid
+
+
+class Transport(Protocol):
+    """Brings unverified bytes. Errors are :class:`~dnc_async.errors.GatewayError` and nothing else."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in errors and reports: a URL without secrets."""
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+        """One block, unverified, of at most ``limit_bytes``; calls ``first_byte`` when its answer begins."""
+
+
+class StoreTransport:
+    """The local store as a gateway of this process: no socket, the same way through verification and spool."""
+
+    def __init__(self, name: str, read: Callable[[Cid], bytes | None], executor: Executor) -> None:
+        self.name = name
+        self._read = read
+        self._executor = executor
+
+    def __repr__(self) -> str:
+        return f"<StoreTransport {self.name}>"
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+        """One block, unverified, read in a worker thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            data = await loop.run_in_executor(self._executor, self._read, cid)
+        except StoreError as error:
+            raise GatewayError(str(error), gateway=self.name, cid=str(cid)) from error
+        first_byte()
+        if data is None:
+            raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
+        if len(data) > limit_bytes:
+            raise GatewayError(f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid))
+        return data

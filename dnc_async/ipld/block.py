@@ -1,0 +1,77 @@
+"""The one type of verified bytes.
+
+A :class:`Block` exists only if its data hashes to its CID: it comes from :func:`verify` or :func:`make`, and cannot be
+built otherwise. Whoever holds one need not check it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, final
+
+from dnc_async.errors import BlockMismatchError, DagError
+from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.ipld.multihash import matches
+from dnc_async.ipld.varint import Buffer
+
+#: The largest block that gateways serve, and that we read or make.
+MAX_BLOCK_BYTES = 2 * 2**20
+
+_new = object.__new__
+_set = object.__setattr__
+
+
+@final
+class Block:
+    """A block whose ``data`` hashes to its ``cid``. Immutable; equal to another with an equal CID."""
+
+    __slots__ = ("cid", "data")
+
+    cid: Cid
+    data: bytes
+
+    def __init__(self) -> None:
+        raise TypeError("a Block is verified data: use verify(cid, data) or make(data)")
+
+    def __repr__(self) -> str:
+        return f"<Block {self.cid}, {len(self.data)} bytes>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.cid == other.cid if isinstance(other, Block) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.cid)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Block cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Block cannot be changed: {name}")
+
+    def __reduce__(self) -> tuple[Callable[[Cid, Buffer], Block], tuple[Cid, bytes]]:
+        return verify, (self.cid, self.data)
+
+
+def verify(cid: Cid, data: Buffer) -> Block:
+    """Hash ``data`` and compare; raises :class:`BlockMismatchError`. Data that could still change is copied first."""
+    if len(data) > MAX_BLOCK_BYTES:
+        raise BlockMismatchError(f"{cid}: {len(data)} bytes are more than a block may have ({MAX_BLOCK_BYTES})")
+    kept = data if type(data) is bytes else bytes(data)
+    if not matches(cid.multihash, kept):
+        raise BlockMismatchError(f"{cid}: the {len(kept)} bytes that came hash to something else")
+    return _construct(cid, kept)
+
+
+def make(data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: int = 1) -> Block:
+    """Compute the CID of ``data``; raises :class:`DagError` when it is more than a block may have."""
+    if len(data) > MAX_BLOCK_BYTES:
+        raise DagError(f"a block may have {MAX_BLOCK_BYTES} bytes, not {len(data)}: gateways would not serve it")
+    kept = data if type(data) is bytes else bytes(data)
+    return _construct(Cid.of(kept, codec, hash_name, version), kept)
+
+
+def _construct(cid: Cid, data: bytes) -> Block:
+    block = _new(Block)
+    _set(block, "cid", cid)
+    _set(block, "data", data)
+    return block

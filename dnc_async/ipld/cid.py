@@ -1,0 +1,170 @@
+"""Content identifiers: the name of a block is a hash of its bytes.
+
+A :class:`Cid` cannot be changed, and exists only if its version, codec and hash function are ones that we read. A CIDv0
+and a CIDv1 of the same block are unequal and share their ``multihash``: that is what names the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, Self
+
+from libipld import decode_multibase, encode_multibase
+
+from dnc_async.errors import CidError
+from dnc_async.ipld import multihash as mh
+from dnc_async.ipld import varint
+from dnc_async.ipld.varint import Buffer
+
+RAW = 0x55
+DAG_PB = 0x70
+DAG_CBOR = 0x71
+DAG_JSON = 0x0129
+
+_CODECS = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor", DAG_JSON: "dag-json"}
+_REFUSED_CODECS = {
+    0x51: "cbor",
+    0x72: "libp2p-key",
+    0x78: "git-raw",
+    0x85: "dag-jose",
+    0x90: "eth-block",
+    0xB0: "bitcoin-block",
+    0x0200: "json",
+    0x0202: "car",
+}
+_PREFIXES = {codec: b"\x01" + varint.encode(codec) for codec in _CODECS}
+#: The first bytes of nearly all CIDs: version 1, sha2-256, 32 bytes.
+_COMMON = {b"\x01\x55\x12\x20": RAW, b"\x01\x70\x12\x20": DAG_PB, b"\x01\x71\x12\x20": DAG_CBOR}
+_COMMON_BYTES = 36
+_V0_PREFIX = b"\x12\x20"
+_V0_BYTES = 34
+_LONGEST_TEXT = 1200  # the longest identity CID in base 2; base 58 takes quadratic time
+
+_set = object.__setattr__
+
+
+class Cid:
+    """A content identifier: ``version``, ``codec`` and ``multihash`` (bytes). Immutable and hashable."""
+
+    __slots__ = ("codec", "multihash", "version")
+
+    version: int
+    codec: int
+    multihash: bytes
+
+    def __init__(self, version: int, codec: int, multihash: bytes) -> None:
+        if version not in {0, 1}:
+            raise CidError(f"CID version {version} is not supported: 0 and 1 are read")
+        if codec not in _CODECS:
+            name = _REFUSED_CODECS.get(codec)
+            raise CidError(f"the codec {codec:#x}{f' ({name})' if name else ''} is not supported: {_codec_names()}")
+        if mh.read(multihash, 0)[2] != len(multihash):
+            raise CidError("bytes follow the end of the multihash")
+        if version == 0 and (codec != DAG_PB or not multihash.startswith(_V0_PREFIX)):
+            raise CidError("a CIDv0 can only be dag-pb with sha2-256")
+        _set(self, "version", version)
+        _set(self, "codec", codec)
+        _set(self, "multihash", multihash)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a CID from text: base58 (``Qm…``) for version 0, any multibase for version 1."""
+        if not isinstance(text, str) or not 2 <= len(text) <= _LONGEST_TEXT:
+            shown = text if not isinstance(text, str) else f"text of {len(text)} characters"
+            raise CidError(f"not a CID: expected text like bafy… or Qm…, got {shown!r}")
+        try:
+            if len(text) == 46 and text.startswith("Qm"):
+                return cls.decode(decode_multibase("z" + text)[1])
+            data = decode_multibase(text)[1]
+        except ValueError as error:
+            raise CidError(f"not a CID: expected text like bafy… or Qm…, got {text[:80]!r}: {error}") from error
+        if data[:1] != b"\x01":
+            raise CidError(f"not a CID: {text[:80]!r} does not hold a version 1 (version 0 is written Qm…)")
+        return cls.decode(data)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> Self:
+        """Read a CID from bytes, all of which it must take."""
+        cid, end = cls.read(data, 0)
+        if end != len(data):
+            raise CidError(f"{len(data) - end} bytes follow the end of a CID")
+        return cid
+
+    @classmethod
+    def read(cls, data: Buffer, offset: int) -> tuple[Self, int]:
+        """Read the CID at ``offset`` of longer data; returns it and where it ends."""
+        end = offset + _COMMON_BYTES
+        if end <= len(data):
+            codec = _COMMON.get(bytes(data[offset : offset + 4]))
+            if codec is not None:
+                return cls._trusted(1, codec, bytes(data[offset + 2 : end])), end
+        if bytes(data[offset : offset + 2]) == _V0_PREFIX:
+            end = offset + _V0_BYTES
+            if end > len(data):
+                raise CidError("the bytes end inside a CIDv0")
+            return cls._trusted(0, DAG_PB, bytes(data[offset:end])), end
+        try:
+            version, start = varint.read(data, offset)
+            if version != 1:
+                raise CidError(f"CID version {version} is not supported: 0 and 1 are read")
+            codec, start = varint.read(data, start)
+        except CidError:
+            raise
+        except ValueError as error:
+            raise CidError(f"not a CID: {error}") from error
+        _, _, end = mh.read(data, start)
+        return cls(version, codec, bytes(data[start:end])), end
+
+    @classmethod
+    def of(cls, data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: int = 1) -> Self:
+        """Compute the CID of a block's bytes."""
+        return cls(version, codec, mh.digest(hash_name, data))
+
+    @classmethod
+    def _trusted(cls, version: int, codec: int, multihash: bytes) -> Self:
+        cid = cls.__new__(cls)
+        _set(cid, "version", version)
+        _set(cid, "codec", codec)
+        _set(cid, "multihash", multihash)
+        return cid
+
+    @property
+    def inline(self) -> bytes | None:
+        """The data itself, where the CID holds it (the hash function is ``identity``)."""
+        if self.multihash[0] != mh.IDENTITY:
+            return None
+        return self.multihash[mh.read(self.multihash, 0)[1] :]
+
+    def encode(self) -> bytes:
+        """The CID as bytes."""
+        return self.multihash if self.version == 0 else _PREFIXES[self.codec] + self.multihash
+
+    def __str__(self) -> str:
+        if self.version == 0:
+            return encode_multibase("z", self.multihash)[1:]
+        return encode_multibase("b", self.encode())
+
+    def __repr__(self) -> str:
+        return f"Cid({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Cid):
+            return NotImplemented
+        return self.multihash == other.multihash and self.codec == other.codec and self.version == other.version
+
+    def __hash__(self) -> int:
+        return hash((self.multihash, self.codec, self.version))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Cid cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Cid cannot be changed: {name}")
+
+    def __reduce__(self) -> tuple[Callable[[Buffer], Cid], tuple[bytes]]:
+        return Cid.decode, (self.encode(),)
+
+
+def _codec_names() -> str:
+    *most, last = _CODECS.values()
+    return f"{', '.join(most)} and {last} are read"

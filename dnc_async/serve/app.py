@@ -1,0 +1,203 @@
+"""The gateway as an aiohttp application: one handler, from request to streamed body.
+
+The store is read in a small pool of threads, one hop for each run of blocks; the next run is read while the
+current one is on its way to the client, and never more than that, so a slow client holds two runs of memory and
+a client that went away holds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from aiohttp import web
+
+from dnc_async.errors import StoreError
+from dnc_async.ipld.car import encode_header
+
+from . import answers
+from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
+from .ask import Ask, RefusalError, parse_ask
+from .delivery import Delivery, Sink, Straight
+from .walk import NotHereError, Resolved, Runs, check_scope, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from dnc_async.ipld.cid import Cid
+    from dnc_async.store import BlockStore
+
+    from .walk import Run
+
+T = TypeVar("T")
+
+_READERS = 4  # threads that read the store; more do not help, the data is in the page cache or on one disk
+_RETRY_AFTER_S = 1
+
+
+def make_app(store: BlockStore, *, max_requests: int = 256, delivery: Delivery | None = None) -> web.Application:
+    """Make a web application that serves ``store`` as a trustless gateway.
+
+    Of the requests in flight at once, those beyond ``max_requests`` are answered 429 with Retry-After.
+    """
+    gateway = _Gateway(store, max_requests=max_requests, delivery=delivery or Straight())
+    app = web.Application()
+    app.cleanup_ctx.append(gateway.pool_context)
+    app.router.add_get("/ipfs/{path:.*}", gateway.handle)
+    app.router.add_get("/ipns/{path:.*}", _no_names)
+    return app
+
+
+async def _no_names(_: web.Request) -> web.Response:
+    return answers.refused(RefusalError(404, "this gateway serves /ipfs/ only; it keeps no IPNS names or records"))
+
+
+class _Gateway:
+    """The state of one application: the store, the threads that read it, and the count of requests."""
+
+    def __init__(self, store: BlockStore, *, max_requests: int, delivery: Delivery) -> None:
+        self._store = store
+        self._max_requests = max_requests
+        self._delivery = delivery
+        self._in_flight = 0
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def pool_context(self, _: web.Application) -> AsyncIterator[None]:
+        """Own the reading threads for as long as the application lives."""
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="dnc-serve")
+        yield
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request under ``/ipfs/``."""
+        if self._in_flight >= self._max_requests:
+            headers = {"Retry-After": str(_RETRY_AFTER_S)}
+            return answers.refused(RefusalError(429, "too many requests at once", headers))
+        self._in_flight += 1
+        try:
+            early = await self._delivery.admit(request)
+            return early if early is not None else await self._answer(request)
+        except RefusalError as refusal:
+            return answers.refused(refusal)
+        except NotHereError as missing:
+            return answers.refused(_missing(request, missing))
+        except StoreError:
+            return answers.refused(RefusalError(500, "the gateway cannot read its store"))
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        ask = self._delivery.revise(parse_ask(request.raw_path, request.query, request.headers.get("Accept")))
+        seen = etag_matches(request.headers.get("If-None-Match"), answers.etag(ask))
+        answer = self._raw if ask.format == "raw" else self._car
+        return await answer(request, ask, seen=seen)
+
+    async def _raw(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
+        """Answer with one block, or with one range of it."""
+        if seen or request.method == "HEAD":
+            size_bytes = await self._hop(lambda: self._store.size_bytes(ask.root))
+            if size_bytes is None:
+                raise NotHereError(ask.root)
+            if seen:
+                return answers.not_modified(ask)
+            return await _send_head(request, answers.headers(ask, [ask.root]), size_bytes)
+        data = await self._hop(lambda: self._store.read(ask.root))
+        if data is None:
+            raise NotHereError(ask.root)
+        data = self._delivery.block(ask.root, data)
+        headers = answers.headers(ask, [ask.root])
+        wanted = _wanted_range(request, headers["Etag"], len(data))
+        if wanted is None:
+            return await self._send(request, headers, data)
+        start, stop = wanted
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return await self._send(request, headers, data[start:stop], status=206)
+
+    async def _car(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
+        """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
+
+        def begin() -> tuple[Resolved, Runs]:
+            resolved = resolve(self._store.read, ask.root, ask.segments)
+            check_scope(resolved, ask)
+            return resolved, Runs(self._store.read, resolved, ask)
+
+        resolved, runs = await self._hop(begin)
+        if seen:
+            return answers.not_modified(ask)
+        headers = answers.headers(ask, resolved.roots)
+        if request.method == "HEAD":
+            return await _send_head(request, headers, None)
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        sink = self._delivery.sink(request, response)
+        await sink(encode_header([resolved.terminus]))
+        try:
+            await self._send_runs(runs, sink)
+        except (NotHereError, StoreError):
+            _break_off(request)
+        await response.write_eof()
+        return response
+
+    async def _send_runs(self, runs: Runs, sink: Sink) -> None:
+        """Send one run while the next is read."""
+        reading = self._hop(runs.next)
+        try:
+            while run := await reading:
+                reading = self._hop(runs.next)
+                for piece in self._pieces(run):
+                    await sink(piece)
+        finally:
+            reading.cancel()
+
+    def _pieces(self, run: Run) -> list[bytes]:
+        """Give the run's blocks as CAR sections, passed through the delivery."""
+        raise NotImplementedError
+
+    async def _send(
+        self, request: web.Request, headers: dict[str, str], data: bytes, *, status: int = 200
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(data)
+        await response.prepare(request)
+        if data:
+            await self._delivery.sink(request, response)(data)
+        await response.write_eof()
+        return response
+
+    def _hop(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``work`` in a reading thread; if nobody waits for it any more, its result is dropped."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _missing(request: web.Request, missing: NotHereError) -> RefusalError:
+    """Say that a block is not here; 412 if the client asked for what costs nothing only."""
+    if only_if_cached(request.headers.get("Cache-Control")):
+        return RefusalError(412, "not in the store")
+    return RefusalError(404, str(missing))
+
+
+def _wanted_range(request: web.Request, etag: str, size_bytes: int) -> tuple[int, int] | None:
+    """Give the range of a raw block to send, or None for all of it."""
+    if request.headers.get("If-Range", etag) != etag:
+        return None
+    try:
+        return byte_range(request.headers.get("Range"), size_bytes)
+    except UnsatisfiableError:
+        headers = {"Content-Range": f"bytes */{size_bytes}"}
+        raise RefusalError(416, f"the block has only {size_bytes} bytes", headers) from None
+
+
+async def _send_head(request: web.Request, headers: dict[str, str], size_bytes: int | None) -> web.StreamResponse:
+    """Answer HEAD: what GET would say, without a byte of it. The size of a CAR is not known before it is sent."""
+    response = web.StreamResponse(headers=headers)
+    response.content_length = size_bytes
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+def _break_off(request: web.Request) -> None:
+    """Close the connection after what was written, so that the client sees a broken body and not a complete one."""
+    if request.transport is not None:
+        request.transport.close()

@@ -1,0 +1,130 @@
+"""Links and paths in DAG-CBOR and DAG-JSON blocks. Pure.
+
+Datasets are UnixFS; these two codecs are here because a gateway must follow whatever its store holds. A block is
+decoded to plain values, in which each link is a :class:`Cid`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any
+
+from dnc_async.errors import CidError, DagError
+from dnc_async.ipld.cid import Cid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEEPEST = 256
+_LINK_TAG = 42
+_FLOATS = {25: ">e", 26: ">f", 27: ">d"}
+
+
+def decode_dag_cbor(data: bytes) -> Any:  # noqa: ANN401 - the data model is what it is
+    """Decode a DAG-CBOR block; raises :class:`DagError`."""
+    try:
+        value, end = _item(data, 0, 0)
+    except (IndexError, struct.error, UnicodeDecodeError, CidError) as error:
+        raise DagError(f"not a DAG-CBOR block: {error}") from error
+    if end != len(data):
+        raise DagError(f"not a DAG-CBOR block: {len(data) - end} bytes follow its end")
+    return value
+
+
+def decode_dag_json(data: bytes) -> Any:  # noqa: ANN401 - the data model is what it is
+    """Decode a DAG-JSON block; raises :class:`DagError`."""
+    try:
+        return json.loads(data, object_hook=_json_object)
+    except (ValueError, RecursionError) as error:
+        raise DagError(f"not a DAG-JSON block: {error}") from error
+
+
+def links_in(value: object) -> Iterator[Cid]:
+    """Yield the links below a decoded value, in the order in which the block has them."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Cid):
+            yield found
+        elif isinstance(found, dict):
+            waiting.extend(reversed(found.values()))
+        elif isinstance(found, list):
+            waiting.extend(reversed(found))
+
+
+def step(value: object, segment: str) -> object:
+    """Follow one path segment inside a decoded value; raises :class:`KeyError` if there is nothing."""
+    if isinstance(value, dict):
+        return value[segment]
+    if isinstance(value, list) and segment.isascii() and segment.isdigit() and int(segment[:9]) < len(value):
+        return value[int(segment[:9])]
+    raise KeyError(segment)
+
+
+def _json_object(found: dict[str, Any]) -> Any:  # noqa: ANN401 - the data model is what it is
+    if list(found) == ["/"] and isinstance(found["/"], str):
+        return Cid.parse(found["/"])
+    return found
+
+
+def _head(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """Read an item's head: its major type, its low five bits, its argument, and where it ends."""
+    major, low = data[at] >> 5, data[at] & 31
+    at += 1
+    if low < 24:
+        return major, low, low, at
+    if low > 27:
+        raise DagError("not a DAG-CBOR block: an indefinite length")
+    width = 1 << (low - 24)
+    if at + width > len(data):
+        raise DagError("not a DAG-CBOR block: it ends inside a number")
+    return major, low, int.from_bytes(data[at : at + width], "big"), at + width
+
+
+def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    """Decode the item at ``at``; give it and where it ends."""
+    if depth > _DEEPEST:
+        raise DagError(f"a DAG-CBOR block nests deeper than {_DEEPEST}")
+    major, low, argument, end = _head(data, at)
+    if major in {0, 1}:
+        return (argument if major == 0 else -1 - argument), end
+    if major in {2, 3}:
+        if end + argument > len(data):
+            raise DagError("not a DAG-CBOR block: it ends inside a string")
+        taken = bytes(data[end : end + argument])
+        return (taken if major == 2 else taken.decode("utf-8")), end + argument
+    if major in {4, 5}:
+        return _collection(data, end, argument, depth, is_map=major == 5)
+    if major == 6:
+        return _tagged(data, end, argument, depth)
+    return _simple(low, data[at + 1 : end], end)
+
+
+def _collection(data: bytes, at: int, count: int, depth: int, *, is_map: bool) -> tuple[Any, int]:
+    if count > len(data):
+        raise DagError("not a DAG-CBOR block: a collection with more entries than bytes")
+    entries: list[Any] = []
+    for _ in range(2 * count if is_map else count):
+        entry, at = _item(data, at, depth + 1)
+        entries.append(entry)
+    if not is_map:
+        return entries, at
+    if not all(isinstance(key, str) for key in entries[::2]):
+        raise DagError("not a DAG-CBOR block: a map key that is not text")
+    return dict(zip(entries[::2], entries[1::2], strict=True)), at
+
+
+def _tagged(data: bytes, at: int, tag: int, depth: int) -> tuple[Any, int]:
+    value, end = _item(data, at, depth + 1)
+    if tag != _LINK_TAG or not isinstance(value, bytes) or not value.startswith(b"\0"):
+        raise DagError(f"not a DAG-CBOR block: tag {tag} is not a link")
+    return Cid.decode(value[1:]), end
+
+
+def _simple(low: int, payload: bytes, end: int) -> tuple[Any, int]:
+    if low in {20, 21, 22}:
+        return {20: False, 21: True, 22: None}[low], end
+    if low in _FLOATS:
+        return struct.unpack(_FLOATS[low], payload)[0], end
+    raise DagError(f"not a DAG-CBOR block: simple value {low}")

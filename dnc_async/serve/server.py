@@ -1,0 +1,147 @@
+"""The gateway on a socket of its own: an async context manager around :func:`make_app`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from dnc_async.errors import ArgumentError
+
+from .app import make_app
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dnc_async.store import BlockStore
+
+    from .delivery import Delivery
+
+_SHUTDOWN_S = 0.25  # how long requests in flight may finish when the server is left
+_RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+
+
+class Listener:
+    """One application on one port. It can go away as a crashed server does, and come back on the same port."""
+
+    def __init__(self, app: web.Application, host: str, port: int) -> None:
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        self._host = host
+        self._port = port
+        self._site: web.SockSite | None = None
+        self._reserved: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it, without a slash at the end."""
+        host = _WILDCARDS.get(self._host, self._host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._runner.server.connections) if self._runner.server else 0
+
+    async def start(self) -> None:
+        """Start listening; raises :class:`ArgumentError` when the address cannot be had."""
+        await self._runner.setup()
+        try:
+            self._reserved = self._bind()
+            await self.revive()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def die(self) -> None:
+        """Reset every connection and refuse new ones; the port stays ours. Does nothing when already dead."""
+        if self._site is None:
+            return
+        site, self._site = self._site, None
+        await site.stop()
+        for handler in self._runner.server.connections if self._runner.server else []:
+            if handler.transport is not None:
+                _reset(handler.transport.get_extra_info("socket"))
+                handler.transport.abort()
+        self._reserved = self._bind()
+
+    async def revive(self) -> None:
+        """Listen on the reserved port; does nothing when already listening."""
+        if self._reserved is not None:
+            reserved, self._reserved = self._reserved, None
+            self._site = web.SockSite(self._runner, reserved)
+            await self._site.start()
+
+    async def close(self) -> None:
+        """Stop listening, give requests in flight a moment, then break them off."""
+        self._site = None
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        await self._runner.cleanup()
+
+    def _bind(self) -> socket.socket:
+        """Bind the port without listening: until somebody does, connections to it are refused."""
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
+            bound = socket.socket(family, kind, proto)
+            try:
+                if os.name == "posix":  # elsewhere this option lets others take the port
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.setblocking(False)
+                bound.bind(address)
+            except BaseException:
+                bound.close()
+                raise
+        except OSError as error:
+            where = f"{self._host}:{self._port}"
+            raise ArgumentError(f"cannot listen on {where}: {error.strerror}; choose another host or port") from error
+        self._port = bound.getsockname()[1]
+        return bound
+
+
+class GatewayServer:
+    """Serve ``store`` for as long as the ``async with`` block lasts.
+
+    It listens on the loopback address unless told otherwise: whoever can reach it can read the whole store.
+    Port 0 takes a free one; ``url`` says which. Leaving closes the socket, gives requests in flight a moment,
+    then breaks them off.
+    """
+
+    def __init__(
+        self,
+        store: BlockStore,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        delivery: Delivery | None = None,
+        *,
+        max_requests: int = 256,
+    ) -> None:
+        self._listener = Listener(make_app(store, max_requests=max_requests, delivery=delivery), host, port)
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL, without a slash at the end; with port 0 it is known once the block was entered."""
+        return self._listener.url
+
+    async def __aenter__(self) -> Self:
+        """Start listening; raises :class:`ArgumentError` when the address cannot be had."""
+        await self._listener.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening and end all connections."""
+        await self._listener.close()
+
+
+def _reset(connection: socket.socket | None) -> None:
+    """Make closing this connection a reset, where the system can."""
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

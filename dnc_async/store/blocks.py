@@ -1,0 +1,102 @@
+"""Reading the store: blocks by CID, whatever version and codec the CID has.
+
+A block is found by its multihash, so CIDv0, CIDv1 dag-pb and CIDv1 raw of the same bytes lead to the same file.
+Identity CIDs hold their bytes themselves: they are always "there" and never stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from dnc_async.errors import BlockMismatchError, StoreError
+from dnc_async.ipld.block import verify
+
+from .layout import Layout, block_name, store_errors
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    import os
+
+    from dnc_async.ipld.block import Block
+    from dnc_async.ipld.cid import Cid
+
+
+class BlockStore:
+    """A folder of blocks. ``BlockStore.open`` makes one; any number of threads and processes may share it.
+
+    Opening holds nothing open, so there is nothing to close. Reading works without permission to write.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """Wrap a layout that was checked; use :meth:`open`."""
+        self._layout = layout
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Self:
+        """Open the store in the folder ``path``; with ``create``, make it there if there is none.
+
+        Raises :class:`StoreError`, which says what to do, when the path is a file, is missing, holds something
+        else or another version of the format, or (with ``create``) cannot be written.
+        """
+        layout = Layout.at(Path(path).expanduser().absolute())
+        if create:
+            layout.create()
+        else:
+            layout.check()
+        return cls(layout)
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._layout.path
+
+    def __repr__(self) -> str:
+        return f"<BlockStore {self.path}>"
+
+    def has(self, cid: Cid) -> bool:
+        """Whether the block is here. It is not read."""
+        return self.size_bytes(cid) is not None
+
+    def size_bytes(self, cid: Cid) -> int | None:
+        """Give the size of the block, from the file system; None if it is not here."""
+        if cid.inline is not None:
+            return len(cid.inline)
+        with store_errors(f"cannot look for {cid} in {self.path}"):
+            return self._layout.size_of(block_name(cid))
+
+    def read(self, cid: Cid) -> bytes | None:
+        """Give the block's bytes *unverified*, for those who hand them to somebody who verifies; None if not here."""
+        if cid.inline is not None:
+            return bytes(cid.inline)
+        with store_errors(f"cannot read {cid} in {self.path}"):
+            return self._layout.read(block_name(cid))
+
+    def get(self, cid: Cid) -> Block | None:
+        """Give the block, verified; None if it is not here.
+
+        Raises :class:`StoreError` when the file no longer holds what its name says.
+        """
+        data = self.read(cid)
+        if data is None:
+            return None
+        try:
+            return verify(cid, data)
+        except BlockMismatchError as error:
+            file = self._layout.block_path(block_name(cid))
+            raise StoreError(
+                f"{file} is damaged: it does not hash to {cid}; delete that file, then publish or import the data again"
+            ) from error
+
+    def begin(self) -> Transaction:
+        """Start a transaction, the only way to add blocks; removes what crashed ones left behind.
+
+        Raises :class:`StoreError` when the store is not writable.
+        """
+        self._layout.check_writable()
+        return Transaction(self._layout)
+
+    def roots(self) -> list[Cid]:
+        """Give the roots that were committed, sorted by their text."""
+        with store_errors(f"cannot list the roots of {self.path}"):
+            return self._layout.list_roots()

@@ -1,0 +1,157 @@
+"""Writing to the store: everything or nothing.
+
+Blocks are staged in a folder of the transaction's own, inside the store and so on the same file system, with the
+same fan-out as the store. ``commit`` renames them into place, the root's block last: whoever finds the root's
+block finds its whole DAG. Without ``commit`` nothing remains. A process that dies leaves its staging folder with
+a free lock, and the next ``begin()`` removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Self
+
+from dnc_async.errors import StoreError
+
+from .layout import Layout, block_name, store_errors
+from .locks import OwnedFolder, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from dnc_async.ipld.block import Block
+    from dnc_async.ipld.cid import Cid
+
+
+class Transaction:
+    """A set of blocks on its way into the store; ``BlockStore.begin()`` makes it.
+
+    ``put`` may be called from several threads. Memory does not grow with the number of blocks. Other readers of
+    the store see none of it before ``commit``.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._counting = threading.Lock()
+        self._staged_blocks = 0
+        self._staged_bytes = 0
+        self._open = False
+        self._broken = False
+        with store_errors(f"cannot stage blocks in {layout.staging}"):
+            sweep(layout.staging)
+            self._owned = OwnedFolder.claim(layout.staging)
+        self._folder = self._owned.path
+        self._open = True
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return f"<Transaction {state}: {self._staged_blocks} blocks, {self._staged_bytes} bytes staged>"
+
+    @property
+    def staged_blocks(self) -> int:
+        """How many blocks were written: those that the store had already are not counted."""
+        return self._staged_blocks
+
+    @property
+    def staged_bytes(self) -> int:
+        """The bytes of those blocks."""
+        return self._staged_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove whatever was staged and not committed."""
+        self.rollback()
+
+    def put(self, block: Block) -> None:
+        """Stage ``block``, unless the store or this transaction has it, or its CID holds it already (identity).
+
+        Raises :class:`StoreError` when it cannot be written; the transaction can then only be rolled back.
+        """
+        self._require_open()
+        if block.cid.inline is not None:
+            return
+        name = block_name(block.cid)
+        size_bytes = len(block.data)
+        if self._layout.size_of(name) == size_bytes:
+            return
+        path = self._layout.block_path(name, under=self._folder)
+        try:
+            staged = _write_new(path, block.data)
+        except OSError as error:
+            self._broken = True
+            raise StoreError(f"cannot write {path}: {error.strerror}; free some space and start again") from error
+        if staged:
+            with self._counting:
+                self._staged_blocks += 1
+                self._staged_bytes += size_bytes
+
+    def commit(self, root: Cid) -> None:
+        """Make the staged blocks visible, the block of ``root`` last, and list ``root`` among the roots.
+
+        The root's block must have been put, or be in the store. If it fails half way, blocks may remain that
+        no listed root needs; they do no harm.
+        """
+        self._require_open()
+        if self._broken:
+            raise StoreError(f"{self._layout.path}: a block of this transaction was not written; start again")
+        root_name = block_name(root) if root.inline is None else None
+        self._require_root(root, root_name)
+        with store_errors(f"cannot commit to {self._layout.path}"):
+            for name, path in self._staged():
+                if name != root_name:
+                    self._layout.move_in(path, name)
+            if root_name is not None:
+                path = self._layout.block_path(root_name, under=self._folder)
+                if path.exists():
+                    self._layout.move_in(path, root_name)
+            self._layout.add_root(root)
+        self.rollback()
+
+    def rollback(self) -> None:
+        """Remove whatever is still staged and end the transaction. Doing it again does nothing."""
+        if self._open:
+            self._open = False
+            self._owned.remove()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StoreError(f"{self._layout.path}: this transaction has ended; begin another one")
+
+    def _require_root(self, root: Cid, name: str | None) -> None:
+        if name is None or self._layout.size_of(name) is not None:
+            return
+        if not self._layout.block_path(name, under=self._folder).exists():
+            raise StoreError(f"{self._layout.path}: the block of the root {root} was never put; put it, then commit")
+
+    def _staged(self) -> Iterator[tuple[str, Path]]:
+        """Every staged block's name and file; one fan-out folder's names in memory at a time."""
+        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+            for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names, not a Path object for each
+                yield name, folder / name
+
+
+def _write_new(path: Path, data: bytes | memoryview) -> bool:
+    """Write a file that does not exist yet; False if it does. Half a file is never left behind."""
+    try:
+        file = path.open("xb", buffering=0)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        return _write_new(path, data)
+    try:
+        with file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True

@@ -1,0 +1,152 @@
+"""The blocking face: for scripts, and for notebooks whose cells do not ``await``. Safe inside a running event loop.
+
+The engine has a loop and a thread of its own, so blocking here stops no download. As in the idea that this library began
+with, a notebook takes one batch at a time::
+
+    from dnc_async import sync
+
+    cid = sync.upload({"x": X, "y": y}, batch_size=4096)
+    batch = sync.download_first(cid, disk_budget="64 MB")
+    while batch is not None:
+        model.partial_fit(batch["x"], batch["y"])
+        batch = sync.download_next()
+
+When a batch is returned, the one before it is off the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from dnc_async.client import Size, StreamOptions, StrPath, UploadResult
+from dnc_async.client import stream as _stream
+from dnc_async.client import upload as _upload
+from dnc_async.engine.bridge import finalize
+from dnc_async.engine.mailbox import Found
+from dnc_async.engine.stream import StreamHandle
+from dnc_async.errors import StreamClosedError
+from dnc_async.ipld.cid import Cid
+from dnc_async.telemetry import StreamStatistics
+
+
+class BlockingStream:
+    """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once."""
+
+    def __init__(self, handle: StreamHandle) -> None:
+        self._handle = handle
+        self._finalizer = finalize(self, handle.post_close)
+
+    def __repr__(self) -> str:
+        return f"<BlockingStream {self._handle.about}>"
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
+        if self._handle.delivered:
+            raise StopIteration
+        try:
+            while True:
+                found, batch = self._handle.take()
+                if found is Found.BATCH:
+                    return batch
+                if found is Found.END:
+                    break
+                self._ready()
+        except Exception:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    def _ready(self) -> None:
+        ready = threading.Event()
+        mailbox = self._handle.open().mailbox
+        if mailbox.wait(ready.set):
+            try:
+                ready.wait()
+            except BaseException:
+                mailbox.give_up()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def statistics(self) -> StreamStatistics:
+        """A frozen snapshot of the stream so far."""
+        return self._handle.open().statistics() if self._handle.running is None else self._handle.running.statistics()
+
+    def close(self) -> None:
+        """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""
+        self._handle.post_close()
+        closing = self._handle.closing()
+        if closing is not None:
+            closing.result()
+            self._handle.join()
+
+
+def stream(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> BlockingStream:
+    """Stream a dataset's batches: ``for batch in sync.stream(cid)``. Options as for :func:`dnc_async.stream`."""
+    return BlockingStream(_stream(cid, **options).handle)
+
+
+def upload(
+    source: object,
+    to: str = "local",
+    *,
+    batch_size: int | None = None,
+    chunk_bytes: Size | None = None,
+    store: StrPath | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> UploadResult:
+    """Publish a dataset. Options and errors as for :func:`dnc_async.upload`."""
+
+    def run() -> UploadResult:
+        return asyncio.run(
+            _upload(source, to, batch_size=batch_size, chunk_bytes=chunk_bytes, store=store, progress=progress)
+        )
+
+    # In a thread, because a notebook's own thread already runs a loop.
+    with ThreadPoolExecutor(1, thread_name_prefix="dnc_async upload") as executor:
+        return executor.submit(run).result()
+
+
+class _Notebook:
+    """The one stream that ``download_first`` and ``download_next`` go through."""
+
+    def __init__(self) -> None:
+        self._stream: BlockingStream | None = None
+
+    def first(self, stream: BlockingStream) -> Any:  # noqa: ANN401
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = stream
+        return self.next()
+
+    def next(self) -> Any:  # noqa: ANN401
+        if self._stream is None:
+            raise StreamClosedError("there is no download to go on with: call download_first(cid) before download_next()")
+        return next(self._stream, None)
+
+
+_notebook = _Notebook()
+
+
+def download_first(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> Any:  # noqa: ANN401 - as uploaded
+    """The first batch of a dataset. A download that was under way is given up. Options as for :func:`stream`."""
+    return _notebook.first(stream(cid, **options))
+
+
+def download_next() -> Any:  # noqa: ANN401 - as above
+    """The next batch, or ``None`` at the end. The batch before it is off the disk."""
+    return _notebook.next()

@@ -1,0 +1,62 @@
+"""The seam to the operating system: file locks and reads and writes at a position, which Windows does otherwise.
+
+Linux and macOS are supported; the fallbacks for Windows are experimental.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+if sys.platform == "win32":  # pragma: no cover - experimental, not tested in CI
+    import msvcrt
+else:
+    import fcntl
+
+
+def try_lock(fd: int) -> bool:
+    """Take an exclusive lock on an open file without waiting; ``False`` when somebody else holds it.
+
+    The lock belongs to the open file: it is gone when the last descriptor of it is closed, or its process is dead.
+    """
+    try:
+        if sys.platform == "win32":  # pragma: no cover
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, whatever other threads write elsewhere in the file."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def read_at(fd: int, buffers: Sequence[tuple[int, memoryview]]) -> None:
+    """Fill each (offset, buffer); raises ``EOFError`` where the file ends before a buffer is full."""
+    for start, buffer in buffers:
+        offset, rest = start, buffer
+        while rest:
+            count = os.preadv(fd, [rest], offset)
+            if not count:
+                raise EOFError(f"the file ends at byte {offset}, {len(rest)} bytes early")
+            rest, offset = rest[count:], offset + count
+
+
+def disk_bytes(fd: int) -> int:
+    """What the file system counts for a file: its blocks, not its size."""
+    status = os.fstat(fd)
+    return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+
+
+def unlink_quietly(path: str | os.PathLike[str]) -> None:
+    """Delete a file if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - also called at interpreter exit, where less is better

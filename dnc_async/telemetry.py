@@ -1,0 +1,108 @@
+"""What the library tells about itself: frozen events for observers, and frozen snapshots for whoever asks.
+
+An observer is any callable that takes an event. It is called where the event happens, in the engine's thread, and must be
+quick; what it raises is logged and forgotten, so that it cannot break the engine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+logger = logging.getLogger("dnc_async")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReceived:
+    """A gateway delivered a block that was verified."""
+
+    gateway: str
+    cid: str
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFailed:
+    """A request to a gateway failed; ``mismatch`` is true where it sent bytes that are not the block's."""
+
+    gateway: str
+    cid: str
+    reason: str
+    mismatch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """The consumer waited for a batch. ``causes`` maps each cause to its seconds; they add up to ``seconds``."""
+
+    position: int
+    seconds: float
+    causes: dict[str, float]
+
+
+Event = BlockReceived | RequestFailed | Gap
+Observer = Callable[[Event], None]
+
+
+class Observers:
+    """The observers of one client or stream."""
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more."""
+        self._observers.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Tell one less."""
+        self._observers.remove(observer)
+
+    def tell(self, event: Event) -> None:
+        """Tell all of them; what they raise is logged."""
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - an observer must not break the engine, whatever it does
+                logger.exception("an observer failed on %s", event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStatistics:
+    """One gateway so far. Rates are bytes per second, times seconds; ``None`` until something was measured."""
+
+    url: str
+    blocks: int
+    bytes: int
+    rejected: int
+    failures: int
+    in_flight: int
+    rate: float | None
+    latency_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatistics:
+    """A stream so far. ``gaps`` are the seconds waited for each batch, the first batch's first."""
+
+    batches: int
+    samples: int
+    budget_bytes: int
+    peak_leased_bytes: int
+    peak_disk_bytes: int
+    fetched_bytes: int
+    blocks_rejected: int
+    requests_failed: int
+    first_batch_s: float | None
+    waited_s: float
+    elapsed_s: float
+    causes: dict[str, float]
+    gateways: tuple[GatewayStatistics, ...]
+
+    @property
+    def idle_share(self) -> float:
+        """The share of the time since the first batch that the consumer spent waiting."""
+        steady = self.elapsed_s - (self.first_batch_s or 0.0)
+        return self.waited_s / steady if steady > 0 else 0.0

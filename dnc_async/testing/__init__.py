@@ -1,0 +1,46 @@
+"""For tests, yours and ours: gateways that fail by script, repeatably.
+
+:class:`Faults` is the script, as data or as a line of text. :class:`ScriptedGateway` plays it in this event loop,
+:class:`GatewayProcess` in a process of its own. Names are imported when they are first used: a gateway process
+starts faster for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .faults import Faults as Faults
+    from .faults import Window as Window
+    from .process import GatewayProcess as GatewayProcess
+    from .scripted import ScriptedGateway as ScriptedGateway
+    from .serving import serve_forever as serve_forever
+    from .serving import stdin_closed as stdin_closed
+    from .stats import GatewayStats as GatewayStats
+
+_PLACES = {
+    "Faults": "faults",
+    "GatewayProcess": "process",
+    "GatewayStats": "stats",
+    "ScriptedGateway": "scripted",
+    "Window": "faults",
+    "serve_forever": "serving",
+    "stdin_closed": "serving",
+}
+
+__all__ = [  # noqa: PLE0604, RUF100 - the names of _PLACES, which a test compares
+    "Faults",
+    "GatewayProcess",
+    "GatewayStats",
+    "ScriptedGateway",
+    "Window",
+    "serve_forever",
+    "stdin_closed",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

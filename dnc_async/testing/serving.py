@@ -1,0 +1,62 @@
+"""Serving until told to stop: what the command line and a gateway process have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from dnc_async.errors import ArgumentError
+from dnc_async.serve.server import GatewayServer
+from dnc_async.store import BlockStore
+
+from .scripted import ScriptedGateway
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from .faults import Faults
+
+
+async def serve_forever(
+    store_path: str | Path,
+    host: str,
+    port: int,
+    faults: Faults | None,
+    ready: Callable[[str], None],
+    stop: Awaitable[object],
+) -> None:
+    """Serve a store until ``stop`` (say, ``event.wait()``) is done; ``ready`` gets the URL once it answers.
+
+    With ``faults``, even empty ones, it is a scripted gateway with its statistics; without, a plain one.
+    Raises :class:`StoreError` or :class:`ArgumentError` when it cannot start.
+    """
+    store = BlockStore.open(store_path)
+    if faults is None:
+        server: GatewayServer | ScriptedGateway = GatewayServer(store, host, port)
+    else:
+        server = ScriptedGateway(store, faults, host=host, port=port)
+    async with server:
+        ready(server.url)
+        await stop
+
+
+async def stdin_closed() -> None:
+    """Return when whoever holds the other end of standard input closes it, or dies.
+
+    Raises :class:`ArgumentError` when standard input is no pipe, socket or terminal.
+    """
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(sys.stdin.fileno())):
+        raise ArgumentError("--stop-on-eof needs a pipe as standard input; leave it out, or pipe something in")
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    try:
+        while await reader.read(65536):
+            pass
+    finally:
+        transport.close()

@@ -1,0 +1,174 @@
+"""A :class:`Delivery` that follows a script of :class:`Faults`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from aiohttp import web
+
+from dnc_async.serve.ask import RefusalError
+
+from .bucket import PIECE_BYTES, Bucket
+from .stats import GatewayStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dnc_async.ipld.cid import Cid
+    from dnc_async.serve.ask import Ask
+    from dnc_async.serve.delivery import Sink
+
+    from .faults import Faults
+
+_PAGE = "<!doctype html><html><head><title>Welcome</title></head><body>Sign in to use this network.</body></html>\n"
+_STRANGER = b"another block than the one that was asked for"
+
+
+class ScriptedDelivery:
+    """Applies a script to each request and body. Times count from :meth:`start`."""
+
+    def __init__(self, faults: Faults, *, connections: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._faults = faults
+        self._connections = connections
+        self._clock = clock
+        self._start_s = clock()
+        self._random = random.Random(faults.seed)  # noqa: S311 - replayable, not secret
+        self._line = Bucket(faults.rate, burst_bytes=2 * PIECE_BYTES) if faults.rate else None
+        self._last_block: bytes = _STRANGER
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def stats(self) -> GatewayStats:
+        """What was done so far."""
+        return GatewayStats(**self._counts)
+
+    def start(self) -> None:
+        """Begin the timeline: now is second 0."""
+        self._start_s = self._clock()
+
+    async def admit(self, request: web.Request) -> web.StreamResponse | None:
+        """Wait for the latency, then let the script answer instead of the gateway."""
+        number = self._count("requests")
+        self._counts["peak_connections"] = max(self._counts["peak_connections"], self._connections())
+        pause_s = self._faults.latency_s + self._random.uniform(-1, 1) * self._faults.jitter_s
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+        if self._faults.busy is not None and self._clock() - self._start_s in self._faults.busy:
+            self._count("answered_busy")
+            headers = {"Retry-After": str(math.ceil(self._faults.retry_after_s))}
+            return web.Response(status=429, text="come back later\n", headers=headers)
+        if self._faults.html is not None and number % self._faults.html == 0:
+            self._count("answered_html")
+            return web.Response(text=_PAGE, content_type="text/html")
+        return None
+
+    def revise(self, ask: Ask) -> Ask:
+        """Ignore ``entity-bytes``, or refuse CARs, if the script says so."""
+        if self._faults.no_car and ask.format == "car":
+            raise RefusalError(406, "this gateway serves raw blocks only")
+        return replace(ask, entity_bytes=None) if self._faults.ignore_entity_bytes else ask
+
+    def block(self, cid: Cid, data: bytes) -> bytes:
+        """Give the block, or every so often a damaged copy or another one."""
+        if not data or cid.inline is not None:
+            return data
+        number = self._count("blocks_served")
+        if self._faults.other is not None:
+            stranger = self._last_block if self._last_block != data else _STRANGER
+            self._last_block = data
+            if number % self._faults.other == 0:
+                self._count("blocks_swapped")
+                return stranger
+        if self._faults.flip is not None and number % self._faults.flip == 0:
+            self._count("blocks_flipped")
+            damaged = bytearray(data)
+            damaged[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
+            return bytes(damaged)
+        return data
+
+    def sink(self, request: web.Request, response: web.StreamResponse) -> Sink:
+        """Write through the line, and break off where the script says so."""
+        return _Shaper(self._faults, self._line, self._clock, self._served, request, response).write
+
+    def _served(self, size_bytes: int) -> None:
+        self._count("bytes_served", size_bytes)
+
+    def _count(self, name: str, more: int = 1) -> int:
+        """Add to a counter; give what it is now."""
+        self._counts[name] += more
+        return self._counts[name]
+
+
+class _Shaper:
+    """One body on its way through the script."""
+
+    def __init__(
+        self,
+        faults: Faults,
+        line: Bucket | None,
+        clock: Callable[[], float],
+        served: Callable[[int], None],
+        request: web.Request,
+        response: web.StreamResponse,
+    ) -> None:
+        self._faults = faults
+        self._clock = clock
+        self._served = served
+        self._request = request
+        self._response = response
+        self._sent = 0
+        self._line = line
+        self._trickle = Bucket(faults.trickle, burst_bytes=0) if faults.trickle else None
+        shaped = line is not None or faults.trickle is not None
+        self._step = PIECE_BYTES if shaped else 2**20
+        if faults.trickle is not None:
+            self._step = max(1, min(PIECE_BYTES, int(faults.trickle / 10)))
+        self._ready_s: float | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data``, or as much of it as the script lets pass."""
+        rest = memoryview(data)
+        while rest:
+            limit = await self._limit()
+            piece = rest[: min(self._step, limit)]
+            rest = rest[len(piece) :]
+            due_s = await self._wait_for_line(len(piece))
+            before_s = self._clock()
+            await self._response.write(piece)
+            self._ready_s = due_s if self._clock() - before_s < 1e-3 else None  # None: the client was slow
+            self._sent += len(piece)
+            self._served(len(piece))
+
+    async def _limit(self) -> int:
+        """How many bytes may still pass; at the script's end of this body, end it instead."""
+        left = 2**62
+        if self._faults.cut is not None:
+            left = self._faults.cut - self._sent
+            if left <= 0:
+                self._cut()
+        if self._faults.stall is not None:
+            left = min(left, self._faults.stall - self._sent)
+            if left <= 0:
+                await asyncio.Event().wait()  # until the client goes away, or the gateway
+        return left
+
+    async def _wait_for_line(self, size_bytes: int) -> float | None:
+        """Wait until a piece has passed the line and the trickle; give the instant at which it was due."""
+        due_s = None
+        for bucket in (self._line, self._trickle):
+            if bucket is not None:
+                due_s = bucket.reserve(size_bytes, self._clock(), ready_s=self._ready_s)
+                if due_s > self._clock():
+                    await asyncio.sleep(due_s - self._clock())
+        return due_s
+
+    def _cut(self) -> NoReturn:
+        """Close the connection after what was sent."""
+        if self._request.transport is not None:
+            self._request.transport.close()
+        raise ConnectionResetError("cut by the script")
