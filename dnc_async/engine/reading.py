@@ -8,7 +8,8 @@ from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, Chun
 from dnc_async.errors import DagError, ManifestError
 from dnc_async.gateways.fetcher import FetchGroup, Priority
 from dnc_async.ipld.cid import RAW, Cid
-from dnc_async.ipld.plan import DirectoryReader, FilePlanner, Leaf, node_kind, payload
+from dnc_async.ipld.directory import DirectoryReader, node_kind
+from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
 _URGENT: Priority = (0,)
 _PAGES_KEPT = 2

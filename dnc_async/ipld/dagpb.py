@@ -1,0 +1,91 @@
+"""dag-pb: a node is links and data (ipld.io/specs/codecs/dag-pb). Links are written first; both orders are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dnc_async.errors import CidError, DagError
+from dnc_async.ipld import protobuf
+from dnc_async.ipld.cid import Cid
+
+_LINKS, _DATA = 2, 1
+_HASH, _NAME, _TSIZE = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A named link. ``tsize`` is what the writer says of the size below it: a hint, never trusted."""
+
+    cid: Cid
+    name: str
+    tsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A dag-pb node; ``data`` is ``None`` where it has none."""
+
+    data: bytes | None
+    links: tuple[Link, ...]
+
+
+def encode(data: bytes | None, links: Sequence[Link]) -> bytes:
+    """The node's bytes. The links stay in the order given; a file's have empty names, which are written."""
+    parts = [
+        protobuf.bytes_field(
+            _LINKS,
+            protobuf.bytes_field(_HASH, link.cid.encode())
+            + protobuf.bytes_field(_NAME, link.name.encode("utf-8", "surrogateescape"))
+            + protobuf.varint_field(_TSIZE, link.tsize),
+        )
+        for link in links
+    ]
+    if data is not None:
+        parts.append(protobuf.bytes_field(_DATA, data))
+    return b"".join(parts)
+
+
+def decode(block: bytes) -> Node:
+    """Read a node; raises :class:`~dnc_async.errors.DagError`, also where links and data are interleaved."""
+    data: bytes | None = None
+    links: list[Link] = []
+    runs = 0  # how often links began: more than once means that data lies between them
+    last = None
+    for number, _, value in protobuf.fields(block):
+        if not isinstance(value, bytes):
+            raise DagError(f"a dag-pb node has a number in field {number}")
+        if number == _LINKS:
+            runs += last != _LINKS
+            links.append(_link(value))
+        elif number == _DATA and data is None:
+            data = value
+        else:
+            raise DagError(f"a dag-pb node has an unknown or repeated field {number}")
+        last = number
+    if runs > 1:
+        raise DagError("a dag-pb node has its data between its links")
+    return Node(data, tuple(links))
+
+
+def _link(body: bytes) -> Link:
+    cid: Cid | None = None
+    name, tsize, last = "", 0, 0
+    for number, _, value in protobuf.fields(body):
+        if number <= last:
+            raise DagError("a dag-pb link has its fields twice or out of order")
+        last = number
+        if number == _HASH and isinstance(value, bytes):
+            try:
+                cid = Cid.decode(value)
+            except CidError as error:
+                raise DagError(f"a dag-pb link's CID cannot be read: {error}") from error
+        elif number == _NAME and isinstance(value, bytes):
+            name = value.decode("utf-8", "surrogateescape")
+        elif number == _TSIZE and isinstance(value, int):
+            tsize = value
+        else:
+            raise DagError(f"a dag-pb link has an unknown field {number}")
+    if cid is None:
+        raise DagError("a dag-pb link has no CID")
+    return Link(cid, name, tsize)

@@ -1,0 +1,55 @@
+"""The arithmetic of sharded directories (HAMT): which slot of which level a name belongs to.
+
+The digest is 64 bits of murmur3 (x64, 128), big-endian; each level takes log2(fanout) bits of it, most significant first,
+and a link's name begins with its slot in upper-case hex.
+"""
+
+from __future__ import annotations
+
+import mmh3
+
+from dnc_async.errors import DagError
+from dnc_async.ipld.unixfs import UnixFs
+
+HASH_TYPE = 0x22  # murmur3-x64-64
+_DIGEST_BITS = 64
+_MIN_FANOUT, _MAX_FANOUT = 8, 1024
+
+
+def digest(name: str) -> int:
+    """The 64 bits that place a name."""
+    return mmh3.hash64(name.encode("utf-8", "surrogateescape"), x64arch=True, signed=False)[0]
+
+
+def step(value: int, depth: int, bits: int) -> int:
+    """The slot of a digest at a depth; raises :class:`~dnc_async.errors.DagError` where no bits are left."""
+    shift = _DIGEST_BITS - (depth + 1) * bits
+    if shift < 0:
+        raise DagError("a sharded directory is deeper than its hash has bits")
+    return value >> shift & ((1 << bits) - 1)
+
+
+def width(fanout: int) -> int:
+    """How many hex digits a slot's prefix has."""
+    return len(f"{fanout - 1:X}")
+
+
+def shape(body: UnixFs) -> tuple[int, int]:
+    """(bits a level, digits of a prefix) of a shard; raises :class:`~dnc_async.errors.DagError` for what we do not read."""
+    fanout = body.fanout or 0
+    if not _MIN_FANOUT <= fanout <= _MAX_FANOUT or fanout & (fanout - 1):
+        raise DagError(f"a sharded directory has the fanout {fanout}, expected a power of two from 8 to 1024")
+    if body.hash_type != HASH_TYPE:
+        raise DagError(f"a sharded directory uses the hash {body.hash_type}, expected murmur3 ({HASH_TYPE})")
+    return fanout.bit_length() - 1, width(fanout)
+
+
+def index_of(prefix: str, digits: int, bits: int) -> int:
+    """The slot that a link's prefix names; raises :class:`~dnc_async.errors.DagError`."""
+    try:
+        index = int(prefix, 16)
+    except ValueError:
+        index = -1
+    if len(prefix) != digits or not 0 <= index < 1 << bits or prefix != f"{index:0{digits}X}":
+        raise DagError(f"a sharded directory has a link that begins with {prefix!r}, expected {digits} hex digits")
+    return index

@@ -1,0 +1,156 @@
+"""From a file's root to its leaves: a sans-I/O walk over the intermediate nodes alone.
+
+A :class:`FilePlanner` says which nodes it needs, is given them, and knows every leaf's CID, offset and size when it is done.
+With those any gateway can serve any leaf. It reads balanced and trickle trees, raw and dag-pb leaves, data on inner nodes
+(which comes before their children) and inline CIDs, and refuses sizes that do not add up, cycles and depth bombs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnc_async.errors import DagError
+from dnc_async.ipld import dagpb, unixfs
+from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.cid import DAG_PB, RAW, Cid
+
+_MAX_DEPTH = 64
+_WANTED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A run of a file's bytes: ``inline`` holds them where no block need be fetched.
+
+    ``size`` is ``None`` only where the file is a single raw block of unknown length.
+    """
+
+    cid: Cid
+    offset: int
+    size: int | None
+    inline: bytes | None
+
+
+def payload(leaf: Leaf, block: Block) -> bytes:
+    """The file's bytes in a leaf's block; raises :class:`~dnc_async.errors.DagError` where there are more or fewer."""
+    if leaf.inline is not None:
+        return leaf.inline
+    data = block.data
+    if block.cid.codec == DAG_PB:
+        node = dagpb.decode(block.data)
+        body = unixfs.decode(node.data)
+        if node.links or not body.is_file:
+            raise DagError(f"{leaf.cid} was announced as a leaf and is not one")
+        data = body.data
+    if leaf.size is not None and len(data) != leaf.size:
+        raise DagError(f"the leaf {leaf.cid} has {len(data)} bytes, its parent says {leaf.size}")
+    return data
+
+
+@dataclass(slots=True)
+class _Part:
+    """A piece of the file that is not resolved: the size its parent gave it, and the nodes above it."""
+
+    cid: Cid
+    offset: int
+    size: int | None
+    above: tuple[bytes, ...]
+    leaf: bool = False
+
+
+class FilePlanner:
+    """Plans one file, or the leaves that a byte range of it touches (``end`` is exclusive)."""
+
+    def __init__(self, root: Cid, start: int = 0, end: int | None = None) -> None:
+        self._start = start
+        self._end = end
+        self._root = root
+        self._leaves: list[Leaf] = []
+        self._open: dict[bytes, list[_Part]] = {}
+        self.size: int | None = None
+        if root.codec == RAW:
+            inline = root.inline
+            self.size = None if inline is None else len(inline)
+            self._leaves.append(Leaf(root, 0, self.size, inline))
+        elif root.codec == DAG_PB:
+            self._want(_Part(root, 0, None, ()))
+            self._resolve_inline()
+        else:
+            raise DagError(f"{root} is neither raw nor dag-pb, so it is not a file")
+
+    def __repr__(self) -> str:
+        return f"<FilePlanner {self._root}, {len(self._leaves)} leaves, {len(self._open)} nodes missing>"
+
+    @property
+    def done(self) -> bool:
+        """Whether all leaves are known."""
+        return not self._open
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """The leaves that are known, in the file's order."""
+        return sorted(self._leaves, key=lambda leaf: leaf.offset)
+
+    def wanted(self) -> list[Cid]:
+        """Nodes to give to :meth:`receive` next, earliest in the file first, not too many at once."""
+        parts = sorted((parts[0] for parts in self._open.values()), key=lambda part: part.offset)
+        return [part.cid for part in parts[:_WANTED_AT_ONCE]]
+
+    def receive(self, block: Block) -> None:
+        """Take a node that was wanted; raises :class:`~dnc_async.errors.DagError` where it breaks the specification."""
+        for part in self._open.pop(block.cid.multihash, []):
+            self._expand(part, block)
+        self._resolve_inline()
+
+    def _want(self, part: _Part) -> None:
+        if part.cid.multihash in part.above:
+            raise DagError(f"{part.cid} is its own ancestor")
+        if len(part.above) > _MAX_DEPTH:
+            raise DagError(f"{self._root} is nested more than {_MAX_DEPTH} levels deep")
+        self._open.setdefault(part.cid.multihash, []).append(part)
+
+    def _resolve_inline(self) -> None:
+        while inline := [p[0].cid for p in self._open.values() if p[0].cid.inline is not None]:
+            for cid in inline:
+                block = verify(cid, cid.inline or b"")
+                for part in self._open.pop(cid.multihash, []):
+                    self._expand(part, block)
+
+    def _expand(self, part: _Part, block: Block) -> None:
+        node = dagpb.decode(block.data)
+        body = unixfs.decode(node.data)
+        if not body.is_file:
+            raise DagError(f"{part.cid} is a {body.kind.name.lower()}, expected a file")
+        if len(node.links) != len(body.blocksizes):
+            raise DagError(f"{part.cid} has {len(node.links)} links and {len(body.blocksizes)} sizes")
+        size = len(body.data) + sum(body.blocksizes)
+        if body.filesize not in (None, size) or part.size not in (None, size):
+            raise DagError(f"{part.cid}: its parts have {size} bytes, expected {part.size or body.filesize}")
+        if part.size is None:
+            self.size = size
+        offset = part.offset
+        if body.data:
+            self._leaf(Leaf(part.cid, offset, len(body.data), body.data))
+            offset += len(body.data)
+        for link, child_size in zip(node.links, body.blocksizes, strict=True):
+            self._child(_Part(link.cid, offset, child_size, (*part.above, part.cid.multihash)))
+            offset += child_size
+
+    def _child(self, part: _Part) -> None:
+        assert part.size is not None  # noqa: S101 - a parent always gives it
+        if part.offset + part.size <= self._start or (self._end is not None and part.offset >= self._end):
+            return
+        if part.cid.codec == RAW:
+            inline = part.cid.inline
+            if inline is not None and len(inline) != part.size:
+                raise DagError(f"the inline leaf {part.cid} has {len(inline)} bytes, its parent says {part.size}")
+            self._leaf(Leaf(part.cid, part.offset, part.size, inline))
+        elif part.cid.codec == DAG_PB:
+            self._want(part)
+        else:
+            raise DagError(f"{part.cid} is neither raw nor dag-pb, so it is not a part of a file")
+
+    def _leaf(self, leaf: Leaf) -> None:
+        size = leaf.size or 0
+        if leaf.offset + size > self._start and (self._end is None or leaf.offset < self._end):
+            self._leaves.append(leaf)
