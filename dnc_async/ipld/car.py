@@ -1,4 +1,4 @@
-"""CAR streams: sections of a CID and a block each, after a header that names the roots.
+"""CAR streams: sections of a CID and a block each, after a header that names the roots (ipld.io/specs/transport/car).
 
 :class:`CarReader` does no I/O: feed it pieces of any size, and it hands out blocks that are verified. It reads CARv1 and
 the CARv1 inside a CARv2 (whose index it ignores), and never holds more than one section.
@@ -8,15 +8,13 @@ A CAR that lacks blocks looks complete: that nothing is missing, only a walk fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from hashlib import sha256
+from collections.abc import Iterable
 
 from libipld import decode_dag_cbor
 
 from dnc_async.errors import BlockMismatchError, CarError, CarTruncatedError, CidError, IpldError
-from dnc_async.ipld import block as blocks
 from dnc_async.ipld import varint
-from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.varint import Buffer
 
@@ -24,10 +22,8 @@ from dnc_async.ipld.varint import Buffer
 _LONGEST_CID = 160
 MAX_SECTION_BYTES = MAX_BLOCK_BYTES + _LONGEST_CID
 MAX_HEADER_BYTES = 256 * 1024
-
 _V2_HEADER_BYTES = 40
 _V2_FIRST_PAYLOAD = 51
-_SMALL_PIECE = 4096
 
 
 class CarReader:
@@ -39,13 +35,11 @@ class CarReader:
 
     def __init__(self) -> None:
         self.roots: tuple[Cid, ...] | None = None
-        self._offset = 0  # of the unit that is being read, in the stream
-        self._pieces = _Pieces()
-        self._step: Callable[[], list[Block]] = self._read_header
-        self._need = 0  # bytes of the unit after its length; 0 while the length is not known
-        self._prefix = 0  # bytes of that length
-        self._skip = 0
-        self._end: int | None = None  # of the payload, inside a CARv2
+        self._buffer = bytearray()
+        self._offset = 0  # of the buffer's first byte, in the stream
+        self._skip = 0  # bytes of a CARv2's padding that are not wanted
+        self._end: int | None = None  # where a CARv2's payload ends, in the stream
+        self._is_v2 = False
         self._error: IpldError | None = None
 
     def __repr__(self) -> str:
@@ -55,17 +49,137 @@ class CarReader:
     def feed(self, data: Buffer) -> list[Block]:
         """Take the next piece of the stream; returns the blocks that it completes.
 
-        Raises :class:`CarError` or :class:`BlockMismatchError` for what an earlier piece held, or for this one when no
-        block came before the fault.
+        Raises :class:`~dnc_async.errors.CarError` or :class:`~dnc_async.errors.BlockMismatchError` for what an earlier
+        piece held, or for this one when no block came before the fault.
         """
         if self._error is not None:
             raise self._error
         found: list[Block] = []
+        self._buffer += data
         try:
-            self._consume(data if type(data) is bytes else bytes(data), found)
+            self._consume(found)
         except IpldError as error:
             self._error = error
-            self._pieces.clear()
+            self._buffer.clear()
             if not found:
                 raise
         return found
+
+    def close(self) -> None:
+        """The stream has ended; raises :class:`~dnc_async.errors.CarTruncatedError` where it should not have."""
+        if self._error is not None:
+            raise self._error
+        if self.roots is None or self._buffer or (self._end is not None and self._offset < self._end):
+            raise CarTruncatedError("the CAR ends inside a section or its header", offset=self._offset)
+
+    def _consume(self, found: list[Block]) -> None:
+        position = 0
+        try:
+            while True:
+                dropped = min(self._skip, len(self._buffer) - position)
+                self._skip -= dropped
+                position += dropped
+                if self._end is not None and self._offset + position >= self._end:
+                    position = len(self._buffer)  # the index of a CARv2 follows: nobody needs it
+                    return
+                used = self._unit(position, found)
+                if not used:
+                    return
+                position += used
+        finally:
+            del self._buffer[:position]
+            self._offset += position
+
+    def _unit(self, position: int, found: list[Block]) -> int:
+        """Read the header or section at ``position``; returns its length, 0 where it is not complete."""
+        at = self._offset + position
+        limit = MAX_SECTION_BYTES if self.roots is not None else MAX_HEADER_BYTES
+        try:
+            size, start = varint.read(self._buffer, position)
+        except ValueError as error:
+            if len(self._buffer) - position < varint.MAX_BYTES and "end inside" in str(error):
+                return 0
+            raise CarError(f"a section has no readable length: {error}", offset=at) from error
+        if not 0 < size <= limit:
+            raise CarError(f"a section of {size} bytes, expected 1 to {limit}", offset=at)
+        if self._end is not None and self._offset + start + size > self._end:
+            raise CarError("a section reaches beyond the CARv2's payload", offset=at)
+        if len(self._buffer) < start + size:
+            return 0
+        body = bytes(memoryview(self._buffer)[start : start + size])
+        if self.roots is not None:
+            found.append(_block(body, at))
+            return start + size - position
+        return self._header(body, start + size - position, at)
+
+    def _header(self, body: bytes, used: int, at: int) -> int:
+        try:
+            header = decode_dag_cbor(body)
+        except ValueError as error:
+            raise CarError(f"not a CAR: its header is not dag-cbor ({error})", offset=at) from error
+        version = header.get("version") if isinstance(header, dict) else None
+        if version == 2 and not self._is_v2:
+            return self._header_v2(used, at)
+        roots = header.get("roots") if isinstance(header, dict) else None
+        if version != 1 or not isinstance(roots, list):
+            raise CarError(f"a CAR of version {version!r}: 1 and 2 are read", offset=at)
+        try:
+            self.roots = tuple(Cid.decode(root) if isinstance(root, bytes) else Cid.parse(root) for root in roots)
+        except CidError as error:
+            raise CarError(f"a root of the CAR is not a CID: {error}", offset=at) from error
+        return used
+
+    def _header_v2(self, used: int, at: int) -> int:
+        end = at - self._offset + used + _V2_HEADER_BYTES
+        if len(self._buffer) < end:
+            return 0
+        fields = self._buffer[end - 24 : end]
+        offset, size = (int.from_bytes(fields[i : i + 8], "little") for i in (0, 8))
+        if offset < _V2_FIRST_PAYLOAD:
+            raise CarError(f"a CARv2 whose payload begins at byte {offset}", offset=at)
+        self._is_v2 = True
+        self._end = offset + size
+        self._skip = offset - _V2_FIRST_PAYLOAD
+        return used + _V2_HEADER_BYTES
+
+
+def _block(body: bytes, at: int) -> Block:
+    try:
+        cid, start = Cid.read(body, 0)
+    except (CidError, ValueError) as error:
+        raise CarError(f"a section does not begin with a CID: {error}", offset=at) from error
+    try:
+        return verify(cid, body[start:])
+    except BlockMismatchError as error:
+        raise BlockMismatchError(f"{error} (in the section at byte {at} of the CAR)") from error
+
+
+def encode_header(roots: Iterable[Cid]) -> bytes:
+    """The header of a CARv1."""
+    # Written by hand: libipld encodes no links.
+    links = [_link(root) for root in roots]
+    body = b"\xa2\x65roots" + _head(0x80, len(links)) + b"".join(links) + b"\x67version\x01"
+    return varint.encode(len(body)) + body
+
+
+def _link(cid: Cid) -> bytes:
+    data = b"\0" + cid.encode()
+    return b"\xd8\x2a" + _head(0x40, len(data)) + data
+
+
+def _head(major: int, count: int) -> bytes:
+    if count < 24:
+        return bytes([major | count])
+    return bytes([major | 24, count]) if count < 256 else bytes([major | 25]) + count.to_bytes(2, "big")
+
+
+def encode_section(block: Block) -> bytes:
+    """One block's section."""
+    cid = block.cid.encode()
+    return varint.encode(len(cid) + len(block.data)) + cid + block.data
+
+
+def section_bytes(cid: Cid, size_bytes: int) -> int:
+    """How long the section of a block of this size is: a CAR's size is known before it is written."""
+    body = len(cid.encode()) + size_bytes
+    return varint.size(body) + body
