@@ -43,7 +43,7 @@ class Gateway:
     """A trustless gateway: its URL, and headers for those that want a token (never shown)."""
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
         object.__setattr__(self, "url", gateway_url(url))

@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from dnc_async.ipld.cid import Cid
+
 from .ask import CAR, RAW, Ask, RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from dnc_async.ipld.cid import Cid
 
 _FOR_EVER = "public, max-age=29030400, immutable"
 
@@ -37,7 +37,7 @@ def headers(ask: Ask, roots: Sequence[Cid]) -> dict[str, str]:
         "Cache-Control": _FOR_EVER,
         "Vary": "Accept",
         "X-Ipfs-Roots": ",".join(str(root) for root in roots),
-        "Ipfs-Uri": f"ipfs://{ask.root.to_v1()}{ask.encoded_path}",
+        "Ipfs-Uri": f"ipfs://{Cid(1, ask.root.codec, ask.root.multihash)}{ask.encoded_path}",
     }
     if ask.content_path.isascii() and ask.content_path.isprintable():
         found["X-Ipfs-Path"] = ask.content_path

@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
-from dnc_async.errors import StoreError
-from dnc_async.ipld.car import encode_header
+from dnc_async.errors import DagError, StoreError
+from dnc_async.ipld.car import encode_header, section
 
 from . import answers
 from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
 from .ask import Ask, RefusalError, parse_ask
 from .delivery import Delivery, Sink, Straight
-from .walk import NotHereError, Resolved, Runs, check_scope, resolve
+from .walk import NotHereError, Resolved, Runs, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from dnc_async.ipld.cid import Cid
     from dnc_async.store import BlockStore
 
     from .walk import Run
@@ -34,6 +33,7 @@ T = TypeVar("T")
 
 _READERS = 4  # threads that read the store; more do not help, the data is in the page cache or on one disk
 _RETRY_AFTER_S = 1
+_LARGE_BYTES = 64 * 1024  # from here on, copying a block costs more than one more write
 
 
 def make_app(store: BlockStore, *, max_requests: int = 256, delivery: Delivery | None = None) -> web.Application:
@@ -82,7 +82,7 @@ class _Gateway:
             return answers.refused(refusal)
         except NotHereError as missing:
             return answers.refused(_missing(request, missing))
-        except StoreError:
+        except (StoreError, DagError):
             return answers.refused(RefusalError(500, "the gateway cannot read its store"))
         finally:
             self._in_flight -= 1
@@ -119,7 +119,6 @@ class _Gateway:
 
         def begin() -> tuple[Resolved, Runs]:
             resolved = resolve(self._store.read, ask.root, ask.segments)
-            check_scope(resolved, ask)
             return resolved, Runs(self._store.read, resolved, ask)
 
         resolved, runs = await self._hop(begin)
@@ -134,7 +133,7 @@ class _Gateway:
         await sink(encode_header([resolved.terminus]))
         try:
             await self._send_runs(runs, sink)
-        except (NotHereError, StoreError):
+        except (NotHereError, StoreError, DagError):
             _break_off(request)
         await response.write_eof()
         return response
@@ -152,7 +151,7 @@ class _Gateway:
 
     def _pieces(self, run: Run) -> list[bytes]:
         """Give the run's blocks as CAR sections, passed through the delivery."""
-        raise NotImplementedError
+        return [section(cid, self._delivery.block(cid, data)) for cid, data in run]
 
     async def _send(
         self, request: web.Request, headers: dict[str, str], data: bytes, *, status: int = 200

@@ -1,8 +1,8 @@
 """Writing to the store: everything or nothing.
 
 Blocks are staged in a folder of the transaction's own, inside the store and so on the same file system, with the
-same fan-out as the store. ``commit`` renames them into place, the root's block last: whoever finds the root's
-block finds its whole DAG. Without ``commit`` nothing remains. A process that dies leaves its staging folder with
+same fan-out as the store. ``commit`` renames them into place, the root's block last, after their
+bytes have reached the disk: whoever finds the root's block finds its whole DAG, also after a power cut. Without ``commit`` nothing remains. A process that dies leaves its staging folder with
 a free lock, and the next ``begin()`` removes it.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from dnc_async.errors import StoreError
 
+from .durable import flush
 from .layout import Layout, block_name, store_errors
 from .locks import OwnedFolder, sweep
 
@@ -104,6 +105,7 @@ class Transaction:
         root_name = block_name(root) if root.inline is None else None
         self._require_root(root, root_name)
         with store_errors(f"cannot commit to {self._layout.path}"):
+            flush(self._folder)
             for name, path in self._staged():
                 if name != root_name:
                     self._layout.move_in(path, name)

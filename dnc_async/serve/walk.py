@@ -1,0 +1,271 @@
+"""Which blocks answer a CAR request, in which order: the path's proof, then what the scope wants, depth first.
+
+Synchronous: the gateway runs it in its reading threads, a run of blocks at a time. Blocks come from a function, and
+are not verified on the way out: the client does that. They are followed by their links, so a walk needs no more
+memory than the depth of the DAG is wide, and with ``dups=n`` one entry for each block that was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dnc_async.errors import BlockMismatchError, DagError, StoreError
+from dnc_async.ipld import dagpb, hamt, unixfs
+from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, Cid
+from dnc_async.ipld.directory import DirectoryReader
+
+from .ask import RefusalError
+from .ipldnodes import decode_dag_cbor, decode_dag_json, links_in, step
+
+if TYPE_CHECKING:
+    from .ask import Ask
+
+Read = Callable[[Cid], bytes | None]
+Run = list[tuple[Cid, bytes]]
+
+_RUN_BYTES = 2**20
+
+
+class NotHereError(Exception):
+    """A block that is needed is not in the store. Never leaves ``serve``."""
+
+    def __init__(self, cid: Cid) -> None:
+        super().__init__(f"the block {cid} is not in the store")
+        self.cid = cid
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Where a path leads: the block at its end, the blocks that prove it, and the CIDs at its segments.
+
+    ``inside`` is the value in the last block at which the path ends, where that is not the whole block.
+    """
+
+    terminus: Cid
+    data: bytes
+    proof: tuple[Cid, ...]
+    roots: tuple[Cid, ...]
+    inside: object = None
+
+
+def resolve(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
+    """Follow a path. Raises :class:`NotHereError` for a missing block, :class:`RefusalError` (404) for a missing name."""
+    cid, left = root, list(segments)
+    proof: list[Cid] = []
+    roots = [root]
+    while left:
+        if cid.codec == DAG_PB:
+            nodes, cid = _enter(read, cid, left.pop(0))
+            proof += nodes
+        elif cid.codec in {DAG_CBOR, DAG_JSON}:
+            value, left = _descend(_decode(cid, _load(read, cid)), left)
+            if not isinstance(value, Cid):
+                return Resolved(cid, _load(read, cid), tuple(proof), tuple(roots), value)
+            proof.append(cid)
+            cid = value
+        else:
+            raise RefusalError(404, f"{cid} is a raw block and has no {left[0]!r} in it")
+        roots.append(cid)
+    return Resolved(cid, _load(read, cid), tuple(proof), tuple(roots))
+
+
+def check_range(resolved: Resolved, ask: Ask) -> tuple[int, int] | None:
+    """Give the bytes of the file that are asked for, half open; None for no range, or if this is not a file.
+
+    Raises :class:`RefusalError` (400) for a range outside of the file.
+    """
+    if ask.entity_bytes is None:
+        return None
+    size_bytes = len(resolved.data)
+    if resolved.terminus.codec == DAG_PB:
+        body = unixfs.decode(dagpb.decode(resolved.data).data)
+        if not body.is_file:
+            return None
+        size_bytes = len(body.data) + sum(body.blocksizes)
+    elif resolved.terminus.codec in {DAG_CBOR, DAG_JSON}:
+        return None
+    start, stop = ask.entity_bytes.resolve(size_bytes)
+    return None if (start, stop) == (0, size_bytes) else (start, stop)
+
+
+class Runs:
+    """The blocks of one answer, in runs of about a megabyte. Call :meth:`next` from one thread at a time."""
+
+    def __init__(self, read: Read, resolved: Resolved, ask: Ask) -> None:
+        wanted = check_range(resolved, ask)
+        self._blocks = _Walk(read, resolved, dups=ask.dups).blocks(ask, wanted)
+        self._error: Exception | None = None
+
+    def next(self) -> Run:
+        """Give the next blocks; none at the end.
+
+        Raises :class:`NotHereError`, :class:`DagError` or :class:`StoreError` after all blocks before the fault
+        were given.
+        """
+        if self._error is not None:
+            raise self._error
+        run: Run = []
+        size_bytes = 0
+        try:
+            for cid, data in self._blocks:
+                run.append((cid, data))
+                size_bytes += len(data)
+                if size_bytes >= _RUN_BYTES:
+                    break
+        except (NotHereError, DagError, StoreError) as error:
+            if not run:
+                raise
+            self._error = error
+        return run
+
+
+class _Walk:
+    """One depth-first walk. Identity CIDs are followed and never sent."""
+
+    def __init__(self, read: Read, resolved: Resolved, *, dups: bool) -> None:
+        self._read = read
+        self._resolved = resolved
+        self._sent: set[tuple[int, bytes]] | None = None if dups else set()
+
+    def blocks(self, ask: Ask, wanted: tuple[int, int] | None) -> Iterator[tuple[Cid, bytes]]:
+        for cid in self._resolved.proof:
+            yield from self._send(cid, _load(self._read, cid))
+        terminus, data = self._resolved.terminus, self._resolved.data
+        if wanted is not None:
+            yield from self._range(terminus, *wanted)
+            return
+        yield from self._send(terminus, data)
+        if ask.scope == "all":
+            inside = self._resolved.inside
+            yield from self._below(_links(terminus, data) if inside is None else list(links_in(inside)), _links)
+        elif ask.scope == "entity":
+            yield from self._below(_entity_links(terminus, data), _entity_links)
+
+    def _send(self, cid: Cid, data: bytes) -> Iterator[tuple[Cid, bytes]]:
+        """Yield the block, unless it is virtual or was sent before and may not be repeated."""
+        if cid.inline is not None:
+            return
+        if self._sent is not None:
+            key = (cid.codec, cid.multihash)
+            if key in self._sent:
+                return
+            self._sent.add(key)
+        yield cid, data
+
+    def _below(self, links: list[Cid], follow: Callable[[Cid, bytes], list[Cid]]) -> Iterator[tuple[Cid, bytes]]:
+        """Walk whole subtrees; with ``dups=n`` those that were walked before are left out."""
+        waiting = links[::-1]
+        while waiting:
+            cid = waiting.pop()
+            if self._sent is not None and (cid.codec, cid.multihash) in self._sent:
+                continue
+            data = _load(self._read, cid)
+            yield from self._send(cid, data)
+            waiting.extend(reversed(follow(cid, data)))
+
+    def _range(self, root: Cid, start: int, stop: int) -> Iterator[tuple[Cid, bytes]]:
+        """Walk the parts of a file that hold its bytes from ``start`` to before ``stop``; its root always."""
+        waiting = [(root, 0)]
+        while waiting:
+            cid, offset = waiting.pop()
+            data = _load(self._read, cid)
+            yield from self._send(cid, data)
+            if cid.codec != DAG_PB:
+                continue
+            parts = []
+            for link, size_bytes, at in _file_parts(cid, data, offset):
+                if size_bytes and at < stop and at + size_bytes > start:
+                    parts.append((link, at))
+            waiting.extend(reversed(parts))
+
+
+def _load(read: Read, cid: Cid) -> bytes:
+    data = read(cid)
+    if data is None:
+        raise NotHereError(cid)
+    return data
+
+
+def _load_verified(read: Read, cid: Cid) -> Block:
+    try:
+        return verify(cid, _load(read, cid))
+    except BlockMismatchError as error:
+        raise StoreError(f"a block of the store is damaged: {error}") from error
+
+
+def _enter(read: Read, directory: Cid, name: str) -> tuple[list[Cid], Cid]:
+    """Find a name in a directory; give the nodes that prove it, and where it leads."""
+    nodes: list[Cid] = []
+    try:
+        reader = DirectoryReader(directory, name=name)
+        while not reader.entries and (wanted := reader.wanted()):
+            nodes.append(wanted[0])
+            reader.receive(_load_verified(read, wanted[0]))
+    except DagError as error:
+        raise RefusalError(404, f"{directory} has no {name!r} in it: {error}") from error
+    if not reader.entries:
+        raise RefusalError(404, f"{directory} has no {name!r} in it")
+    return nodes, reader.entries[0].cid
+
+
+def _decode(cid: Cid, data: bytes) -> object:
+    try:
+        found: object = decode_dag_cbor(data) if cid.codec == DAG_CBOR else decode_dag_json(data)
+    except DagError as error:
+        raise RefusalError(404, f"{cid} cannot be followed: {error}") from error
+    return found
+
+
+def _descend(value: object, segments: list[str]) -> tuple[object, list[str]]:
+    """Follow segments inside one block, as far as the first link; give the value there and the segments left."""
+    for position, segment in enumerate(segments):
+        try:
+            value = step(value, segment)
+        except KeyError:
+            raise RefusalError(404, f"there is no {segment!r} in the block") from None
+        if isinstance(value, Cid):
+            return value, segments[position + 1 :]
+    return value, []
+
+
+def _links(cid: Cid, data: bytes) -> list[Cid]:
+    """Every link of a block, in its order."""
+    if cid.codec == DAG_PB:
+        return [link.cid for link in dagpb.decode(data).links]
+    if cid.codec == DAG_CBOR:
+        return list(links_in(decode_dag_cbor(data)))
+    if cid.codec == DAG_JSON:
+        return list(links_in(decode_dag_json(data)))
+    return []
+
+
+def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
+    """The links that belong to the same entity: a file's parts, a sharded directory's shards."""
+    if cid.codec != DAG_PB:
+        return []
+    node = dagpb.decode(data)
+    try:
+        body = unixfs.decode(node.data)
+    except DagError:
+        return []  # dag-pb without UnixFS: the block is the entity
+    if body.is_file:
+        return [link.cid for link in node.links]
+    if body.kind is unixfs.Kind.HAMT_SHARD:
+        digits = hamt.shape(body)[1]
+        return [link.cid for link in node.links if len(link.name) == digits]
+    return []
+
+
+def _file_parts(cid: Cid, data: bytes, offset: int) -> Iterator[tuple[Cid, int, int]]:
+    """Yield the children of a file's node with their sizes and offsets in the file."""
+    node = dagpb.decode(data)
+    body = unixfs.decode(node.data)
+    if not body.is_file or len(node.links) != len(body.blocksizes):
+        raise DagError(f"{cid} is not a well-formed part of a file")
+    offset += len(body.data)
+    for link, size_bytes in zip(node.links, body.blocksizes, strict=True):
+        yield link.cid, size_bytes, offset
+        offset += size_bytes
