@@ -207,11 +207,14 @@ def _run_inspect(options: argparse.Namespace) -> None:
         _print(f"  {name}: {dtype}{list(shape) if shape else ''}")
 
 
-def _run_serve(options: argparse.Namespace) -> int:
+def _run_serve(options: argparse.Namespace) -> None:
     from dnc_async.config import store_path  # noqa: PLC0415
+    from dnc_async.testing import Faults  # noqa: PLC0415
     from dnc_async.testing.__main__ import serve_command  # noqa: PLC0415
 
-    return serve_command(store_path(options.store), options.host, options.port, options.fault, stop_on_eof=options.stop_on_eof)
+    faults = Faults.parse(options.fault) if options.fault else None
+    store = store_path(options.store)
+    asyncio.run(serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof))
 
 
 def _print(text: str) -> None:

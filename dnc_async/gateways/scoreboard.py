@@ -31,12 +31,13 @@ _PRIOR_RATE = 5e6
 _PRIOR_LATENCY_S = 0.1
 _MEMORY_BYTES = 4e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
+_SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
 _LATENCY_RISE = 0.05
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _FIRST_BLOCKS = 4
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
-_FORGIVEN_AFTER = 64
+_FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
 _LOOK_AHEAD = 128
 
@@ -131,9 +132,10 @@ class Score:
         """A body is complete (and not yet verified)."""
         sent = self._in_flight.pop(key)
         busy = max(now - max(self._last_delivery, sent.sent_at + self.likely_latency()), 1e-6)
-        keep = max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
-        self._bytes_sum = self._bytes_sum * keep + size_bytes
-        self._busy_sum = self._busy_sum * keep + busy
+        if size_bytes >= _SMALL_BYTES:
+            keep = max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
+            self._bytes_sum = self._bytes_sum * keep + size_bytes
+            self._busy_sum = self._busy_sum * keep + busy
         self._last_delivery = now
         self._failed_in_a_row = 0
 

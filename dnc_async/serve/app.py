@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from dnc_async.errors import DagError, StoreError
-from dnc_async.ipld.car import encode_header, section
+from dnc_async.ipld import varint
+from dnc_async.ipld.car import encode_header
 
 from . import answers
 from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
@@ -82,7 +83,9 @@ class _Gateway:
             return answers.refused(refusal)
         except NotHereError as missing:
             return answers.refused(_missing(request, missing))
-        except (StoreError, DagError):
+        except DagError as error:
+            return answers.refused(RefusalError(404, f"the path ends at a block that cannot be read: {error}"))
+        except StoreError:
             return answers.refused(RefusalError(500, "the gateway cannot read its store"))
         finally:
             self._in_flight -= 1
@@ -149,9 +152,25 @@ class _Gateway:
         finally:
             reading.cancel()
 
-    def _pieces(self, run: Run) -> list[bytes]:
-        """Give the run's blocks as CAR sections, passed through the delivery."""
-        return [section(cid, self._delivery.block(cid, data)) for cid, data in run]
+    def _pieces(self, run: Run) -> Iterator[bytes]:
+        """Give the run's blocks as CAR sections, passed through the delivery: small ones together, large ones as is."""
+        small: list[bytes] = []
+        held = 0
+        for cid, stored in run:
+            data, name = self._delivery.block(cid, stored), cid.encode()
+            small += (varint.encode(len(name) + len(data)), name)
+            if len(data) < _LARGE_BYTES:
+                small.append(data)
+                held += len(data)
+                if held < _LARGE_BYTES:
+                    continue
+            yield b"".join(small)
+            small.clear()
+            held = 0
+            if len(data) >= _LARGE_BYTES:
+                yield data
+        if small:
+            yield b"".join(small)
 
     async def _send(
         self, request: web.Request, headers: dict[str, str], data: bytes, *, status: int = 200

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dnc_async.errors import BlockMismatchError, DagError, StoreError
 from dnc_async.ipld import dagpb, hamt, unixfs
 from dnc_async.ipld.block import Block, verify
-from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, Cid
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader
 
 from .ask import RefusalError
@@ -52,7 +52,7 @@ class Resolved:
 
 
 def resolve(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
-    """Follow a path. Raises :class:`NotHereError` for a missing block, :class:`RefusalError` (404) for a missing name."""
+    """Follow a path. Raises :class:`NotHereError` for a missing block, :class:`RefusalError` (404) for a name."""
     cid, left = root, list(segments)
     proof: list[Cid] = []
     roots = [root]
@@ -79,13 +79,8 @@ def check_range(resolved: Resolved, ask: Ask) -> tuple[int, int] | None:
     """
     if ask.entity_bytes is None:
         return None
-    size_bytes = len(resolved.data)
-    if resolved.terminus.codec == DAG_PB:
-        body = unixfs.decode(dagpb.decode(resolved.data).data)
-        if not body.is_file:
-            return None
-        size_bytes = len(body.data) + sum(body.blocksizes)
-    elif resolved.terminus.codec in {DAG_CBOR, DAG_JSON}:
+    size_bytes = _file_size(resolved.terminus, resolved.data)
+    if size_bytes is None:
         return None
     start, stop = ask.entity_bytes.resolve(size_bytes)
     return None if (start, stop) == (0, size_bytes) else (start, stop)
@@ -232,7 +227,7 @@ def _descend(value: object, segments: list[str]) -> tuple[object, list[str]]:
 
 
 def _links(cid: Cid, data: bytes) -> list[Cid]:
-    """Every link of a block, in its order."""
+    """List every link of a block, in its order."""
     if cid.codec == DAG_PB:
         return [link.cid for link in dagpb.decode(data).links]
     if cid.codec == DAG_CBOR:
@@ -243,13 +238,12 @@ def _links(cid: Cid, data: bytes) -> list[Cid]:
 
 
 def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
-    """The links that belong to the same entity: a file's parts, a sharded directory's shards."""
+    """List the links that belong to the same entity: a file's parts, a sharded directory's shards."""
     if cid.codec != DAG_PB:
         return []
     node = dagpb.decode(data)
-    try:
-        body = unixfs.decode(node.data)
-    except DagError:
+    body = _unixfs(node)
+    if body is None:
         return []  # dag-pb without UnixFS: the block is the entity
     if body.is_file:
         return [link.cid for link in node.links]
@@ -257,6 +251,22 @@ def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
         digits = hamt.shape(body)[1]
         return [link.cid for link in node.links if len(link.name) == digits]
     return []
+
+
+def _file_size(cid: Cid, data: bytes) -> int | None:
+    """Give the size of a file; None if this is not one."""
+    if cid.codec == RAW:
+        return len(data)
+    body = _unixfs(dagpb.decode(data)) if cid.codec == DAG_PB else None
+    return len(body.data) + sum(body.blocksizes) if body is not None and body.is_file else None
+
+
+def _unixfs(node: dagpb.Node) -> unixfs.UnixFs | None:
+    """Read a node's UnixFS message; None for dag-pb without one."""
+    try:
+        return unixfs.decode(node.data)
+    except DagError:
+        return None
 
 
 def _file_parts(cid: Cid, data: bytes, offset: int) -> Iterator[tuple[Cid, int, int]]:

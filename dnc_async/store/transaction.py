@@ -1,9 +1,9 @@
 """Writing to the store: everything or nothing.
 
 Blocks are staged in a folder of the transaction's own, inside the store and so on the same file system, with the
-same fan-out as the store. ``commit`` renames them into place, the root's block last, after their
-bytes have reached the disk: whoever finds the root's block finds its whole DAG, also after a power cut. Without ``commit`` nothing remains. A process that dies leaves its staging folder with
-a free lock, and the next ``begin()`` removes it.
+same fan-out as the store. ``commit`` lets their bytes reach the disk and renames them into place, the root's block
+last: whoever finds the root's block finds its whole DAG, also after a power cut. Without ``commit`` nothing remains.
+A process that dies leaves its staging folder with a free lock, and the next ``begin()`` removes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m dnc_async.testing serve``: a scripted gateway in a process of its own. :class:`GatewayProcess` runs it."""
+"""``python -m dnc_async.testing serve``: a scripted gateway as a process, which :class:`GatewayProcess` runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from pathlib import Path
 
 from dnc_async.errors import DncError
 
@@ -25,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("--stop-on-eof", action="store_true", help="end when standard input does")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(_serve(options))
+        faults = Faults.parse(options.fault)
+        asyncio.run(serve_command(options.store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof))
     except DncError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -34,22 +36,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    faults = Faults.parse(options.fault)
+async def serve_command(
+    store: str | Path, host: str, port: int, faults: Faults | None, *, stop_on_eof: bool = False
+) -> None:
+    """Serve until a signal, or the end of standard input; print the URL on a line of its own when it is ready."""
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: there a process is simply killed
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    waiting = asyncio.create_task(stdin_closed() if options.stop_on_eof else stop.wait())
+    waiting = asyncio.create_task(stdin_closed() if stop_on_eof else stop.wait())
     ended = asyncio.create_task(stop.wait())
+    both = asyncio.create_task(asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED))
     try:
-        both = asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
-        await serve_forever(options.store, options.host, options.port, faults, _announce, both)
+        await serve_forever(store, host=host, port=port, faults=faults, ready=_announce, stop=both)
         if waiting.done():
             waiting.result()
     finally:
-        for task in (waiting, ended):
+        for task in (both, waiting, ended):
             task.cancel()
-        await asyncio.gather(waiting, ended, return_exceptions=True)
+        await asyncio.gather(both, waiting, ended, return_exceptions=True)
 
 
 def _announce(url: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dnc_async.errors import ArgumentError
 
-_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZES = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 _TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([A-Za-z]*?)(?:/s)?")
 
@@ -97,11 +97,11 @@ class Faults:
                 raise ArgumentError(f"the fault {word!r} comes twice in {text!r}; give it once")
             try:
                 found[kind.field] = kind.read(value) if given else kind.bare
-                if found[kind.field] is None:
-                    raise ValueError(part)
             except ValueError:
+                found[kind.field] = None
+            if found[kind.field] is None:
                 example = f"{word}={kind.example}".removesuffix("=")
-                raise ArgumentError(f"the fault {part!r} in {text!r} cannot be read; write it as {example}") from None
+                raise ArgumentError(f"the fault {part!r} in {text!r} cannot be read; write it as {example}")
         return cls(**found)
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def _scaled(text: str, units: dict[str, Any]) -> float:
+def _scaled(text: str, units: dict[str, float]) -> float:
     match = _NUMBER.fullmatch(text)
     if match is None or match[2] not in units:
         raise ValueError(text)

@@ -104,7 +104,7 @@ class GatewayProcess:
             self._reap()
 
     def stats(self) -> GatewayStats:
-        """What it has done so far. Blocks for the time of one request on loopback."""
+        """Tell what it has done so far. Blocks for the time of one request on loopback."""
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_ANSWER_S)
         try:

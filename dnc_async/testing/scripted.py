@@ -64,7 +64,7 @@ class ScriptedGateway:
         return self._listener.url
 
     def stats(self) -> GatewayStats:
-        """What it has done so far."""
+        """Tell what it has done so far."""
         return self._delivery.stats if self._delivery else GatewayStats()
 
     async def __aenter__(self) -> Self:

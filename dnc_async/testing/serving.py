@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 async def serve_forever(
     store_path: str | Path,
+    *,
     host: str,
     port: int,
     faults: Faults | None,

@@ -93,7 +93,10 @@ class ScriptedDelivery:
 
     def sink(self, request: web.Request, response: web.StreamResponse) -> Sink:
         """Write through the line, and break off where the script says so."""
-        return _Shaper(self._faults, self._line, self._clock, self._served, request, response).write
+        shaper = _Shaper(
+            request, response, faults=self._faults, line=self._line, clock=self._clock, served=self._served
+        )
+        return shaper.write
 
     def _served(self, size_bytes: int) -> None:
         self._count("bytes_served", size_bytes)
@@ -109,12 +112,13 @@ class _Shaper:
 
     def __init__(
         self,
+        request: web.Request,
+        response: web.StreamResponse,
+        *,
         faults: Faults,
         line: Bucket | None,
         clock: Callable[[], float],
         served: Callable[[int], None],
-        request: web.Request,
-        response: web.StreamResponse,
     ) -> None:
         self._faults = faults
         self._clock = clock
