@@ -1,0 +1,21 @@
+"""``python -m bench idle`` and so on."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import idle
+
+BENCHES = {"idle": idle.main}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one benchmark."""
+    if not arguments or arguments[0] not in BENCHES:
+        sys.stderr.write(f"usage: python -m bench {{{','.join(BENCHES)}}} [options]\n")
+        return 2
+    return BENCHES[arguments[0]](arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A gateway: seconds to its first byte, and bytes per second over all its connections."""
+
+    latency_s: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ideal:
+    """``waits`` are the seconds before each batch, the first batch's first; ``wall_s`` ends with the last step."""
+
+    waits: tuple[float, ...]
+    wall_s: float
+
+    @property
+    def idle_share(self) -> float:
+        """The share of the time after the first batch that is spent waiting."""
+        return sum(self.waits[1:]) / (self.wall_s - self.waits[0])
+
+
+def ideal_stream(
+    batches: Sequence[Sequence[Sequence[int]]],
+    *,
+    links: Sequence[Link],
+    budget_bytes: float,
+    steps_s: Sequence[float],
+    fluid: bool = False,
+) -> Ideal:
+    """Schedule a plan as nobody could do better.
+
+    ``batches`` holds, for each batch, its chunks as lists of block sizes in bytes; ``steps_s`` the consumer's time for
+    each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
+    free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
+    arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
+    """
+    free = [0.0] * len(links)
+    granted = arrived = 0.0
+    held: list[tuple[float, int]] = []  # (released at, bytes) of chunks that went through the disk
+    history: list[tuple[float, int]] = []  # (granted at, bytes before this chunk) for the fluid bound
+    total = 0
+    handed = [0.0] * len(batches)
+    waits = []
+    for k, chunks in enumerate(batches):
+        slot = handed[k - 1] if k else 0.0
+        ready = slot
+        for blocks in chunks:
+            size = sum(blocks)
+            disk = _room(held, size, budget_bytes, granted)
+            direct = max(granted, slot) <= disk
+            granted = min(disk, max(granted, slot))
+            history.append((granted, total))
+            total += size
+            if fluid:
+                arrived = max(arrived + size / sum(link.rate for link in links), _service(history, total, links))
+            else:
+                arrived = max(arrived, _schedule(blocks, granted, free, links))
+            released = max(arrived, slot)
+            if not direct:
+                held.append((released, size))
+            ready = max(ready, released)
+        handed[k] = max(slot + (steps_s[k - 1] if k else 0.0), ready)
+        waits.append(handed[k] - slot - (steps_s[k - 1] if k else 0.0))
+    return Ideal(waits=tuple(waits), wall_s=handed[-1] + steps_s[len(batches) - 1])
+
+
+def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_before: float) -> float:
+    """The first moment at which a chunk of this size fits beside what is held."""
+    if size > budget_bytes:
+        return float("inf")
+    held[:] = [(until, other) for until, other in held if until > not_before]
+    moment, used = not_before, sum(other for _, other in held)
+    for until, other in sorted(held):
+        if used + size <= budget_bytes:
+            break
+        moment, used = until, used - other
+    return moment
+
+
+def _schedule(blocks: Sequence[int], granted: float, free: list[float], links: Sequence[Link]) -> float:
+    """Each block to the gateway where it arrives first; returns when the last one has."""
+    last = 0.0
+    for size in blocks:
+        ends = [max(at, granted + link.latency_s) + size / link.rate for at, link in zip(free, links, strict=True)]
+        best = min(range(len(links)), key=ends.__getitem__)
+        free[best] = ends[best]
+        last = max(last, ends[best])
+    return last
+
+
+def _service(history: list[tuple[float, int]], total: int, links: Sequence[Link]) -> float:
+    """When all bytes so far can have arrived: after each grant, the rest of them at the summed service curve."""
+    # A chunk whose grant lies further back than the longest latency and all that was asked since binds no more.
+    return max(moment + _inverse(total - before, links) for moment, before in history[-64:])
+
+
+def _inverse(size: float, links: Sequence[Link]) -> float:
+    """How long after being asked for, so many bytes can have arrived from all gateways together."""
+    rate = moment = done = 0.0
+    for link in sorted(links, key=lambda each: each.latency_s):
+        if rate and done + rate * (link.latency_s - moment) >= size:
+            break
+        done += rate * (link.latency_s - moment)
+        moment, rate = link.latency_s, rate + link.rate
+    return moment + (size - done) / rate
