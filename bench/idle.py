@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Row:
     step_ms: float
     budget_bytes: int
     polled_peak_bytes: int
+    causes: dict[str, float]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str]) -> int:
 async def _run(options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     out = sys.stderr if options.json else sys.stdout
-    out.write("load  budget  arm                     batches   idle  ideal  fluid  over ideal   first batch   step   peak/budget\n")
+    out.write(
+        "load  budget  arm                     batches   idle  ideal  fluid  over ideal   first batch   step   peak/budget\n"
+    )
     with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
         for load in options.loads:
             done, size = await _publish(Path(folder), load, options.batches)
@@ -135,6 +138,7 @@ async def _measure(
         step_ms=statistics.mean(steps) * 1e3,
         budget_bytes=budget_bytes,
         polled_peak_bytes=peak(),
+        causes=figures.causes,
     )
 
 
@@ -147,7 +151,7 @@ def _ideal(half: int, budget: float, steps: Sequence[float], *, fluid: bool) -> 
 
 
 @contextlib.contextmanager
-def _polling(folder: Path) -> Iterator[object]:
+def _polling(folder: Path) -> Iterator[Callable[[], int]]:
     """Look at the folder from outside every few milliseconds, as ``du`` does."""
     stop, peak = threading.Event(), [0]
 

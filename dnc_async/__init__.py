@@ -14,8 +14,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dnc_async.client import BatchStream, Client, DatasetInfo, UploadResult, inspect, stream, upload
+    from dnc_async.client import Client, DatasetInfo, inspect, stream, upload
     from dnc_async.config import Gateway
+    from dnc_async.engine.stream import BatchStream
     from dnc_async.errors import (
         ArgumentError,
         BudgetTooSmallError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         StreamClosedError,
         UploadError,
     )
+    from dnc_async.publish.local import UploadResult
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look things up
     "ArgumentError",
@@ -59,11 +61,11 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
 ]
 
 _HOMES = {
-    "BatchStream": "client",
+    "BatchStream": "engine.stream",
     "Client": "client",
     "DatasetInfo": "client",
     "Gateway": "config",
-    "UploadResult": "client",
+    "UploadResult": "publish.local",
     "inspect": "client",
     "stream": "client",
     "upload": "client",

@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dnc", description="Stream datasets larger than the disk from IPFS into a training loop.")
+    parser = argparse.ArgumentParser(
+        prog="dnc", description="Stream datasets larger than the disk from IPFS into a training loop."
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_demo, _upload, _stream, _inspect, _serve):
@@ -82,8 +84,12 @@ def _upload(commands: Commands) -> None:
     upload = _command(commands, "upload", _run_upload, "divide a dataset into half-batch chunks and publish it")
     upload.add_argument("path", help="an .npy, .npz or .csv file")
     upload.add_argument("--to", default="local", metavar="TARGET", help="where to: local (default)")
-    upload.add_argument("--batch-size", type=int, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)")
-    upload.add_argument("--chunk-bytes", metavar="SIZE", help="the size of half a batch, where --batch-size is not given")
+    upload.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)"
+    )
+    upload.add_argument(
+        "--chunk-bytes", metavar="SIZE", help="the size of half a batch, where --batch-size is not given"
+    )
     upload.add_argument("--json", action="store_true", help="the result as JSON, instead of the CID")
     _store(upload)
 
@@ -111,13 +117,17 @@ def _serve(commands: Commands) -> None:
     serve = _command(commands, "serve", _run_serve, "serve a local store as a trustless gateway")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=8080, metavar="N", help="0 takes a free one (default: 8080)")
-    serve.add_argument("--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20")
+    serve.add_argument(
+        "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
+    )
     serve.add_argument("--stop-on-eof", action="store_true", help="end when standard input does")
     _store(serve)
 
 
 def _store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", metavar="DIR", help="the local store (default: DNC_STORE, or in the user's data folder)")
+    parser.add_argument(
+        "--store", metavar="DIR", help="the local store (default: DNC_STORE, or in the user's data folder)"
+    )
 
 
 def _run_demo(options: argparse.Namespace) -> int:
@@ -148,7 +158,9 @@ def _run_upload(options: argparse.Namespace) -> None:
 
     def progress(samples: int, size_bytes: int) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{samples:,} samples, {size_bytes / 1e6:,.1f} MB divided (the file: {size / 1e6:,.1f} MB)")
+            sys.stderr.write(
+                f"\r\x1b[K{samples:,} samples, {size_bytes / 1e6:,.1f} MB divided (the file: {size / 1e6:,.1f} MB)"
+            )
             sys.stderr.flush()
 
     done = asyncio.run(
@@ -187,7 +199,11 @@ async def _consume(options: argparse.Namespace) -> None:
         total, waited = len(batches), 0.0
         async for batch in batches:
             statistics = batches.statistics()
-            row = {"batch": statistics.batches - 1, "samples": samples_of(batch), "waited_s": statistics.waited_s - waited}
+            row = {
+                "batch": statistics.batches - 1,
+                "samples": samples_of(batch),
+                "waited_s": statistics.waited_s - waited,
+            }
             waited = statistics.waited_s
             _print(json.dumps(row) if options.json else gap_line(row, total))
         statistics = batches.statistics()

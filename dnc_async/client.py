@@ -128,7 +128,9 @@ class Client:
     async def inspect(self, cid: str | Cid | UploadResult) -> DatasetInfo:
         """What the dataset is; see :func:`inspect`."""
         root, path = parse_address(cid)
-        request = StreamRequest(root=root, path=path, origin=self._origin(root), epochs=1, drop_last=False, prefetch=None)
+        request = StreamRequest(
+            root=root, path=path, origin=self._origin(root), epochs=1, drop_last=False, prefetch=None
+        )
         manifest = await wait_for_future(self._start().call(self._runtime.manifest, request))
         return _info("/".join([str(root), *path]), manifest)
 
@@ -203,7 +205,7 @@ def stream(
     store: StrPath | None = None,
     spool_dir: StrPath | None = None,
 ) -> BatchStream:
-    """Stream a dataset's batches: ``async for batch in stream(cid)``.
+    """Iterate over a dataset's batches: ``async for batch in dnc_async.stream(cid)``.
 
     Parameters
     ----------

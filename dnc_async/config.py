@@ -75,7 +75,7 @@ def user_agent() -> str:
         return "dnc-async"
 
 
-def parse_size(value: int | float | str, *, name: str) -> int:
+def parse_size(value: float | str, *, name: str) -> int:
     """A size in bytes: a number, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
 
     Raises :class:`~dnc_async.errors.ArgumentError` that names the argument.
@@ -105,7 +105,9 @@ def gateway_url(url: object) -> str:
             if host == "localhost":
                 parts = parts._replace(netloc=f"127.0.0.1:{port}" if port else "127.0.0.1")
             return parts.geturl().rstrip("/").removesuffix("/ipfs")
-    raise ArgumentError(f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {url!r}")
+    raise ArgumentError(
+        f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {url!r}"
+    )
 
 
 def gateways_of(gateways: Iterable[str | Gateway] | str | Gateway) -> tuple[Gateway, ...]:

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from dnc_async.client import Size, StreamOptions, StrPath, UploadResult
+from dnc_async.client import Size, StreamOptions, StrPath
 from dnc_async.client import stream as _stream
 from dnc_async.client import upload as _upload
 from dnc_async.engine.bridge import finalize
@@ -31,6 +31,7 @@ from dnc_async.engine.mailbox import Found
 from dnc_async.engine.stream import StreamHandle
 from dnc_async.errors import StreamClosedError
 from dnc_async.ipld.cid import Cid
+from dnc_async.publish.local import UploadResult
 from dnc_async.telemetry import StreamStatistics
 
 
@@ -135,7 +136,9 @@ class _Notebook:
 
     def next(self) -> Any:  # noqa: ANN401
         if self._stream is None:
-            raise StreamClosedError("there is no download to go on with: call download_first(cid) before download_next()")
+            raise StreamClosedError(
+                "there is no download to go on with: call download_first(cid) before download_next()"
+            )
         return next(self._stream, None)
 
 

@@ -65,7 +65,7 @@ class Observers:
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except Exception:  # noqa: BLE001 - an observer must not break the engine, whatever it does
+            except Exception:
                 logger.exception("an observer failed on %s", event)
 
 

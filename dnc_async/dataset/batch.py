@@ -57,7 +57,7 @@ class BatchBuffer:
         segments: list[Segment] = [(0, memoryview(header))]
         for column, ((offset, size),) in zip(self._schema.columns, layout.segments, strict=True):
             if size:
-                segments.append((offset, memoryview(self._columns[column.name][rows].reshape(-1).view(np.uint8))))
+                segments.append((offset, self._columns[column.name][rows].reshape(-1).view(np.uint8).data))
         return ChunkPlace(segments, size_bytes)
 
     def finish(self, part: int) -> None:

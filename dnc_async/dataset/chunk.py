@@ -18,6 +18,7 @@ reader can place bytes into its arrays before it has seen the header, and checks
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgpack
 import numpy as np
@@ -72,7 +73,7 @@ def encode(schema: Schema, columns: Columns) -> bytearray:
     out[: len(layout.header)] = layout.header
     for column, placed in zip(parts, layout.segments, strict=True):
         for part, (offset, size) in zip(column, placed, strict=True):
-            out[offset : offset + size] = memoryview(part.reshape(-1).view(np.uint8))
+            out[offset : offset + size] = part.reshape(-1).view(np.uint8).data
     return out
 
 
@@ -137,10 +138,10 @@ def _text(column: Column, samples: int, parts: list[memoryview]) -> Array:
     if parts[0].nbytes != 8 * (samples + 1):
         raise problem
     offsets = np.frombuffer(parts[0], dtype="<u8").tolist()
-    if offsets[0] != 0 or offsets[-1] != parts[1].nbytes or any(a > b for a, b in zip(offsets, offsets[1:], strict=False)):
+    if offsets[0] != 0 or offsets[-1] != parts[1].nbytes or any(a > b for a, b in pairwise(offsets)):
         raise problem
     try:
-        values = [str(parts[1][a:b], "utf-8") for a, b in zip(offsets, offsets[1:], strict=False)]
+        values = [str(parts[1][a:b], "utf-8") for a, b in pairwise(offsets)]
     except UnicodeDecodeError as error:
         raise problem from error
     return np.array(values, dtype=np.dtypes.StringDType())

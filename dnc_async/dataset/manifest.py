@@ -133,9 +133,13 @@ class Manifest:
             pages=tuple(_cid(item) for item in pages),
         )
         if manifest.largest_chunk_bytes > MAX_CHUNK_BYTES:
-            raise ManifestError(f"a chunk of {manifest.largest_chunk_bytes} bytes is over the limit of {MAX_CHUNK_BYTES}")
+            raise ManifestError(
+                f"a chunk of {manifest.largest_chunk_bytes} bytes is over the limit of {MAX_CHUNK_BYTES}"
+            )
         if len(manifest.pages) != max(0, -(-manifest.chunks // CHUNKS_PER_PAGE) - 1):
-            raise ManifestError(f"the manifest lists {len(pages)} more pages, which does not fit {manifest.chunks} chunks")
+            raise ManifestError(
+                f"the manifest lists {len(pages)} more pages, which does not fit {manifest.chunks} chunks"
+            )
         list(manifest.entries(0, manifest.first_page))  # raises where the first page does not fit
         return manifest
 
@@ -152,7 +156,9 @@ class Manifest:
                 sizes[samples] = fixed_layout(self.schema, samples).size_bytes
             fits = samples * self.schema.smallest_sample_bytes <= size_bytes <= self.largest_chunk_bytes
             if not fits or size_bytes != sizes.get(samples, size_bytes):
-                raise ManifestError(f"chunk {index} is listed with {size_bytes} bytes, which cannot hold {samples} samples")
+                raise ManifestError(
+                    f"chunk {index} is listed with {size_bytes} bytes, which cannot hold {samples} samples"
+                )
             yield ChunkEntry(index, cid, samples, size_bytes)
 
 
@@ -205,8 +211,8 @@ def _count(wire: dict[object, object], key: str) -> int:
     return value
 
 
-def _cid(data: object) -> Cid:
+def _cid(data: bytes) -> Cid:
     try:
-        return Cid.decode(data)  # type: ignore[arg-type] - it is checked there
+        return Cid.decode(data)
     except (CidError, TypeError) as error:
         raise ManifestError(f"the manifest holds something that is not a CID: {str(data)[:80]}") from error

@@ -79,7 +79,8 @@ async def _arms(
     held_out = max(1, round(published.batches * _HELD_OUT_SHARE))
     if published.batches - held_out < FIRST_IDEA_BATCHES:
         raise ArgumentError(
-            f"--batch-size {options.batch_size}: gives {published.batches} batches, the demo needs {FIRST_IDEA_BATCHES + held_out}"
+            f"--batch-size {options.batch_size}: gives {published.batches} batches, "
+            f"the demo needs {FIRST_IDEA_BATCHES + held_out}"
         )
     say(f"published as {published}: {published.batches} batches of {options.batch_size}, {held_out} held out")
 

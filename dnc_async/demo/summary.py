@@ -60,7 +60,7 @@ def render(summary: Summary) -> str:
     lines += ["", *_learning(summary), *_fetching(summary), *_left(summary)]
     lines += [
         "",
-        "Next, publish your own:   dnc upload data.npz --batch-size 4096      (or .npy, .csv, or arrays: await dnc.upload({...}))",
+        "Next, publish your own:   dnc upload data.npz --batch-size 4096      (or .npy, .csv; arrays: await dnc.upload({...}))",
         "and train from it:        async for batch in dnc_async.stream(cid): model.partial_fit(batch['x'], batch['y'])",
     ]
     return "\n".join(lines)
@@ -100,8 +100,10 @@ def _fetching(summary: Summary) -> list[str]:
             causes[cause] = causes.get(cause, 0.0) + seconds
     why = ", ".join(f"{cause} {seconds:.2f} s" for cause, seconds in sorted(causes.items(), key=lambda c: -c[1])[:4])
     return [
-        f"disk               peak {_kb(max(peak, summary.polled_peak_bytes))} in files, {_kb(leased)} reserved, "
-        f"of a budget of {_kb(summary.budget_bytes)} (the data: {_kb(summary.data_bytes)})",
+        (
+            f"disk               peak {_kb(max(peak, summary.polled_peak_bytes))} in files, {_kb(leased)} reserved, "
+            f"of a budget of {_kb(summary.budget_bytes)} (the data: {_kb(summary.data_bytes)})"
+        ),
         f"lies               {rejected} blocks rejected and fetched elsewhere",
         f"why ours waited    {why or 'it did not'}",
     ]

@@ -167,6 +167,12 @@ def finalize(owner: object, close: Callable[[], object]) -> Callable[[], object]
     return finalizer
 
 
+def resolve(waiter: asyncio.Future[None]) -> None:
+    """Wake whoever awaits this, if it still does (in the waiter's own loop)."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 async def wait_for_future(future: Future[T]) -> T:
     """Wait in the caller's loop for a future of the engine; being cancelled does not cancel what the engine does."""
     loop = asyncio.get_running_loop()
@@ -174,7 +180,7 @@ async def wait_for_future(future: Future[T]) -> T:
 
     def wake(_: Future[T]) -> None:
         with contextlib.suppress(RuntimeError):  # the caller's loop was closed meanwhile
-            loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+            loop.call_soon_threadsafe(resolve, waiter)
 
     future.add_done_callback(wake)
     await waiter

@@ -152,7 +152,9 @@ class Pipeline:
         chunk.times.proved = self._clock()
         chunk.proved.set()
 
-    async def _grant_all(self, receive: MemoryObjectReceiveStream[_Chunk], send: MemoryObjectSendStream[_Chunk]) -> None:
+    async def _grant_all(
+        self, receive: MemoryObjectReceiveStream[_Chunk], send: MemoryObjectSendStream[_Chunk]
+    ) -> None:
         async with receive, send:
             async for chunk in receive:
                 await chunk.proved.wait()

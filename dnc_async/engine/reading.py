@@ -110,5 +110,3 @@ class PageReader:
                 raise ManifestError(f"page {number} of the manifest ({cid}) cannot be read: {error}") from error
             directories = decode_page(data)
         return list(self._manifest.entries(number, directories))
-
-

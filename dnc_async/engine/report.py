@@ -24,12 +24,19 @@ def render(statistics: StreamStatistics) -> str:
     """The gap report of a stream as text."""
     first = statistics.first_batch_s or 0.0
     lines = [
-        f"{statistics.batches} batches in {statistics.elapsed_s:.2f} s; first batch after {first:.2f} s; "
-        f"idle {statistics.idle_share:.1%} of the time after it ({statistics.waited_s:.2f} s)",
-        f"disk: {statistics.peak_leased_bytes:,} of {statistics.budget_bytes:,} bytes reserved at most; "
-        f"{statistics.blocks_rejected} blocks rejected, {statistics.requests_failed} requests failed",
+        (
+            f"{statistics.batches} batches in {statistics.elapsed_s:.2f} s; first batch after {first:.2f} s; "
+            f"idle {statistics.idle_share:.1%} of the time after it ({statistics.waited_s:.2f} s)"
+        ),
+        (
+            f"disk: {statistics.peak_leased_bytes:,} of {statistics.budget_bytes:,} bytes reserved at most; "
+            f"{statistics.blocks_rejected} blocks rejected, {statistics.requests_failed} requests failed"
+        ),
     ]
-    lines += [f"  waited {seconds:.3f} s for {cause}" for cause, seconds in sorted(statistics.causes.items(), key=lambda c: -c[1])]
+    lines += [
+        f"  waited {seconds:.3f} s for {cause}"
+        for cause, seconds in sorted(statistics.causes.items(), key=lambda c: -c[1])
+    ]
     for gateway in statistics.gateways:
         rate = f"{gateway.rate / 1e6:.1f} MB/s" if gateway.rate else "no rate measured"
         latency = f"{gateway.latency_s * 1e3:.0f} ms" if gateway.latency_s is not None else "no answer"

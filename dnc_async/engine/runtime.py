@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.plan import Plan
 from dnc_async.engine.ledger import Ledger
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Mailbox, Taken
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.errors import DncError, StreamClosedError
@@ -77,9 +76,13 @@ class Runtime:
         # Ours, not the loop's: at interpreter exit asyncio cannot join its own any more, and this one needs no new thread.
         self._executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="dnc_async worker")
         stack.callback(self._executor.shutdown)
-        stack.callback(lambda: self._spool and self._spool.close())
+        stack.callback(self._close_spool)
         self._tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._tasks.cancel_scope.cancel)
+
+    def _close_spool(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
 
     async def spool(self) -> SpoolFolder | None:
         """The spool's folder, made when it is first needed; ``None`` where the budget is 0."""
@@ -197,7 +200,7 @@ class StreamTask:
             manifest = await load_manifest(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
             floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
-            account = runtime.governor.open(floor_bytes=floor, notify=lambda: self._pipeline and self._pipeline.changed())
+            account = runtime.governor.open(floor_bytes=floor, notify=self._look_again)
             try:
                 self._pipeline = Pipeline(
                     plan=plan,
@@ -209,8 +212,7 @@ class StreamTask:
                     clock=time.monotonic,
                     prefetch=request.prefetch,
                 )
-                self.mailbox.on_taken = partial(self._post, self._pipeline.taken)
-                self.mailbox.on_wait = partial(self._post, self._pipeline.wanted)
+                self._listen(self._pipeline)
                 self.opened.set_result(plan)
                 await self._pipeline.run()
             finally:
@@ -219,6 +221,21 @@ class StreamTask:
             fetcher.observers.remove(self.observers.tell)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
+
+    def _look_again(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.changed()
+
+    def _listen(self, pipeline: Pipeline) -> None:
+        """Hear, in this thread, what the consumer does in its own."""
+
+        def taken(taken: Taken) -> None:
+            self._post(pipeline.taken, taken)
+
+        def wanted() -> None:
+            self._post(pipeline.wanted)
+
+        self.mailbox.on_taken, self.mailbox.on_wait = taken, wanted
 
     def _count(self, event: object) -> None:
         if isinstance(event, RequestFailed):
@@ -252,5 +269,3 @@ def culprit(error: Exception) -> Exception:
         return error
     inner = [culprit(each) for each in error.exceptions]
     return next((each for each in inner if isinstance(each, DncError)), inner[0])
-
-

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from dnc_async.dataset.plan import Plan
-from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
+from dnc_async.engine.bridge import EngineThread, finalize, resolve, wait_for_future
 from dnc_async.engine.mailbox import Found, Mailbox
 from dnc_async.errors import StreamClosedError
 from dnc_async.telemetry import StreamStatistics
@@ -38,7 +38,9 @@ class RunningStream(Protocol):
 class StreamHandle:
     """One stream as both faces, the async and the blocking one, hold it. Opens the engine on first use."""
 
-    def __init__(self, start: Callable[[], tuple[EngineThread, RunningStream]], *, owns_engine: bool, about: str) -> None:
+    def __init__(
+        self, start: Callable[[], tuple[EngineThread, RunningStream]], *, owns_engine: bool, about: str
+    ) -> None:
         self._start = start
         self._owns_engine = owns_engine
         self.about = about
@@ -154,7 +156,7 @@ class BatchStream:
 
         def wake() -> None:  # in the engine's thread
             with contextlib.suppress(RuntimeError):  # this loop was closed without the consumer coming back
-                loop.call_soon_threadsafe(lambda: ready.done() or ready.set_result(None))
+                loop.call_soon_threadsafe(resolve, ready)
 
         mailbox = self.handle.open().mailbox
         if mailbox.wait(wake):

@@ -21,7 +21,6 @@ from anyio.abc import TaskGroup
 from dnc_async.errors import (
     BlockMismatchError,
     ChunkUnavailableError,
-
     GatewayError,
     GatewayMismatchError,
     GatewayMissError,
@@ -156,8 +155,10 @@ class Fetcher:
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
         loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
         with anyio.CancelScope(shield=True):
-            return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+            await asyncio.wait([running])
+        return running.result()
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
         chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
@@ -223,7 +224,9 @@ class Fetcher:
         if want.failing_since is None:
             want.failing_since = now
         mismatch = isinstance(error, GatewayMismatchError)
-        self.observers.tell(RequestFailed(gateway=error.gateway, cid=str(want.cid), reason=str(error), mismatch=mismatch))
+        self.observers.tell(
+            RequestFailed(gateway=error.gateway, cid=str(want.cid), reason=str(error), mismatch=mismatch)
+        )
         score, waited = self._board.scores[gateway], now - want.failing_since
 
         def hopeless(attempts: int) -> bool:
@@ -304,5 +307,3 @@ class FetchGroup:
 
 def _verify_and_accept(want: WantedBlock, data: bytes) -> None:
     want.accept(verify(want.cid, data))
-
-

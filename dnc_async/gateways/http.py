@@ -45,7 +45,9 @@ class HttpTransport:
         async with self._request(f"/ipfs/{cid}?format=raw", RAW_TYPE, str(cid)) as response:
             first_byte()
             if response.content_length is not None and response.content_length > limit_bytes:
-                raise self._error(f"announced {response.content_length} bytes, over the limit of {limit_bytes}", str(cid))
+                raise self._error(
+                    f"announced {response.content_length} bytes, over the limit of {limit_bytes}", str(cid)
+                )
             parts, size = [], 0
             async for part in response.content.iter_any():
                 size += len(part)

@@ -44,5 +44,7 @@ class StoreTransport:
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
         if len(data) > limit_bytes:
-            raise GatewayError(f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid))
+            raise GatewayError(
+                f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid)
+            )
         return data

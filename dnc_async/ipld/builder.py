@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dnc_async.errors import DagError
 from dnc_async.ipld import dagpb, hamt, unixfs
@@ -140,7 +141,7 @@ def build_file(data: Buffer, profile: Profile) -> tuple[list[Block], Root]:
 def build_directory(entries: Iterable[tuple[str, Root]], profile: Profile) -> tuple[list[Block], Root]:
     """A directory, sharded when it is larger than the profile's threshold. Names may not stand twice."""
     named = sorted(entries, key=lambda entry: entry[0].encode("utf-8", "surrogateescape"))
-    for (name, _), (following, _) in zip(named, named[1:], strict=False):
+    for (name, _), (following, _) in pairwise(named):
         if name == following:
             raise DagError(f"a directory cannot have two entries named {name!r}")
     links = []

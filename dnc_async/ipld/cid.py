@@ -106,12 +106,13 @@ class Cid:
         try:
             version, start = varint.read(data, offset)
             if version != 1:
-                raise CidError(f"CID version {version} is not supported: 0 and 1 are read")
-            codec, start = varint.read(data, start)
-        except CidError:
-            raise
+                codec = -1
+            else:
+                codec, start = varint.read(data, start)
         except ValueError as error:
             raise CidError(f"not a CID: {error}") from error
+        if version != 1:
+            raise CidError(f"CID version {version} is not supported: 0 and 1 are read")
         _, _, end = mh.read(data, start)
         return cls(version, codec, bytes(data[start:end])), end
 

@@ -80,7 +80,9 @@ class Packer:
         """Add the next chunk; returns its size in bytes."""
         data = chunk_format.encode(self._schema, columns)
         if len(data) > MAX_CHUNK_BYTES:
-            raise DatasetError(f"half a batch has {len(data)} bytes, more than {MAX_CHUNK_BYTES}: use a smaller batch_size")
+            raise DatasetError(
+                f"half a batch has {len(data)} bytes, more than {MAX_CHUNK_BYTES}: use a smaller batch_size"
+            )
         self._directory.append(self._file(data, leaf_bytes(len(data))))
         self._samples += len(next(iter(columns.values())))
         self._chunks += 1

@@ -71,7 +71,9 @@ class RowStream:
         if self._schema is None:
             self._schema = schema
         elif schema != self._schema:
-            raise DatasetError(f"{where} has {_describe(schema)}, but the blocks before it had {_describe(self._schema)}")
+            raise DatasetError(
+                f"{where} has {_describe(schema)}, but the blocks before it had {_describe(self._schema)}"
+            )
         rows = len(next(iter(columns.values())))
         if rows:
             self._parts.append(columns)

@@ -112,7 +112,8 @@ class Governor:
             others = f" beside the {len(self._accounts)} open streams" if self._accounts else ""
             raise BudgetTooSmallError(
                 f"disk_budget={self.budget_bytes}: the largest chunk needs {floor_bytes} bytes on disk{others} and the "
-                f"spool folder {self._overhead_bytes}; the smallest budget that works is {smallest} bytes, or 0 to stage in memory alone",
+                f"spool folder {self._overhead_bytes}; the smallest budget that works is {smallest} bytes, "
+                "or 0 to stage in memory alone",
                 smallest_bytes=smallest,
             )
         account = Account(self, floor_bytes if self.budget_bytes else 0, notify)

@@ -25,14 +25,14 @@ def read_car(data: bytes) -> list[Block]:
 
 @pytest.fixture(scope="session")
 def roots() -> dict[str, Cid]:
-    """The root CID of each fixture, by its name."""
+    """Give the root CID of each fixture, by its name."""
     index = json.loads((FIXTURES / "index.json").read_text())
     return {entry["name"]: Cid.parse(entry["root"]) for entry in index["fixtures"]}
 
 
 @pytest.fixture(scope="session")
 def fixture_blocks(roots: dict[str, Cid]) -> dict[str, list[Block]]:
-    """The blocks of each fixture, in the CAR's order."""
+    """Give the blocks of each fixture, in the CAR's order."""
     return {name: read_car((FIXTURES / f"{name}.car").read_bytes()) for name in roots}
 
 

@@ -28,7 +28,10 @@ def read_csv(path: Path) -> Iterator[Columns]:
         names, kinds = _learn(path)
         for block in _row_blocks(path, names):
             fields = zip(*block, strict=True) if block else iter([()] * len(names))
-            yield {name: _column(list(column), kinds[i]) for i, (name, column) in enumerate(zip(names, fields, strict=True))}
+            yield {
+                name: _column(list(column), kinds[i])
+                for i, (name, column) in enumerate(zip(names, fields, strict=True))
+            }
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text at byte {error.start}; convert the file first") from error
 

@@ -1,0 +1,89 @@
+"""Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests coverage``.
+
+What is tested is the wheel: with ``PYTHONSAFEPATH`` the working copy is not importable by accident.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+TEST_GROUP = nox.project.dependency_groups(PYPROJECT, "test")
+OLDEST = (3, 11)
+CODE = ("dnc_async", "tests", "bench", "examples", "noxfile.py")
+
+
+def _pythons() -> list[str]:
+    """Every Python from 3.11 on that runs here, one of each minor version: on the PATH, or kept by pyenv."""
+    kept = sorted(Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/3.*/bin/python3"))
+    named = [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 20)]
+    found: dict[tuple[int, int], str] = {}
+    for path in [sys.executable, *filter(None, named), *map(str, kept)]:
+        version = _version(path)
+        if version is not None and version >= OLDEST:
+            found.setdefault(version, path)
+    return [found[version] for version in sorted(found)]
+
+
+def _version(python: str) -> tuple[int, int] | None:
+    try:
+        done = subprocess.run([python, "-V"], capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):  # a shim without a Python behind it
+        return None
+    match = re.match(r"Python (\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+PYTHONS = _pythons()
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes."""
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, of the library and of the code that uses it."""
+    session.install("mypy>=1.14", ".", "nox", *TEST_GROUP)
+    session.run("mypy")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Imports point down."""
+    session.install("import-linter>=2.1", ".")
+    session.run("lint-imports")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, against the wheel, on every Python found."""
+    session.install(".", *TEST_GROUP)
+    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The tests once more with the demo's packages, and what of the branches they reach."""
+    session.install(".[demo]", *TEST_GROUP)
+    environment = {"PYTHONSAFEPATH": "1"}
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")

@@ -1,0 +1,482 @@
+"""The gateway over real sockets: one test for each rule of the trustless gateway specification."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from dnc_async.errors import ArgumentError, CarTruncatedError
+from dnc_async.ipld.block import Block, make
+from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_directory, build_file
+from dnc_async.ipld.car import CarReader
+from dnc_async.ipld.cid import DAG_PB, RAW, Cid
+from dnc_async.serve import GatewayServer, Straight, make_app
+from dnc_async.store import BlockStore
+
+RAW_TYPE = "application/vnd.ipld.raw"
+CAR_TYPE = "application/vnd.ipld.car"
+EMPTY = "bafkqaaa"
+HELLO = "bafkqaf3imvwgy3zaneqgc3janfxgy2lomvscay3jmqfa"
+
+Fetch = Callable[..., Any]
+
+
+class Answer:
+    """A response that was read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def cids(self) -> list[Cid]:
+        reader = CarReader()
+        blocks = reader.feed(self.body)
+        reader.close()
+        return [block.cid for block in blocks]
+
+
+@pytest.fixture
+async def gateway(kubo_store: BlockStore) -> AsyncIterator[GatewayServer]:
+    async with GatewayServer(kubo_store) as server:
+        yield server
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=("Accept", "Accept-Encoding")) as client:
+        yield client
+
+
+@pytest.fixture
+def fetch(gateway: GatewayServer, session: aiohttp.ClientSession) -> Fetch:
+    async def get(path: str, method: str = "GET", **headers: str) -> Answer:
+        url = URL(f"{gateway.url}/ipfs/{path}", encoded=True)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with session.request(method, url, headers=sent, allow_redirects=False) as response:
+            return Answer(response, await response.read())
+
+    return get
+
+
+@pytest.fixture
+def file(tmp_path: Path, fill: Callable[[BlockStore, Iterable[Block]], None]) -> tuple[BlockStore, Root, list[Block]]:
+    """A store with one file of 8 MiB and 5 bytes."""
+    store = BlockStore.open(tmp_path / "store", create=True)
+    data = b"".join(number.to_bytes(4, "big") * 2**18 for number in range(8)) + b"12345"
+    blocks, root = build_file(data, UNIXFS_V1_2025)
+    fill(store, blocks)
+    return store, root, blocks
+
+
+async def test_a_raw_block_has_its_headers(fetch: Fetch, roots: dict[str, Cid], kubo_store: BlockStore) -> None:
+    cid = roots["one-raw-block"]
+    answer = await fetch(f"{cid}?format=raw")
+    assert answer.status == 200
+    assert answer.body == kubo_store.read(cid)
+    assert {name: answer.headers[name] for name in answer.headers if name not in {"Date", "Server"}} == {
+        "Content-Type": RAW_TYPE,
+        "Content-Length": str(len(answer.body)),
+        "Content-Disposition": f'attachment; filename="{cid}.bin"',
+        "X-Content-Type-Options": "nosniff",
+        "Accept-Ranges": "bytes",
+        "Etag": f'"{cid}.raw"',
+        "Cache-Control": "public, max-age=29030400, immutable",
+        "Vary": "Accept",
+        "X-Ipfs-Path": f"/ipfs/{cid}",
+        "X-Ipfs-Roots": str(cid),
+        "Ipfs-Uri": f"ipfs://{cid}",
+    }
+
+
+async def test_a_car_has_its_headers(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    root = roots["directory"]
+    answer = await fetch(f"{root}/with%20space.bin?format=car&car-dups=y")
+    last = answer.cids[1]
+    assert answer.status == 200
+    assert {name: answer.headers[name] for name in answer.headers if name not in {"Date", "Server", "Etag"}} == {
+        "Content-Type": f"{CAR_TYPE}; version=1; order=dfs; dups=y",
+        "Transfer-Encoding": "chunked",
+        "Content-Disposition": f'attachment; filename="{last}.car"',
+        "X-Content-Type-Options": "nosniff",
+        "Accept-Ranges": "none",
+        "Cache-Control": "public, max-age=29030400, immutable",
+        "Vary": "Accept",
+        "X-Ipfs-Path": f"/ipfs/{root}/with space.bin",
+        "X-Ipfs-Roots": f"{root},{last}",
+        "Ipfs-Uri": f"ipfs://{root}/with%20space.bin",
+    }
+    assert answer.headers["Etag"].startswith(f'W/"all-{root}.car.')
+
+
+async def test_the_accept_header_alone_gives_a_content_location(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    root = roots["directory"]
+    raw = await fetch(str(root), Accept=RAW_TYPE)
+    assert raw.headers["Content-Location"] == f"/ipfs/{root}?format=raw"
+    car = await fetch(f"{root}/plain.txt", Accept=f"{CAR_TYPE}; order=dfs; dups=y")
+    location = car.headers["Content-Location"]
+    assert location == f"/ipfs/{root}/plain.txt?format=car&dag-scope=all&car-version=1&car-order=dfs&car-dups=y"
+    again = await fetch(location.removeprefix("/ipfs/"))
+    assert (again.body, again.headers["Etag"]) == (car.body, car.headers["Etag"])
+    assert "Content-Location" not in again.headers
+
+
+async def test_the_filename_is_the_clients(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    cid = roots["one-raw-block"]
+    plain = await fetch(f"{cid}?format=raw&filename=foobar.bin")
+    assert plain.headers["Content-Disposition"] == 'attachment; filename="foobar.bin"'
+    other = await fetch(f"{cid}?format=raw&filename=te%22st%D1%82.bin%0d%0aX:%20y")
+    shown = "attachment; filename=\"te_st_.bin__X: y\"; filename*=UTF-8''te%22st%D1%82.bin%0D%0AX%3A%20y"
+    assert other.headers["Content-Disposition"] == shown
+
+
+async def test_every_spelling_of_a_cid_finds_the_block(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    v0 = roots["v0-profile"]
+    v1 = Cid(1, DAG_PB, v0.multihash)
+    answers = [await fetch(f"{cid}?format=raw") for cid in (v0, v1, Cid(1, RAW, v0.multihash))]
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert len({answer.body for answer in answers}) == 1
+    assert answers[0].headers["Ipfs-Uri"] == answers[1].headers["Ipfs-Uri"] == f"ipfs://{v1}"
+    assert answers[0].headers["X-Ipfs-Path"] == f"/ipfs/{v0}"
+
+
+async def test_a_path_that_no_header_can_hold_is_left_out_of_it(
+    tmp_path: Path, session: aiohttp.ClientSession, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    leaf = make(b"leaf")
+    blocks, root = build_directory([("Ibérica+1%2C.txt", Root(leaf.cid, 4, 4))], UNIXFS_V1_2025)
+    store = BlockStore.open(tmp_path / "store", create=True)
+    fill(store, [leaf, *blocks])
+    async with GatewayServer(store) as gateway:
+        for spelling in ("Ib%C3%A9rica%2B1%252C.txt", "Ib%c3%a9rica+1%252C%2etxt"):
+            url = URL(f"{gateway.url}/ipfs/{root.cid}/{spelling}?format=car", encoded=True)
+            async with session.get(url) as response:
+                assert response.status == 200
+                assert response.headers["Ipfs-Uri"] == f"ipfs://{root.cid}/Ib%C3%A9rica%2B1%252C.txt"
+                assert "X-Ipfs-Path" not in response.headers
+
+
+async def test_scopes_and_ranges_arrive(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    root = roots["deep-balanced-raw"]
+    whole = (await fetch(f"{root}?format=car")).cids
+    assert (await fetch(f"{root}?format=car&dag-scope=block")).cids == [root]
+    assert (await fetch(f"{root}?format=car&dag-scope=entity")).cids == whole
+    ranged = (await fetch(f"{root}?format=car&entity-bytes=0:5")).cids
+    assert ranged[0] == root
+    assert len(ranged) < len(whole)
+    assert (await fetch(f"{root}?format=car&entity-bytes=99999:*")).status == 400
+
+
+async def test_a_raw_block_can_be_had_in_parts(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    cid = roots["one-raw-block"]
+    whole = (await fetch(f"{cid}?format=raw")).body
+    for header, start, stop in (("bytes=0-9", 0, 10), ("bytes=690-", 690, 700), ("bytes=-5", 695, 700)):
+        part = await fetch(f"{cid}?format=raw", Range=header)
+        assert part.status == 206
+        assert part.body == whole[start:stop]
+        assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/700"
+        assert part.headers["Content-Length"] == str(stop - start)
+    beyond = await fetch(f"{cid}?format=raw", Range="bytes=700-")
+    assert (beyond.status, beyond.headers["Content-Range"]) == (416, "bytes */700")
+    for headers in ({"Range": "bytes=0-1,5-6"}, {"Range": "bytes=0-9", "If_Range": '"other"'}):
+        everything = await fetch(f"{cid}?format=raw", **headers)
+        assert (everything.status, everything.body) == (200, whole)
+    fresh = await fetch(f"{cid}?format=raw", Range="bytes=0-9", If_Range=f'"{cid}.raw"')
+    assert fresh.status == 206
+    car = await fetch(f"{cid}?format=car", Range="bytes=0-9")
+    assert (car.status, car.headers["Accept-Ranges"], car.cids) == (200, "none", [cid])
+
+
+@pytest.mark.parametrize("form", ["raw", "car"])
+async def test_head_says_what_get_says_without_a_body(form: str, fetch: Fetch, roots: dict[str, Cid]) -> None:
+    path = f"{roots['directory']}?format={form}"
+    get, head = await fetch(path), await fetch(path, method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    said, says = (
+        {name: value for name, value in answer.headers.items() if name not in {"Date", "Transfer-Encoding"}}
+        for answer in (get, head)
+    )
+    assert says == said
+    assert (await fetch(f"{make(b'absent').cid}?format={form}", method="HEAD")).status == 404
+
+
+@pytest.mark.parametrize("form", ["raw", "car"])
+async def test_a_known_etag_is_not_sent_again(form: str, fetch: Fetch, roots: dict[str, Cid]) -> None:
+    path = f"{roots['directory']}?format={form}"
+    tag = (await fetch(path)).headers["Etag"]
+    for known in (tag, f'"x", {tag.removeprefix("W/")}', "*"):
+        for method in ("GET", "HEAD"):
+            answer = await fetch(path, method=method, If_None_Match=known)
+            assert (answer.status, answer.body, answer.headers["Etag"]) == (304, b"", tag)
+    assert (await fetch(path, If_None_Match='"other"')).status == 200
+    absent = make(b"absent").cid
+    assert (await fetch(f"{absent}?format={form}", If_None_Match="*")).status == 404
+
+
+@pytest.mark.parametrize("form", ["raw", "car"])
+async def test_what_is_not_here_is_404_and_412_if_only_cached(form: str, fetch: Fetch, roots: dict[str, Cid]) -> None:
+    absent = make(b"absent").cid
+    missing = await fetch(f"{absent}?format={form}")
+    assert missing.status == 404
+    assert str(absent) in missing.body.decode()
+    assert missing.headers["Cache-Control"] == "no-store"
+    for method in ("GET", "HEAD"):
+        cached = await fetch(f"{absent}?format={form}", method=method, Cache_Control="only-if-cached")
+        assert (cached.status, cached.body) == (412, b"")
+    here = await fetch(f"{roots['directory']}?format={form}", Cache_Control="only-if-cached")
+    assert here.status == 200
+
+
+async def test_the_probe_and_identity_cids(fetch: Fetch) -> None:
+    for method in ("GET", "HEAD"):
+        probe = await fetch(f"{EMPTY}?format=raw", method=method)
+        assert (probe.status, probe.body, probe.headers["Content-Length"]) == (200, b"", "0")
+    reader = CarReader()
+    assert reader.feed((await fetch(f"{EMPTY}?format=car")).body) == []
+    assert reader.roots == (Cid.parse(EMPTY),)
+    assert (await fetch(f"{HELLO}?format=raw")).body == b"hello i am inlined cid\n"
+    assert (await fetch(HELLO, Accept=f"{CAR_TYPE}; dups=y")).cids == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("", 400),
+        ("nonsense?format=raw", 400),
+        ("{root}", 400),
+        ("{root}?format=tar", 406),
+        ("{root}?format=ipns-record", 400),
+        ("{root}/plain.txt?format=raw", 400),
+        ("{root}/nothing?format=car", 404),
+        ("{root}/plain.txt/x?format=car", 404),
+        ("{root}/..?format=car", 400),
+        ("{root}?format=car&car-version=2", 400),
+    ],
+)
+async def test_other_requests_are_refused_in_plain_text(
+    path: str, status: int, fetch: Fetch, roots: dict[str, Cid]
+) -> None:
+    answer = await fetch(path.format(root=roots["directory"]))
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.body.strip()
+
+
+async def test_names_and_other_methods_are_refused(
+    gateway: GatewayServer, session: aiohttp.ClientSession, roots: dict[str, Cid]
+) -> None:
+    async with session.get(f"{gateway.url}/ipns/example.com?format=ipns-record") as response:
+        assert response.status == 404
+        assert "keeps no IPNS names" in await response.text()
+    async with session.post(f"{gateway.url}/ipfs/{roots['directory']}?format=raw") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
+
+
+async def test_a_missing_child_breaks_the_car_off(
+    tmp_path: Path, session: aiohttp.ClientSession, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    store = BlockStore.open(tmp_path / "store", create=True)
+    blocks, root = build_file(b"".join(bytes([number]) * 2**20 for number in range(4)), UNIXFS_V1_2025)
+    fill(store, [blocks[0], blocks[1], blocks[3], blocks[4]])
+    reader = CarReader()
+    async with GatewayServer(store) as gateway, session.get(f"{gateway.url}/ipfs/{root.cid}?format=car") as response:
+        found = []
+        with pytest.raises(aiohttp.ClientPayloadError):  # noqa: PT012 - it is raised on the way
+            async for chunk in response.content.iter_any():
+                found += reader.feed(chunk)
+    assert found == [blocks[4], blocks[0], blocks[1]]
+
+
+async def test_a_damaged_store_is_the_servers_error(
+    tmp_path: Path, session: aiohttp.ClientSession, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    blocks, root = build_directory([("a", Root(make(b"x").cid, 1, 1))], UNIXFS_V1_2025)
+    store = BlockStore.open(tmp_path / "store", create=True)
+    fill(store, [make(b"x"), *blocks])
+    for path in (store.path / "blocks").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\x0a\x02\x08\x01")
+    async with GatewayServer(store) as gateway, session.get(f"{gateway.url}/ipfs/{root.cid}/a?format=car") as response:
+        assert (response.status, await response.text()) == (500, "the gateway cannot read its store\n")
+
+
+async def test_too_many_requests_at_once_are_told_when_to_come_back(
+    file: tuple[BlockStore, Root, list[Block]], session: aiohttp.ClientSession
+) -> None:
+    store, root, _ = file
+    waiting, inside = asyncio.Event(), asyncio.Semaphore(0)
+
+    class Slow(Straight):
+        async def admit(self, request: web.Request) -> web.StreamResponse | None:
+            inside.release()
+            await waiting.wait()
+            return None
+
+    async with GatewayServer(store, delivery=Slow(), max_requests=2) as gateway:
+
+        async def get() -> int:
+            async with session.get(f"{gateway.url}/ipfs/{root.cid}?format=raw") as response:
+                return response.status
+
+        held = [asyncio.create_task(get()) for _ in range(2)]
+        await inside.acquire()
+        await inside.acquire()
+        async with session.get(f"{gateway.url}/ipfs/{root.cid}?format=raw") as response:
+            assert (response.status, response.headers["Retry-After"]) == (429, "1")
+        waiting.set()
+        assert await asyncio.gather(*held) == [200, 200]
+        assert await get() == 200
+
+
+class CountingStore(BlockStore):
+    """Counts what is read."""
+
+    reads = 0
+
+    def read(self, cid: Cid) -> bytes | None:
+        self.reads += 1
+        return super().read(cid)
+
+
+@contextlib.asynccontextmanager
+async def open_slowly(url: str, path: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Ask without reading the answer, over a connection that holds little."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    host, port = url.removeprefix("http://").split(":")
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2**14)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    await writer.drain()
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def settle(happened: Callable[[], bool]) -> None:
+    """Let others run until something has happened; it fails after two seconds."""
+    async with asyncio.timeout(2):
+        while not happened():  # noqa: ASYNC110 - there is no event to wait for: the far side is a socket
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def big_store(tmp_path: Path, fill: Callable[[BlockStore, Iterable[Block]], None]) -> tuple[CountingStore, Cid]:
+    """A store with a file of 48 MiB, all of whose leaves are the same."""
+    store = CountingStore.open(tmp_path / "big", create=True)
+    blocks, root = build_file(bytes(48 * 2**20), UNIXFS_V1_2025)
+    fill(store, blocks)
+    return store, root.cid
+
+
+async def test_a_slow_client_is_waited_for(big_store: tuple[CountingStore, Cid]) -> None:
+    store, root = big_store
+    async with (
+        GatewayServer(store) as gateway,
+        open_slowly(gateway.url, f"/ipfs/{root}?format=car&car-dups=y") as (reader, _),
+    ):
+        await settle(lambda: store.reads >= 3)
+        await asyncio.sleep(0.1)
+        assert store.reads < 20  # what sockets and two runs hold; the file has 49 blocks
+        assert (await reader.read(100)).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_client_that_goes_away_costs_nothing(big_store: tuple[CountingStore, Cid]) -> None:
+    store, root = big_store
+    sent: list[asyncio.Task[Any] | None] = []
+
+    class Watching(Straight):
+        async def admit(self, request: web.Request) -> web.StreamResponse | None:
+            sent.append(asyncio.current_task())
+            return None
+
+    async with GatewayServer(store, delivery=Watching()) as gateway:
+        async with open_slowly(gateway.url, f"/ipfs/{root}?format=car&car-dups=y"):
+            await settle(lambda: store.reads >= 3)
+        await settle(lambda: all(task is not None and task.done() for task in sent))
+        before = store.reads
+        await asyncio.sleep(0.05)
+        assert store.reads <= before + 1
+
+
+async def test_many_clients_at_once(file: tuple[BlockStore, Root, list[Block]], session: aiohttp.ClientSession) -> None:
+    store, root, blocks = file
+    async with GatewayServer(store) as gateway:
+
+        async def raw(block: Block) -> None:
+            async with session.get(f"{gateway.url}/ipfs/{block.cid}?format=raw") as response:
+                assert await response.read() == block.data
+
+        async def car() -> None:
+            async with session.get(f"{gateway.url}/ipfs/{root.cid}?format=car") as response:
+                reader = CarReader()
+                assert reader.feed(await response.read()) == [blocks[-1], *blocks[:-1]]
+
+        await asyncio.gather(*(raw(block) for block in blocks * 5), *(car() for _ in range(6)))
+
+
+async def test_leaving_ends_connections_and_threads(big_store: tuple[CountingStore, Cid]) -> None:
+    store, root = big_store
+    before = threading.active_count()
+    async with contextlib.AsyncExitStack() as client:
+        async with GatewayServer(store) as gateway:
+            url = gateway.url
+            opened = open_slowly(url, f"/ipfs/{root}?format=car&car-dups=y")
+            reader, _ = await client.enter_async_context(opened)
+            await reader.read(100)
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(2):
+                while await reader.read(2**16):
+                    pass
+    assert threading.active_count() == before
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+
+
+async def test_a_port_that_is_taken_is_an_argument_error(gateway: GatewayServer, kubo_store: BlockStore) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    with pytest.raises(ArgumentError, match=f"cannot listen on 127.0.0.1:{port}"):
+        async with GatewayServer(kubo_store, port=port):
+            pass
+    with pytest.raises(ArgumentError, match="cannot listen on"):
+        async with GatewayServer(kubo_store, host="no-such-host.invalid"):
+            pass
+
+
+async def test_the_application_can_be_mounted_anywhere(
+    kubo_store: BlockStore, session: aiohttp.ClientSession, roots: dict[str, Cid]
+) -> None:
+    outer = web.Application()
+    outer.add_subapp("/data/", make_app(kubo_store))
+    runner = web.AppRunner(outer)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/data/ipfs/{roots['directory']}/plain.txt?format=car"
+        async with session.get(url) as response:
+            assert response.status == 200
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_truncated_prefix_is_never_mistaken_for_a_block(fetch: Fetch, roots: dict[str, Cid]) -> None:
+    body = (await fetch(f"{roots['one-raw-block']}?format=car")).body
+    reader = CarReader()
+    reader.feed(body[:-1])
+    with pytest.raises(CarTruncatedError):
+        reader.close()

@@ -1,0 +1,247 @@
+"""Which blocks a CAR holds: compared with Kubo's own exports, and with what a reader needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from dnc_async.errors import StoreError
+from dnc_async.ipld import dagpb, unixfs
+from dnc_async.ipld.block import Block, make, verify
+from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
+from dnc_async.ipld.directory import DirectoryReader
+from dnc_async.ipld.plan import FilePlanner, payload
+from dnc_async.serve.ask import Ask, EntityBytes, RefusalError, Scope
+from dnc_async.serve.walk import NotHereError, Runs, resolve
+from dnc_async.store import BlockStore
+
+FILES = [
+    "empty-file",
+    "one-raw-block",
+    "deep-balanced-raw",
+    "deep-balanced-dagpb",
+    "v0-profile",
+    "trickle-raw",
+    "trickle-dagpb",
+    "repeated-blocks",
+    "rabin",
+    "inline-leaves",
+    "blake3",
+    "sha2-512",
+    "blake2b-256",
+    "mode-mtime-file",
+]
+DIRECTORIES = ["directory", "directory-v0", "symlink", "hamt-8", "hamt-256", "flat-dir-wide"]
+
+Read = Callable[[Cid], bytes | None]
+
+
+def car(
+    read: Read,
+    root: Cid,
+    *segments: str,
+    scope: Scope = "all",
+    entity_bytes: str | None = None,
+    dups: bool = False,
+) -> list[tuple[Cid, bytes]]:
+    """All blocks of an answer, in order."""
+    ask = Ask(
+        root=root,
+        segments=segments,
+        trailing_slash=False,
+        format="car",
+        scope="entity" if entity_bytes else scope,
+        entity_bytes=EntityBytes.parse(entity_bytes) if entity_bytes else None,
+        dups=dups,
+    )
+    runs = Runs(read, resolve(read, root, segments), ask)
+    found = []
+    while run := runs.next():
+        found += run
+    return found
+
+
+def reader_of(blocks: Iterable[tuple[Cid, bytes]]) -> Read:
+    """Read from the answer alone."""
+    held = {cid.multihash: data for cid, data in blocks}
+    return lambda cid: cid.inline if cid.inline is not None else held.get(cid.multihash)
+
+
+def file_bytes(read: Read, root: Cid, start: int = 0, end: int | None = None) -> tuple[bytes, set[bytes]]:
+    """Read a file, or what a range of it touches; give the bytes and the multihashes that were needed."""
+    needed: set[bytes] = {root.multihash}
+    planner = FilePlanner(root, start, end)
+    while wanted := planner.wanted():
+        for cid in wanted:
+            needed.add(cid.multihash)
+            planner.receive(verify(cid, read(cid) or b""))
+    parts = []
+    for leaf in planner.leaves:
+        data = leaf.inline
+        if data is None:
+            needed.add(leaf.cid.multihash)
+            data = payload(leaf, verify(leaf.cid, read(leaf.cid) or b""))
+        parts.append((leaf.offset, data))
+    return b"".join(data for _, data in parts), needed
+
+
+@pytest.mark.parametrize("name", FILES + DIRECTORIES)
+def test_the_whole_dag_comes_as_kubo_exports_it(
+    name: str, kubo_store: BlockStore, roots: dict[str, Cid], fixture_blocks: dict[str, list[Block]]
+) -> None:
+    found = [cid for cid, _ in car(kubo_store.read, roots[name])]
+    assert found == [block.cid for block in fixture_blocks[name] if block.cid.inline is None]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_an_entity(name: str, kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    root = roots[name]
+    assert car(kubo_store.read, root, scope="entity") == car(kubo_store.read, root)
+    assert car(kubo_store.read, root, entity_bytes="0:*") == car(kubo_store.read, root)
+    assert car(kubo_store.read, root, scope="block") == [(root, kubo_store.read(root))]
+
+
+@pytest.mark.parametrize("dups", [False, True])
+@pytest.mark.parametrize("name", FILES[1:])
+def test_a_range_brings_what_it_needs_and_nothing_else(
+    name: str, kubo_store: BlockStore, roots: dict[str, Cid], *, dups: bool
+) -> None:
+    root = roots[name]
+    whole, _ = file_bytes(kubo_store.read, root)
+    size = len(whole)
+    for first, last in ((0, 0), (0, size - 1), (size // 2, size // 2), (size // 3, size // 2), (size - 1, size + 99)):
+        blocks = car(kubo_store.read, root, entity_bytes=f"{first}:{last}", dups=dups)
+        found, needed = file_bytes(reader_of(blocks), root, first, last + 1)
+        assert whole[first : last + 1] in found
+        assert {cid.multihash for cid, _ in blocks} == needed
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_an_entity_of_a_directory_lists_it(name: str, kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    blocks = car(kubo_store.read, roots[name], scope="entity")
+    assert car(kubo_store.read, roots[name], entity_bytes="5:9") == blocks
+    read = reader_of(blocks)
+    reader = DirectoryReader(roots[name])
+    seen = 0
+    while wanted := reader.wanted():
+        for cid in wanted:
+            seen += 1
+            reader.receive(verify(cid, read(cid) or b""))
+    assert seen == len(blocks)
+    assert reader.entries
+
+
+@pytest.mark.parametrize("name", ["directory", "directory-v0", "hamt-8", "hamt-256", "flat-dir-wide"])
+def test_a_path_comes_with_the_blocks_that_prove_it(
+    name: str, kubo_store: BlockStore, roots: dict[str, Cid], request: pytest.FixtureRequest
+) -> None:
+    index = json.loads((request.path.parent.parent / "fixtures" / "index.json").read_text())
+    files = next(entry["files"] for entry in index["fixtures"] if entry["name"] == name)
+    for path, expected in list(files.items())[::13] + list(files.items())[-2:]:
+        segments = path.split("/")
+        blocks = car(kubo_store.read, roots[name], *segments)
+        read = reader_of(blocks)
+        at = resolve(read, roots[name], segments)
+        assert at.roots[0] == roots[name]
+        assert len(at.roots) == len(segments) + 1
+        content, needed = file_bytes(read, at.terminus)
+        assert hashlib.sha256(content).hexdigest() == expected["sha256"]
+        assert {cid.multihash for cid, _ in blocks} == needed | {cid.multihash for cid in at.proof}
+        assert [cid for cid, _ in blocks][: len(at.proof)] == list(at.proof)
+
+
+def test_duplicates_come_only_when_asked_for(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    root = roots["repeated-blocks"]
+    once = car(kubo_store.read, root)
+    often = car(kubo_store.read, root, dups=True)
+    assert len(once) == len({cid for cid, _ in once}) < len(often)
+    assert {cid for cid, _ in once} == {cid for cid, _ in often}
+    content, _ = file_bytes(kubo_store.read, root)
+    assert sum(len(data) for cid, data in often if cid.codec == RAW) == len(content)
+
+
+@pytest.mark.parametrize("path", ["nothing", "plain.txt/below", "plain.txt/../"])
+def test_a_missing_name_is_not_found(path: str, kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    with pytest.raises(RefusalError) as caught:
+        resolve(kubo_store.read, roots["directory"], path.split("/"))
+    assert caught.value.status == 404
+
+
+def test_a_missing_block_is_named_wherever_it_is_missing(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    root = roots["deep-balanced-raw"]
+    whole = car(kubo_store.read, root)
+    gone = whole[-1][0]
+
+    def read(cid: Cid) -> bytes | None:
+        return None if cid == gone else kubo_store.read(cid)
+
+    runs = Runs(read, resolve(read, root, ()), Ask(root, (), trailing_slash=False, format="car"))
+    assert runs.next() == whole[:-1]
+    for _ in range(2):
+        with pytest.raises(NotHereError, match=str(gone)):
+            runs.next()
+    assert car(read, root, entity_bytes="0:100")
+    with pytest.raises(NotHereError):
+        resolve(lambda _: None, root, ())
+
+
+def test_a_damaged_directory_is_the_stores_fault(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    with pytest.raises(StoreError, match="damaged"):
+        resolve(lambda _: b"\x0a\x02\x08\x01 ", roots["directory"], ("plain.txt",))
+
+
+def test_runs_are_about_a_megabyte(
+    tmp_path_factory: pytest.TempPathFactory, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    store = BlockStore.open(tmp_path_factory.mktemp("runs") / "store", create=True)
+    blocks, root = build_file(bytes(3 * 2**20), UNIXFS_V1_2025)
+    fill(store, blocks)
+    runs = Runs(
+        store.read, resolve(store.read, root.cid, ()), Ask(root.cid, (), trailing_slash=False, format="car", dups=True)
+    )
+    assert [len(run) for run in iter(runs.next, [])] == [2, 1, 1]
+
+
+def test_other_codecs_are_followed_too() -> None:
+    leaf = make(b"leaf")
+    file = make(dagpb.encode(unixfs.encode(unixfs.Kind.FILE, data=b"in", filesize=2), []), DAG_PB)
+    link = b"\xd8\x2a\x58\x25\x00"
+    # {"a": [1, -1, leaf], "b": {"c": file, "d": null, "e": true, "f": 1.5, "g": h'00'}}
+    cbor = make(
+        b"\xa2\x61a\x83\x01\x20" + link + leaf.cid.encode() + b"\x61b\xa5\x61c" + link + file.cid.encode()
+        + b"\x61d\xf6\x61e\xf5\x61f\xfb\x3f\xf8" + bytes(6) + b"\x61g\x41\x00",
+        DAG_CBOR,
+    )  # fmt: skip
+    text = json.dumps({"x": [{"/": str(cbor.cid)}], "y": {"/": {"bytes": "AA"}}}).encode()
+    root = make(text, DAG_JSON)
+    read = reader_of((block.cid, block.data) for block in (leaf, file, cbor, root))
+
+    def cids(*segments: str, scope: Scope = "all") -> list[Cid]:
+        return [cid for cid, _ in car(read, root.cid, *segments, scope=scope)]
+
+    assert cids() == [root.cid, cbor.cid, leaf.cid, file.cid]
+    assert cids(scope="entity") == [root.cid]
+    assert cids("x", "0") == [root.cid, cbor.cid, leaf.cid, file.cid]
+    assert cids("x", "0", "b", "c") == [root.cid, cbor.cid, file.cid]
+    assert cids("x", "0", "a") == [root.cid, cbor.cid, leaf.cid]
+    assert cids("x", "0", "a", scope="block") == [root.cid, cbor.cid]
+    assert cids("y") == [root.cid]
+    assert resolve(read, root.cid, ("x", "0", "a", "2")).roots == (root.cid, cbor.cid, leaf.cid)
+    for path in (("z",), ("x", "1"), ("x", "0", "a", "3"), ("x", "0", "a", "-1"), ("x", "0", "b", "d", "e")):
+        with pytest.raises(RefusalError):
+            resolve(read, root.cid, path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xa1", b"\xa1\x01\x01", b"\x5f\xff", b"\x82\x01", b"\x01\x01", b"\xd8\x2b\x01", b"\xf8\x20", b"\x42a",
+     b"\x9b" + b"\xff" * 8, b"\x81" * 300, b"\x61\xff", b"\xd8\x2a\x42\x00\x01", b"\x19\x01", b"\x1c"],
+)  # fmt: skip
+def test_broken_dag_cbor_cannot_be_followed(data: bytes) -> None:
+    block = make(data, DAG_CBOR)
+    with pytest.raises(RefusalError, match="cannot be followed"):
+        resolve(reader_of([(block.cid, block.data)]), block.cid, ("a",))
