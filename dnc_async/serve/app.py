@@ -24,7 +24,7 @@ from .delivery import Delivery, Sink, Straight
 from .walk import NotHereError, Resolved, Runs, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from dnc_async.store import BlockStore
 
@@ -79,14 +79,10 @@ class _Gateway:
         try:
             early = await self._delivery.admit(request)
             return early if early is not None else await self._answer(request)
-        except RefusalError as refusal:
-            return answers.refused(refusal)
-        except NotHereError as missing:
-            return answers.refused(_missing(request, missing))
-        except DagError as error:
-            return answers.refused(RefusalError(404, f"the path ends at a block that cannot be read: {error}"))
-        except StoreError:
-            return answers.refused(RefusalError(500, "the gateway cannot read its store"))
+        except ConnectionError:
+            return web.Response()  # the client went away before the answer began; nobody receives this
+        except (RefusalError, NotHereError, DagError, StoreError) as error:
+            return answers.refused(_refusal(request, error))
         finally:
             self._in_flight -= 1
 
@@ -109,13 +105,15 @@ class _Gateway:
         if data is None:
             raise NotHereError(ask.root)
         data = self._delivery.block(ask.root, data)
-        headers = answers.headers(ask, [ask.root])
-        wanted = _wanted_range(request, headers["Etag"], len(data))
-        if wanted is None:
-            return await self._send(request, headers, data)
-        start, stop = wanted
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-        return await self._send(request, headers, data[start:stop], status=206)
+        response = web.StreamResponse(headers=answers.headers(ask, [ask.root]))
+        wanted = _wanted_range(request, response.headers["Etag"], len(data))
+        if wanted is not None:
+            start, stop = wanted
+            response.set_status(206)
+            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+            data = data[start:stop]
+        response.content_length = len(data)
+        return await self._send(request, response, lambda sink: sink(data))
 
     async def _car(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
@@ -130,16 +128,12 @@ class _Gateway:
         headers = answers.headers(ask, resolved.roots)
         if request.method == "HEAD":
             return await _send_head(request, headers, None)
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        sink = self._delivery.sink(request, response)
-        await sink(encode_header([resolved.terminus]))
-        try:
+
+        async def send(sink: Sink) -> None:
+            await sink(encode_header([resolved.terminus]))
             await self._send_runs(runs, sink)
-        except (NotHereError, StoreError, DagError):
-            _break_off(request)
-        await response.write_eof()
-        return response
+
+        return await self._send(request, web.StreamResponse(headers=headers), send)
 
     async def _send_runs(self, runs: Runs, sink: Sink) -> None:
         """Send one run while the next is read."""
@@ -173,14 +167,15 @@ class _Gateway:
             yield b"".join(small)
 
     async def _send(
-        self, request: web.Request, headers: dict[str, str], data: bytes, *, status: int = 200
+        self, request: web.Request, response: web.StreamResponse, send: Callable[[Sink], Awaitable[None]]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = len(data)
+        """Send a body; if it cannot be completed, or nobody is there any more, end the connection instead."""
         await response.prepare(request)
-        if data:
-            await self._delivery.sink(request, response)(data)
-        await response.write_eof()
+        try:
+            await send(self._delivery.sink(request, response))
+            await response.write_eof()
+        except (NotHereError, StoreError, DagError, ConnectionError):
+            _break_off(request)
         return response
 
     def _hop(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -188,11 +183,17 @@ class _Gateway:
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
-def _missing(request: web.Request, missing: NotHereError) -> RefusalError:
-    """Say that a block is not here; 412 if the client asked for what costs nothing only."""
+def _refusal(request: web.Request, error: RefusalError | NotHereError | DagError | StoreError) -> RefusalError:
+    """Say why there is no data, in the protocol's terms."""
+    if isinstance(error, RefusalError):
+        return error
+    if isinstance(error, StoreError):
+        return RefusalError(500, "the gateway cannot read its store")
+    if isinstance(error, DagError):
+        return RefusalError(404, f"the path ends at a block that cannot be read: {error}")
     if only_if_cached(request.headers.get("Cache-Control")):
         return RefusalError(412, "not in the store")
-    return RefusalError(404, str(missing))
+    return RefusalError(404, str(error))
 
 
 def _wanted_range(request: web.Request, etag: str, size_bytes: int) -> tuple[int, int] | None:

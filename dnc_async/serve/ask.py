@@ -62,10 +62,8 @@ class EntityBytes:
         Raises :class:`RefusalError` (400) when all of it lies outside of an entity that is not empty.
         """
         start = self.first if self.first >= 0 else max(0, size_bytes + self.first)
-        if self.last is None:
-            stop = size_bytes
-        else:
-            stop = min(size_bytes, (self.last if self.last >= 0 else size_bytes + self.last) + 1)
+        last = size_bytes - 1 if self.last is None else self.last
+        stop = min(size_bytes, (last if last >= 0 else size_bytes + last) + 1)
         if size_bytes and (start >= size_bytes or stop <= 0):
             raise RefusalError(400, f"entity-bytes={self} lies outside of the entity's {size_bytes} bytes")
         return start, max(start, stop)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dnc_async.errors import BlockMismatchError, DagError, StoreError
-from dnc_async.ipld import dagpb, hamt, unixfs
-from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld import dagpb, unixfs
+from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
-from dnc_async.ipld.directory import DirectoryReader
 
 from .ask import RefusalError
 from .ipldnodes import decode_dag_cbor, decode_dag_json, links_in, step
+from .lookup import find
 
 if TYPE_CHECKING:
     from .ask import Ask
@@ -27,6 +27,7 @@ Read = Callable[[Cid], bytes | None]
 Run = list[tuple[Cid, bytes]]
 
 _RUN_BYTES = 2**20
+_FILE_KINDS = (unixfs.Kind.FILE, unixfs.Kind.RAW)
 
 
 class NotHereError(Exception):
@@ -184,26 +185,23 @@ def _load(read: Read, cid: Cid) -> bytes:
     return data
 
 
-def _load_verified(read: Read, cid: Cid) -> Block:
+def _load_verified(read: Read, cid: Cid) -> bytes:
+    """Read a node that decides about the path: a damaged one must not send the client astray."""
     try:
-        return verify(cid, _load(read, cid))
+        return verify(cid, _load(read, cid)).data
     except BlockMismatchError as error:
         raise StoreError(f"a block of the store is damaged: {error}") from error
 
 
 def _enter(read: Read, directory: Cid, name: str) -> tuple[list[Cid], Cid]:
     """Find a name in a directory; give the nodes that prove it, and where it leads."""
-    nodes: list[Cid] = []
     try:
-        reader = DirectoryReader(directory, name=name)
-        while not reader.entries and (wanted := reader.wanted()):
-            nodes.append(wanted[0])
-            reader.receive(_load_verified(read, wanted[0]))
+        nodes, found = find(lambda cid: _load_verified(read, cid), directory, name)
     except DagError as error:
         raise RefusalError(404, f"{directory} has no {name!r} in it: {error}") from error
-    if not reader.entries:
+    if found is None:
         raise RefusalError(404, f"{directory} has no {name!r} in it")
-    return nodes, reader.entries[0].cid
+    return nodes, found
 
 
 def _decode(cid: Cid, data: bytes) -> object:
@@ -245,10 +243,10 @@ def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
     body = _unixfs(node)
     if body is None:
         return []  # dag-pb without UnixFS: the block is the entity
-    if body.is_file:
+    if body.kind in _FILE_KINDS:
         return [link.cid for link in node.links]
-    if body.kind is unixfs.Kind.HAMT_SHARD:
-        digits = hamt.shape(body)[1]
+    if body.kind == unixfs.Kind.HAMT_SHARD:
+        digits = len(f"{(body.fanout or 1) - 1:X}")  # a link whose name is only a slot leads to a shard
         return [link.cid for link in node.links if len(link.name) == digits]
     return []
 
@@ -258,7 +256,7 @@ def _file_size(cid: Cid, data: bytes) -> int | None:
     if cid.codec == RAW:
         return len(data)
     body = _unixfs(dagpb.decode(data)) if cid.codec == DAG_PB else None
-    return len(body.data) + sum(body.blocksizes) if body is not None and body.is_file else None
+    return len(body.data or b"") + sum(body.blocksizes) if body is not None and body.kind in _FILE_KINDS else None
 
 
 def _unixfs(node: dagpb.Node) -> unixfs.UnixFs | None:
@@ -273,9 +271,9 @@ def _file_parts(cid: Cid, data: bytes, offset: int) -> Iterator[tuple[Cid, int, 
     """Yield the children of a file's node with their sizes and offsets in the file."""
     node = dagpb.decode(data)
     body = unixfs.decode(node.data)
-    if not body.is_file or len(node.links) != len(body.blocksizes):
+    if body.kind not in _FILE_KINDS or len(node.links) != len(body.blocksizes):
         raise DagError(f"{cid} is not a well-formed part of a file")
-    offset += len(body.data)
+    offset += len(body.data or b"")
     for link, size_bytes in zip(node.links, body.blocksizes, strict=True):
         yield link.cid, size_bytes, offset
         offset += size_bytes

@@ -16,7 +16,8 @@ from dnc_async.errors import ArgumentError
 
 _SIZES = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 _TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([A-Za-z]*?)(?:/s)?")
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*?)(?:/s)?")
+_DASH = re.compile(r"(?<![eE])-")  # between two times, not inside of 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,17 +153,17 @@ def _time(text: str) -> float:
 
 
 def _window(text: str) -> Window:
-    first, dash, last = (part.strip() for part in text.rpartition("-"))
-    if not dash:
-        return Window(start_s=0.0, stop_s=_time(text))
-    window = Window(start_s=_time(first), stop_s=_time(last) if last else None)
+    first, *last = (part.strip() for part in _DASH.split(text))
+    if not last:
+        return Window(start_s=0.0, stop_s=_time(first))
+    window = Window(start_s=_time(first), stop_s=_time("-".join(last)) if last != [""] else None)
     if window.stop_s is not None and window.stop_s <= window.start_s:
         raise ValueError(text)
     return window
 
 
 def _outage(text: str) -> Window:
-    return Window(start_s=_time(text)) if "-" not in text else _window(text)
+    return _window(text if _DASH.search(text) else f"{text}-")
 
 
 def _switch(text: str) -> bool:

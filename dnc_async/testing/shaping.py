@@ -167,8 +167,7 @@ class _Shaper:
         for bucket in (self._line, self._trickle):
             if bucket is not None:
                 due_s = bucket.reserve(size_bytes, self._clock(), ready_s=self._ready_s)
-                if due_s > self._clock():
-                    await asyncio.sleep(due_s - self._clock())
+                await asyncio.sleep(max(0.0, due_s - self._clock()))  # 0 lets the others have their turn
         return due_s
 
     def _cut(self) -> NoReturn:

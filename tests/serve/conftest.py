@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,13 @@ def roots() -> dict[str, Cid]:
     """Give the root CID of each fixture, by its name."""
     index = json.loads((FIXTURES / "index.json").read_text())
     return {entry["name"]: Cid.parse(entry["root"]) for entry in index["fixtures"]}
+
+
+@pytest.fixture(scope="session")
+def fixture_files() -> dict[str, dict[str, Any]]:
+    """Give the files of each fixture: path to size and digest."""
+    index = json.loads((FIXTURES / "index.json").read_text())
+    return {entry["name"]: entry["files"] for entry in index["fixtures"]}
 
 
 @pytest.fixture(scope="session")

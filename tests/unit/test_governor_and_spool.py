@@ -154,9 +154,12 @@ def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         "import sys, os, time; from pathlib import Path; from dnc_async.spool.files import SpoolFolder\n"
         "f = SpoolFolder(Path(sys.argv[1]))\n"
         "if os.fork(): os._exit(0)\n"
-        "sys.stdin.read()"
+        "print('forked', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE) as parent:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"forked\n"
         parent.wait()
         folder = SpoolFolder(tmp_path)  # sweeps: the parent is dead, its child still lives
         assert len(list(tmp_path.glob("*.lock"))) == 1

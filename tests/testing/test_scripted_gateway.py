@@ -1,0 +1,226 @@
+"""Each fault as a client meets it, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dnc_async.errors import BlockMismatchError
+from dnc_async.ipld.block import verify
+from dnc_async.ipld.car import CarReader
+from dnc_async.testing import Faults, GatewayStats, ScriptedGateway
+
+
+async def raw(session: aiohttp.ClientSession, gateway: ScriptedGateway, cid: object) -> bytes:
+    async with session.get(f"{gateway.url}/ipfs/{cid}?format=raw") as response:
+        response.raise_for_status()
+        return await response.read()
+
+
+async def status(session: aiohttp.ClientSession, gateway: ScriptedGateway, path: str) -> int:
+    async with session.get(f"{gateway.url}/ipfs/{path}") as response:
+        return response.status
+
+
+async def test_without_faults_it_is_a_gateway(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store) as gateway:
+        async with session.get(f"{gateway.url}/ipfs/{published.root}?format=car") as response:
+            reader = CarReader()
+            assert len(reader.feed(await response.read())) == 17
+        async with session.get(f"{gateway.url}/_scripted/stats") as response:
+            stats = GatewayStats(**await response.json())
+        assert stats == gateway.stats()
+        assert (stats.requests, stats.blocks_served, stats.blocks_flipped, stats.peak_connections) == (1, 17, 0, 1)
+        assert stats.bytes_served > 2**20
+        assert "without faults" in repr(gateway)
+    with pytest.raises(RuntimeError, match="was not started"):
+        _ = ScriptedGateway(published.store).url
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_the_rate_is_that_of_the_line(connections: int, published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, Faults(rate=2.5e6)) as gateway:
+        waiting = list(published.leaves)
+
+        async def work() -> None:
+            while waiting:
+                await raw(session, gateway, waiting.pop().cid)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(connections)))
+        took = time.perf_counter() - started
+        expected = (2**20 - 2 * 2**14) / 2.5e6
+        assert expected * 0.99 < took < expected * 1.1  # 0.406 s; the slack is for a machine that is busy
+        assert gateway.stats().peak_connections == connections
+
+
+async def test_many_connections_share_the_line_piece_by_piece(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "rate=8MB") as gateway:
+        arrived: list[float] = []
+
+        async def get() -> None:
+            async with session.get(f"{gateway.url}/ipfs/{published.root}?format=car") as response:
+                await response.read()
+            arrived.append(time.perf_counter() - started)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(get() for _ in range(3)))
+        # 3 MiB take 0.39 s; one after the other, the first would be there after a third of that
+        assert min(arrived) > 0.75 * 3 * 2**20 / 8e6
+
+
+async def test_latency_is_waited_for_together(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "latency=100ms") as gateway:
+        started = time.perf_counter()
+        await asyncio.gather(*(raw(session, gateway, leaf.cid) for leaf in published.leaves))
+        assert 0.1 <= time.perf_counter() - started < 0.35
+
+
+async def test_jitter_comes_from_the_seed(published: Any, session: aiohttp.ClientSession) -> None:
+    async def times() -> list[float]:
+        async with ScriptedGateway(published.store, "latency=20ms,jitter=20ms,seed=3") as gateway:
+            found = []
+            for leaf in published.leaves[:6]:
+                started = time.perf_counter()
+                await raw(session, gateway, leaf.cid)
+                found.append(time.perf_counter() - started)
+            return found
+
+    first, second = await times(), await times()
+    assert max(first) - min(first) > 0.01
+    assert all(abs(one - other) < 0.02 for one, other in zip(first, second, strict=True))
+
+
+async def test_every_nth_block_is_flipped_and_the_store_is_not(published: Any, session: aiohttp.ClientSession) -> None:
+    async def bodies() -> list[bytes]:
+        async with ScriptedGateway(published.store, "flip=3,seed=5") as gateway:
+            found = [await raw(session, gateway, leaf.cid) for leaf in published.leaves]
+            assert gateway.stats().blocks_flipped == 5
+            return found
+
+    first = await bodies()
+    for number, (leaf, body) in enumerate(zip(published.leaves, first, strict=True), start=1):
+        assert (body == leaf.data) is (number % 3 != 0)
+        assert len(body) == len(leaf.data)
+        turned = [one ^ other for one, other in zip(body, leaf.data, strict=True) if one != other]
+        assert [value.bit_count() for value in turned] == ([] if number % 3 else [1])
+        assert published.store.get(leaf.cid) == leaf
+    assert await bodies() == first
+
+
+async def test_flips_reach_cars_too(published: Any, session: aiohttp.ClientSession) -> None:
+    async with (
+        ScriptedGateway(published.store, "flip=10") as gateway,
+        session.get(f"{gateway.url}/ipfs/{published.root}?format=car") as response,
+    ):
+        reader = CarReader()
+        assert len(reader.feed(await response.read())) == 9
+        with pytest.raises(BlockMismatchError):
+            reader.close()
+
+
+async def test_another_block_is_whole_and_wrong(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "other=2") as gateway:
+        first, second, third = published.leaves[:3]
+        assert await raw(session, gateway, first.cid) == first.data
+        assert await raw(session, gateway, second.cid) == first.data
+        assert await raw(session, gateway, third.cid) == third.data
+        with pytest.raises(BlockMismatchError):
+            verify(third.cid, await raw(session, gateway, third.cid))
+
+
+@pytest.mark.parametrize("form", ["raw", "car"])
+async def test_a_body_is_cut_at_its_byte(
+    form: str, published: Any, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    cid = published.leaves[0].cid if form == "raw" else published.root
+    async with ScriptedGateway(published.store, "cut=50kB") as gateway:
+        async with session.get(f"{gateway.url}/ipfs/{cid}?format={form}") as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        assert gateway.stats().bytes_served == 50_000
+        assert len(await raw(session, gateway, published.root)) < 50_000
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_body_stalls_at_its_byte_with_its_connection_open(
+    published: Any, session: aiohttp.ClientSession
+) -> None:
+    async with ScriptedGateway(published.store, "stall=30kB") as gateway:
+        async with session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response:
+            assert len(await response.content.readexactly(30_000)) == 30_000
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await response.content.readany()
+        started = time.perf_counter()
+    assert time.perf_counter() - started < 1  # leaving does not wait for stalled bodies
+
+
+async def test_a_trickle_never_stops_and_never_ends(published: Any, session: aiohttp.ClientSession) -> None:
+    async with (
+        ScriptedGateway(published.store, "trickle=2kB") as gateway,
+        session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response,
+    ):
+        started = time.perf_counter()
+        await response.content.readexactly(1000)
+        assert 0.35 < time.perf_counter() - started < 0.7
+
+
+async def test_a_busy_gateway_says_when_to_come_back(published: Any, session: aiohttp.ClientSession) -> None:
+    path = f"{published.root}?format=raw"
+    async with ScriptedGateway(published.store, "busy=200ms,retry-after=1.2s") as gateway:
+        async with session.get(f"{gateway.url}/ipfs/{path}") as response:
+            assert (response.status, response.headers["Retry-After"]) == (429, "2")
+        await asyncio.sleep(0.2)
+        assert await status(session, gateway, path) == 200
+        assert gateway.stats().answered_busy == 1
+
+
+async def test_a_gateway_dies_and_returns_on_its_port(published: Any) -> None:
+    async with aiohttp.ClientSession() as session, ScriptedGateway(
+        published.store, "down=150ms-400ms,stall=1kB"
+    ) as gateway:  # fmt: skip
+        url = f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw"
+        async with session.get(url) as response:
+            await response.content.readexactly(1000)
+            with pytest.raises(aiohttp.ClientError):  # the connection is reset when it dies
+                await response.content.readany()
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(url)
+        await asyncio.sleep(0.35)
+        assert await status(session, gateway, f"{published.root}?format=raw") == 200
+
+
+async def test_a_gateway_may_never_return(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "down=0s-") as gateway:
+        await asyncio.sleep(0.02)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"{gateway.url}/ipfs/{published.root}?format=raw")
+
+
+async def test_a_web_page_comes_with_status_200(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "html=2") as gateway:
+        for number in range(1, 5):
+            async with session.get(f"{gateway.url}/ipfs/{published.root}?format=raw") as response:
+                kind = "text/html" if number % 2 == 0 else "application/vnd.ipld.raw"
+                assert (response.status, response.content_type) == (200, kind)
+        assert gateway.stats().answered_html == 2
+
+
+async def test_entity_bytes_can_be_ignored(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "ignore-entity-bytes") as gateway:
+        query = "format=car&dag-scope=entity&entity-bytes=0:10"
+        async with session.get(f"{gateway.url}/ipfs/{published.root}?{query}") as response:
+            assert len(CarReader().feed(await response.read())) == 17
+
+
+async def test_cars_can_be_refused(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "no-car") as gateway:
+        assert await status(session, gateway, f"{published.root}?format=car") == 406
+        assert await status(session, gateway, f"{published.root}?format=raw") == 200
