@@ -48,9 +48,9 @@ class EngineThread:
         return f"<EngineThread {'running' if self._thread.is_alive() else 'ended'}>"
 
     @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+    def ours(self) -> bool:
+        """Whether this process is the one in which the thread runs, not a fork of it."""
+        return os.getpid() == self._pid
 
     def start(self) -> None:
         """Start the thread; it is joined at interpreter exit at the latest."""
@@ -75,6 +75,8 @@ class EngineThread:
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
         """Have a function called in the engine's thread; ``False`` when the engine has ended."""
+        if self._thread.ident is None or os.getpid() != self._pid:  # never started, or the parent's
+            return False
         try:
             self._started.result(_JOIN_S)
             assert self._loop is not None  # noqa: S101 - set before _started
@@ -86,8 +88,7 @@ class EngineThread:
     def stop(self) -> None:
         """Ask the engine to end; returns at once."""
         self._stop.set()
-        if os.getpid() == self._pid:
-            self.post(self._tell_stop)
+        self.post(self._tell_stop)
 
     def join(self) -> None:
         """Wait until the thread has ended (not from within it)."""

@@ -86,7 +86,9 @@ class StreamHandle:
 
     def closing(self) -> Future[None] | None:
         """What to wait for after :meth:`post_close`."""
-        return self._running.finished if self._running is not None else None
+        if self._running is None or self._engine is None or not self._engine.ours:
+            return None
+        return self._running.finished
 
     def join(self) -> None:
         """The engine's thread, if it is ours, has ended when this returns. It has nothing left to do."""

@@ -242,7 +242,7 @@ def test_a_dead_process_leaves_nothing_after_the_next_begin(store: BlockStore) -
         "transaction.put(make(b'lost'))\n"
         "os._exit(9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(store.path)], check=False)  # noqa: S603 - our own script
+    done = subprocess.run([sys.executable, "-c", script, str(store.path)], check=False)
     assert done.returncode == 9
     assert len(files(store.path / "staging")) == 2
     with store.begin() as transaction:

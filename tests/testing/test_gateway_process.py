@@ -70,7 +70,7 @@ def test_the_process_ends_when_its_parent_does(published: Any) -> None:
         "os._exit(9)\n"
     )
     command = [sys.executable, "-c", script, str(published.store.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 9
     url = done.stdout.strip()
     deadline = time.monotonic() + 5
@@ -87,7 +87,7 @@ def test_the_process_ends_when_its_parent_does(published: Any) -> None:
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_in_order(number: signal.Signals, expected: int, published: Any) -> None:
     command = [sys.executable, "-m", "dnc_async.testing", "serve", "--store", str(published.store.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b"http://127.0.0.1:")
@@ -102,7 +102,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals, expected: int, publis
 def test_the_command_says_what_cannot_work(arguments: list[str], said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dnc_async.testing", "serve", "--store", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(dnc_async.__file__).parent.parent)}
-    done = subprocess.run(  # noqa: S603 - our own module
+    done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path, env=environment
     )
     assert (done.returncode, done.stdout) == (1, "")
@@ -112,7 +112,7 @@ def test_the_command_says_what_cannot_work(arguments: list[str], said: str, tmp_
 
 def test_the_end_of_input_needs_a_pipe(published: Any) -> None:
     command = [sys.executable, "-m", "dnc_async.testing", "serve", "--stop-on-eof", "--store"]
-    done = subprocess.run(  # noqa: S603 - our own module
+    done = subprocess.run(
         [*command, str(published.store.path)],
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -1,7 +1,7 @@
 """One gateway's answers, from a real server: what each of them means, by the specification."""
 
 import asyncio
-import datetime
+import datetime as dt
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -146,7 +146,7 @@ async def test_secrets_are_not_shown() -> None:
 
 def test_retry_after() -> None:
     """Both forms of the header, and nonsense."""
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     assert retry_after("60", now.timestamp()) == 60
     assert retry_after("Thu, 01 Jan 2026 00:00:30 GMT", now.timestamp()) == 30
     assert retry_after("Wed, 31 Dec 2025 00:00:30 GMT", now.timestamp()) == 0

@@ -1,0 +1,1 @@
+"""Streams from end to end: real stores, real gateways, real processes."""
