@@ -27,6 +27,7 @@ import dnc_async as dnc
 from bench.ideal import Ideal, Link, ideal_stream
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
+from dnc_async.system import tree_disk_bytes
 from dnc_async.testing import Faults, GatewayProcess
 
 GATEWAYS, RATE, LATENCY_S, STEP_S = 3, 10e6, 0.050, 0.030
@@ -157,11 +158,7 @@ def _polling(folder: Path) -> Iterator[Callable[[], int]]:
 
     def poll() -> None:
         while not stop.wait(0.005):
-            total = 0
-            for path in folder.rglob("*"):
-                with contextlib.suppress(OSError):
-                    total += path.stat().st_blocks * 512
-            peak[0] = max(peak[0], total)
+            peak[0] = max(peak[0], tree_disk_bytes(folder))
 
     thread = threading.Thread(target=poll)
     thread.start()

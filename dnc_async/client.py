@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypedDict
+from typing import Literal, Self, TypedDict, Unpack
 
 from dnc_async.config import (
     FetchSettings,
@@ -234,8 +234,35 @@ def stream(
         From the iteration.
 
     """
-    client = Client(gateways=gateways, disk_budget=disk_budget, store=store, spool_dir=spool_dir)
-    return BatchStream(client.handle(cid, epochs=epochs, drop_last=drop_last, prefetch=prefetch, owned=True))
+    return BatchStream(
+        stream_handle(
+            cid,
+            gateways=gateways,
+            disk_budget=disk_budget,
+            epochs=epochs,
+            drop_last=drop_last,
+            prefetch=prefetch,
+            store=store,
+            spool_dir=spool_dir,
+        )
+    )
+
+
+def stream_handle(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> StreamHandle:
+    """A stream with a client of its own, as both faces hold it."""
+    client = Client(
+        gateways=options.get("gateways"),
+        disk_budget=options.get("disk_budget"),
+        store=options.get("store"),
+        spool_dir=options.get("spool_dir"),
+    )
+    return client.handle(
+        cid,
+        epochs=options.get("epochs", 1),
+        drop_last=options.get("drop_last", False),
+        prefetch=options.get("prefetch", "auto"),
+        owned=True,
+    )
 
 
 async def upload(

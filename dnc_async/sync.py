@@ -23,8 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from dnc_async.client import Size, StreamOptions, StrPath
-from dnc_async.client import stream as _stream
+from dnc_async.client import Size, StreamOptions, StrPath, stream_handle
 from dnc_async.client import upload as _upload
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.mailbox import Found
@@ -98,7 +97,7 @@ class BlockingStream:
 
 def stream(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> BlockingStream:
     """Stream a dataset's batches: ``for batch in sync.stream(cid)``. Options as for :func:`dnc_async.stream`."""
-    return BlockingStream(_stream(cid, **options).handle)
+    return BlockingStream(stream_handle(cid, **options))
 
 
 def upload(

@@ -18,6 +18,7 @@ from dnc_async.demo.arms import FIRST_IDEA_BATCHES, Arm, Setting, run_arm
 from dnc_async.demo.flights import LATE_MINUTES, Flights, load
 from dnc_async.demo.summary import Summary, describe_data
 from dnc_async.errors import ArgumentError
+from dnc_async.system import tree_disk_bytes
 from dnc_async.testing import Faults, GatewayProcess
 
 _HELD_OUT_SHARE = 0.1
@@ -124,7 +125,7 @@ def _polling(folder: Path) -> Iterator[Callable[[], int]]:
 
     def poll() -> None:
         while not stop.wait(0.02):
-            peak[0] = max(peak[0], _disk_bytes(folder))
+            peak[0] = max(peak[0], tree_disk_bytes(folder))
 
     thread = threading.Thread(target=poll, name="dnc demo poll")
     thread.start()
@@ -133,14 +134,6 @@ def _polling(folder: Path) -> Iterator[Callable[[], int]]:
     finally:
         stop.set()
         thread.join()
-
-
-def _disk_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # deleted while we looked
-            total += path.stat().st_blocks * 512
-    return total
 
 
 def _left_behind(folder: Path, *, keep: bool) -> tuple[str, ...]:

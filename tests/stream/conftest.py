@@ -1,6 +1,7 @@
 """A small published dataset, and what must be gone when a stream was left."""
 
 import asyncio
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def left(spool: Path) -> list[str]:
     deadline = time.monotonic() + 5
     while True:
         threads = [t.name for t in threading.enumerate() if t.name.startswith("dnc_async")]
-        found = threads + ([str(path) for path in spool.rglob("*")] if spool.exists() else [])
+        found = threads + [f"{place}/{name}" for place, _, names in os.walk(spool) for name in names]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.005)
