@@ -16,6 +16,11 @@ to whoever turns out to be faster.
 last delivery and the request plus the latency. Sums decay, so that a block measured while others interleaved with it
 does not count as a slow gateway. Latency follows its minimum quickly and rises slowly, because queueing is not latency.
 
+*Optimism.* What is not known of a gateway is taken to be as good as the best known one, so that each is tried as soon as
+there is more than one block to ask for, but a lone urgent one goes to a gateway that has proved itself. One that was not
+asked for a while, because it was slow when it was, is asked again for the least urgent block in sight: otherwise an
+estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985).
+
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
 nothing more until it delivers, as long as anybody else is there.
@@ -26,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-# Until measured: a guess that lets every gateway be tried with the first blocks.
+# Until anything was measured anywhere.
 _PRIOR_RATE = 5e6
 _PRIOR_LATENCY_S = 0.1
 _MEMORY_BYTES = 4e6  # sums of bytes and busy time decay with this constant…
@@ -40,6 +45,8 @@ _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
 _LOOK_AHEAD = 128
+_SEVERAL = 4
+_STALE_S = 5.0  # an estimate older than this is worth a block
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +55,20 @@ class Want:
 
     size_bytes: int
     excluded: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best that was measured at any gateway: what is assumed of one that was not measured."""
+
+    rate: float = _PRIOR_RATE
+    latency_s: float = _PRIOR_LATENCY_S
+
+    def refresh(self, scores: Iterable[Score]) -> None:
+        scores = tuple(scores)
+        self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
+        known = (score.latency_s for score in scores if score.latency_s is not None)
+        self.latency_s = min(known, default=_PRIOR_LATENCY_S)
 
 
 @dataclass(slots=True)
@@ -60,13 +81,15 @@ class _Sent:
 class Score:
     """What is known of one gateway. Times are seconds of the injected clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, best: _Best | None = None) -> None:
+        self._best = best or _Best()
         self.blocks = self.bytes = self.rejected = self.failures = 0
         self.latency_s: float | None = None
         self.paused_until = 0.0
         self._bytes_sum = self._busy_sum = 0.0
-        self._last_delivery = float("-inf")
+        self._last_delivery = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
+        self._renews = False  # the next measurement replaces the sums, which are too old
         self._failed_in_a_row = 0
         self._distrust = 0
         self._good_in_a_row = 0
@@ -87,12 +110,16 @@ class Score:
         return sum(sent.size_bytes for sent in self._in_flight.values())
 
     def likely_rate(self) -> float:
-        """The measured rate, or the guess before it."""
-        return self.rate or _PRIOR_RATE
+        """The measured rate, or the best of the others'."""
+        return self.rate or self._best.rate
 
     def likely_latency(self) -> float:
-        """The measured latency, or the guess before it."""
-        return _PRIOR_LATENCY_S if self.latency_s is None else self.latency_s
+        """The measured latency, or the best of the others'."""
+        return self._best.latency_s if self.latency_s is None else self.latency_s
+
+    def is_stale(self, now: float) -> bool:
+        """Whether it was measured, but nothing has been asked of it for long."""
+        return not self._in_flight and self.latency_s is not None and now - self._last_sent >= _STALE_S
 
     def free_at(self, now: float) -> float:
         """When all that is in flight has arrived, by the model."""
@@ -118,7 +145,9 @@ class Score:
     def sent(self, key: object, size_bytes: int, now: float) -> None:
         """A request goes out."""
         due = max(self.free_at(now), now + self.likely_latency()) + size_bytes / self.likely_rate()
+        self._renews = self._renews or self.is_stale(now)
         self._in_flight[key] = _Sent(size_bytes, now, due)
+        self._last_sent = now
 
     def first_byte(self, key: object, now: float) -> None:
         """The answer to a request begins."""
@@ -133,7 +162,8 @@ class Score:
         sent = self._in_flight.pop(key)
         busy = max(now - max(self._last_delivery, sent.sent_at + self.likely_latency()), 1e-6)
         if size_bytes >= _SMALL_BYTES:
-            keep = max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
+            keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
+            self._renews = False
             self._bytes_sum = self._bytes_sum * keep + size_bytes
             self._busy_sum = self._busy_sum * keep + busy
         self._last_delivery = now
@@ -176,12 +206,14 @@ class Scoreboard:
     """All gateways of a client, and the choice between them."""
 
     def __init__(self, gateways: int, *, max_requests: int, max_bytes: int) -> None:
-        self.scores = [Score() for _ in range(gateways)]
+        self._best = _Best()
+        self.scores = [Score(self._best) for _ in range(gateways)]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
 
     def assign(self, wants: Iterable[Want], now: float) -> list[tuple[Want, int]]:
         """Which of the wanted blocks, most urgent first, to ask for now, and whom."""
+        self._best.refresh(self.scores)
         usable = self._usable(now)
         free = {i: self.scores[i].free_at(now) for i in usable}
         load = {i: [self.scores[i].in_flight, float(self.scores[i].in_flight_bytes)] for i in usable}
@@ -205,7 +237,17 @@ class Scoreboard:
             load[best] = [requests + 1, in_flight + want.size_bytes]
             room -= want.size_bytes
             chosen.append((want, best))
+        self._try_stale(chosen, usable, now)
         return chosen
+
+    def _try_stale(self, chosen: list[tuple[Want, int]], usable: Sequence[int], now: float) -> None:
+        """Give the least urgent of several blocks to a gateway that has not been heard of for long."""
+        asked = {gateway for _, gateway in chosen}
+        stale = (i for i in usable if i not in asked and self.scores[i].is_stale(now))
+        if len(chosen) >= _SEVERAL and (i := next(stale, None)) is not None:
+            want, _ = chosen[-1]
+            if i not in want.excluded:
+                chosen[-1] = (want, i)
 
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` may say more than now without anything having happened."""
@@ -218,12 +260,12 @@ class Scoreboard:
         return prompt or awake
 
     def _earliest(self, want: Want, free: dict[int, float], now: float) -> int | None:
-        best, soonest = None, float("inf")
+        best, soonest = None, (float("inf"), False)
         for i, at in free.items():
             if i in want.excluded:
                 continue
             score = self.scores[i]
             arrival = max(at, now + score.likely_latency()) + want.size_bytes / score.likely_rate()
-            if arrival < soonest:
-                best, soonest = i, arrival
+            if (arrival, score.latency_s is None) < soonest:
+                best, soonest = i, (arrival, score.latency_s is None)
         return best

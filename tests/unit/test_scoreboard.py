@@ -97,6 +97,29 @@ def test_overdue_gateway_is_suspect_while_others_are_there() -> None:
     assert {gateway for _, gateway in board.assign([Want(1000)], 60.0)} == {0}
 
 
+def test_gateway_that_was_never_tried_is_tried() -> None:
+    """The first measured one must not keep all the work because nothing is known of the others."""
+    simulation = Simulation([(0.05, 10e6)] * 3)
+    simulation.fetch(1, 300)
+    for _ in range(30):
+        simulation.fetch(4, 2**16)
+    assert min(simulation.served) >= 30
+
+
+def test_slow_estimate_is_corrected() -> None:
+    """A gateway that was slow once, and got nothing since, is asked again and gets its share back."""
+    simulation = Simulation([(0.05, 10e6), (0.05, 1e4)])
+    simulation.fetch(40, 2**16)
+    simulation.links[1] = (0.05, 10e6)
+    simulation.now += 10.0
+    for _ in range(20):
+        simulation.fetch(8, 2**16)
+        simulation.now += 1.0
+    served = simulation.served[1]
+    simulation.fetch(100, 2**16)
+    assert simulation.served[1] - served >= 30
+
+
 def test_small_blocks_do_not_measure_the_rate() -> None:
     """A tiny block's time is the cost of a request: it must not make its gateway look slow."""
     board = Scoreboard(1, max_requests=8, max_bytes=2**20)
