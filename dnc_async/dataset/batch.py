@@ -35,6 +35,15 @@ class ChunkPlace:
             if first < last:
                 view[first - start : last - start] = source[first - offset : last - offset]
 
+    def between(self, start: int, end: int) -> tuple[Segment, ...]:
+        """The part of the segments that holds the chunk's bytes from ``start`` to ``end``."""
+        clipped = (
+            (max(first, start), view[max(0, start - first) : end - first])
+            for (first, view), stop in zip(self.segments, self._ends, strict=True)
+            if max(first, start) < min(stop, end)
+        )
+        return tuple(clipped)
+
 
 class BatchBuffer:
     """The arrays of one batch, and the places of its chunks in them."""

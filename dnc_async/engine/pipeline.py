@@ -5,11 +5,12 @@
     plan ──> prove ──────> grant ───────────> (fetch) ─> assemble ──> mailbox
           pages and       in plan order: a    leaves,    in plan order: into the
           chunk roots,    lease on disk, or   over all   batch's rows, off the disk,
-          a few ahead     the batch's rows    gateways   lease released
+          a few ahead     the batch's rows    gateways   and released
 
 *Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it
 is free as soon as the batch before it was handed over. A chunk of that batch lands in its rows directly and needs no
-lease; chunks further ahead need one, granted in plan order, before anything is asked for.
+lease; chunks further ahead need one, granted in plan order, before anything is asked for. A chunk that was leased moves to
+its rows when they are free, wholly or as far as it has come, and its lease is released at once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from dnc_async.dataset.batch import BatchBuffer, ChunkPlace
+from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import ChunkEntry
 from dnc_async.dataset.plan import Plan, PlannedBatch
+from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import ChunkTimes, Ledger
 from dnc_async.engine.mailbox import Mailbox, Taken
 from dnc_async.engine.reading import PageReader, chunk_leaves
@@ -32,7 +34,7 @@ from dnc_async.errors import DncError
 from dnc_async.gateways.fetcher import FetchGroup, WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
-from dnc_async.spool.files import SpoolFile, SpoolFolder
+from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account
 
 #: Chunks whose proofs may be fetched before their lease was granted. Proofs live in memory: a few hundred bytes each.
@@ -54,8 +56,9 @@ class _Chunk:
     arrived: anyio.Event = field(default_factory=anyio.Event)
     leaves: tuple[Leaf, ...] = ()
     missing: int = 0
-    file: SpoolFile | None = None
-    place: ChunkPlace | None = None
+    landing: Landing | None = None
+    moving: bool = False
+    in_memory: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
     times: ChunkTimes = field(default_factory=ChunkTimes)
 
@@ -93,24 +96,27 @@ class Pipeline:
         self._chunks: dict[int, list[_Chunk]] = {}
         self._taken = self._wanted = 0
         self._changed = anyio.Event()
+        self._tasks: TaskGroup | None = None
         self.samples = 0
         self.peak_disk_bytes = 0
 
     async def run(self) -> None:
         """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
         try:
-            async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as self._tasks:
+                tasks = self._tasks
                 proved, to_grant = anyio.create_memory_object_stream[_Chunk](_PROOFS_AHEAD)
                 granted, to_assemble = anyio.create_memory_object_stream[_Chunk](_GRANTS_AHEAD)
                 tasks.start_soon(self._prove_all, proved, tasks)
                 tasks.start_soon(self._grant_all, to_grant, granted)
                 tasks.start_soon(self._assemble_all, to_assemble)
         finally:
+            self._tasks = None
             with anyio.CancelScope(shield=True):
                 await self._group.aclose()
             for chunk in self._on_the_way():
-                if chunk.file is not None:
-                    chunk.file.discard()
+                if chunk.landing is not None:
+                    chunk.landing.discard()
 
     # What the consumer's side tells us, in the engine's thread.
 
@@ -121,6 +127,8 @@ class Pipeline:
         self._ledger.handed_over(taken, [chunk.times for chunk in chunks])
         self._taken += 1
         self._wanted = max(self._wanted, self._taken)
+        for chunk in self._chunks.get(self._taken, []):
+            self._move_if_due(chunk)
         self.changed()
 
     def wanted(self) -> None:
@@ -159,14 +167,15 @@ class Pipeline:
             async for chunk in receive:
                 await chunk.proved.wait()
                 if chunk.error is None:
-                    await self._find_room(chunk)
+                    landing = chunk.landing = await self._find_room(chunk)
                     chunk.times.granted = self._clock()
-                    self._fetch(chunk)
+                    self._fetch(chunk, landing)
+                    self._move_if_due(chunk)
                 else:
                     chunk.arrived.set()
                 await send.send(chunk)
 
-    async def _find_room(self, chunk: _Chunk) -> None:
+    async def _find_room(self, chunk: _Chunk) -> Landing:
         """Wait for the chunk's rows in memory to be free, or for a lease, whichever comes first."""
         position = chunk.batch.position
         while True:
@@ -174,25 +183,21 @@ class Pipeline:
             if self._prefetch is None or position < self._wanted + self._prefetch:
                 if position <= self._taken:
                     self._account.withdraw()
-                    chunk.place = self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes)
-                    return
+                    chunk.in_memory.set()
+                    return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
                 if self._spool is not None:
                     lease = self._account.try_lease(self._spool.cost(chunk.entry.size_bytes))
                     if lease is not None:
                         try:
-                            chunk.file = await self._group.in_worker(self._spool.create, lease)
+                            return Landing(file=await self._group.in_worker(self._spool.create, lease))
                         except BaseException:
                             lease.release()
                             raise
-                        return
             await changed.wait()
 
-    def _fetch(self, chunk: _Chunk) -> None:
-        sink = chunk.file if chunk.file is not None else chunk.place
-        assert sink is not None  # noqa: S101 - _find_room chose one
-
+    def _fetch(self, chunk: _Chunk, landing: Landing) -> None:
         def accept(leaf: Leaf, block: Block) -> None:
-            sink.write_at(leaf.offset, payload(leaf, block))
+            landing.write_at(leaf.offset, payload(leaf, block))
 
         chunk.missing = len(chunk.leaves)
         for leaf in chunk.leaves:
@@ -221,12 +226,9 @@ class Pipeline:
                 await self._until_taken(chunk.batch.position)
                 if chunk.error is not None:
                     raise chunk.error
+                await chunk.in_memory.wait()
                 buffer = self._buffer(chunk.batch)
-                await self._group.in_worker(self._settle, chunk, buffer)
-                if chunk.file is not None:
-                    chunk.file.discard()
-                    chunk.file = None
-                chunk.place = None
+                await self._group.in_worker(buffer.finish, chunk.part)
                 chunk.times.placed = self._clock()
                 if chunk.is_last:
                     del self._buffers[chunk.batch.position]
@@ -238,12 +240,24 @@ class Pipeline:
         while self._taken < batches:
             await self._changed.wait()
 
-    def _settle(self, chunk: _Chunk, buffer: BatchBuffer) -> None:
-        """In a worker: the chunk's bytes into their rows, if they are not there yet, and a look at them."""
-        if chunk.file is not None and self._spool is not None:
+    def _move_if_due(self, chunk: _Chunk) -> None:
+        """Where a chunk's rows are free and it has a file, begin to move it."""
+        landing = chunk.landing
+        if self._tasks is None or landing is None or chunk.batch.position > self._taken:
+            return
+        if landing.is_on_disk and not chunk.moving:
+            chunk.moving = True
+            self._tasks.start_soon(self._move, chunk, landing)
+
+    async def _move(self, chunk: _Chunk, landing: Landing) -> None:
+        await self._group.in_worker(self._move_in_worker, chunk, landing, self._buffer(chunk.batch))
+        landing.discard()
+        chunk.in_memory.set()
+
+    def _move_in_worker(self, chunk: _Chunk, landing: Landing, buffer: BatchBuffer) -> None:
+        if self._spool is not None:
             self.peak_disk_bytes = max(self.peak_disk_bytes, self._spool.disk_bytes())
-            chunk.file.read_into(buffer.place(chunk.part, chunk.entry.size_bytes).segments)
-        buffer.finish(chunk.part)
+        landing.move_to(buffer.place(chunk.part, chunk.entry.size_bytes))
 
     def _buffer(self, batch: PlannedBatch) -> BatchBuffer:
         buffer = self._buffers.get(batch.position)
