@@ -164,7 +164,9 @@ class Client:
             )
             engine = self._start()
             task = StreamTask(self._runtime, request, post=engine.post)
-            engine.call(partial(self._run_owned, task) if owned else task.run)
+            running = engine.call(partial(self._run_owned, task) if owned else task.run)
+            # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
+            running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
             return engine, task
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))

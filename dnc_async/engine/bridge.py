@@ -16,7 +16,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 import anyio
@@ -41,6 +41,7 @@ class EngineThread:
         self._stop = threading.Event()
         self._stop_in_loop: asyncio.Event | None = None
         self._started: Future[None] = Future()
+        self._unanswered: set[Future[Any]] = set()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
 
@@ -69,8 +70,10 @@ class EngineThread:
         """Run a coroutine function as a task of the engine; its result, or its error, is the future's."""
         self.check_process()
         result: Future[T] = Future()
+        self._unanswered.add(result)
+        result.add_done_callback(self._unanswered.discard)
         if not self.post(self._spawn, function, args, result):
-            result.set_exception(StreamClosedError("the client was closed"))
+            _refuse(result)
         return result
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
@@ -112,7 +115,7 @@ class EngineThread:
                 result.set_result(value)
 
         if self._tasks is None or self._stop.is_set():
-            result.set_exception(StreamClosedError("the client was closed"))
+            _refuse(result)
         else:
             self._tasks.start_soon(run)
 
@@ -125,6 +128,11 @@ class EngineThread:
                 self._started.set_exception(error)
             elif not _exiting:  # at interpreter exit the loop can no longer start the thread that joins its executor
                 logger.exception("the engine's thread ended with an error")
+        finally:
+            for result in list(
+                self._unanswered
+            ):  # posted when the loop had turned its last round: nobody will run them
+                _refuse(result)
 
     async def _main(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -136,6 +144,11 @@ class EngineThread:
                     await self._stop_in_loop.wait()
                 self._stop.set()
                 tasks.cancel_scope.cancel()
+
+
+def _refuse(result: Future[Any]) -> None:
+    with contextlib.suppress(InvalidStateError):  # the thread's end and a late caller may both say so
+        result.set_exception(StreamClosedError("the client was closed"))
 
 
 _engines: weakref.WeakSet[EngineThread] = weakref.WeakSet()

@@ -185,9 +185,14 @@ class StreamTask:
                 except Exception as failure:  # noqa: BLE001 - the consumer is told
                     error = culprit(failure)
         finally:
-            if not self.opened.done():
-                self.opened.set_exception(error or StreamClosedError("the stream was closed"))
-            self.mailbox.finish(error)
+            self.end(error)
+
+    def end(self, error: Exception | None) -> None:
+        """Tell everybody who waits that nothing more comes. Also called where the engine stopped before :meth:`run` began."""
+        if not self.opened.done():
+            self.opened.set_exception(error or StreamClosedError("the stream was closed"))
+        self.mailbox.finish(error)
+        if not self.finished.done():
             self.finished.set_result(None)
 
     async def _stream(self) -> None:

@@ -29,6 +29,32 @@ async def test_break(published: Published) -> None:
     assert left(published.spool) == []
 
 
+async def test_close_before_the_engine_has_begun(published: Published) -> None:
+    """Cancelled at the very start, as by Ctrl-C while something else was being set up: nobody waits for ever."""
+    for _ in range(30):
+        batches = stream(published)
+        batches.handle.open()
+        batches.handle.post_close()
+        await asyncio.wait_for(batches.aclose(), 5)
+    assert left(published.spool) == []
+
+
+async def test_cancelled_while_it_opens(published: Published) -> None:
+    """The same through ``async with``, cancelled before its first wait."""
+
+    async def use() -> None:
+        async with stream(published):
+            pass
+
+    for _ in range(30):
+        opening = asyncio.ensure_future(use())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(opening, 5)
+    assert left(published.spool) == []
+
+
 async def test_exception(published: Published) -> None:
     """An exception in the loop body frees everything, and reaches the caller."""
     with pytest.raises(KeyError):  # noqa: PT012 - raising inside the loop is the point
