@@ -91,7 +91,9 @@ class Runtime:
         async with self._spool_lock:
             if self._spool is None:
                 loop = asyncio.get_running_loop()
-                self._spool = await loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent)
+                making = loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent)
+                with anyio.CancelScope(shield=True):  # else a folder would be made that nobody closes
+                    self._spool = await making
             return self._spool
 
     def fetcher(self, origin: Origin) -> Fetcher:
