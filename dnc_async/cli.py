@@ -55,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version  # noqa: PLC0415 - see above
+        from dnc_async.config import installed_version  # noqa: PLC0415 - see above
 
-        sys.stdout.write(f"dnc-async {version('dnc-async')}\n")
+        sys.stdout.write(f"dnc-async {installed_version()}\n")
         parser.exit()
 
 
@@ -116,7 +116,7 @@ def _inspect(commands: Commands) -> None:
 def _serve(commands: Commands) -> None:
     serve = _command(commands, "serve", _run_serve, "serve a local store as a trustless gateway")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=int, default=8080, metavar="N", help="0 takes a free one (default: 8080)")
+    serve.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default: 8080)")
     serve.add_argument(
         "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
     )
@@ -231,6 +231,13 @@ def _run_serve(options: argparse.Namespace) -> None:
     faults = Faults.parse(options.fault) if options.fault else None
     store = store_path(options.store)
     asyncio.run(serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {port}")
+    return port
 
 
 def _print(text: str) -> None:

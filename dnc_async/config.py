@@ -67,12 +67,17 @@ class FetchSettings:
     workers: int = 4
 
 
+def installed_version() -> str:
+    """The version of this library."""
+    try:
+        return version("dnc-async")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+source"
+
+
 def user_agent() -> str:
     """What we tell gateways that we are."""
-    try:
-        return f"dnc-async/{version('dnc-async')}"
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "dnc-async"
+    return f"dnc-async/{installed_version()}"
 
 
 def parse_size(value: float | str, *, name: str) -> int:

@@ -40,10 +40,13 @@ class DemoOptions:
 
 async def run_demo(options: DemoOptions, say: Callable[[str], None], progress: Callable[[str], None]) -> Summary:
     """Run all arms. ``say`` gets lines that stay, ``progress`` lines that are overwritten."""
+    budget = None if options.budget is None else parse_size(options.budget, name="--budget")
+    if options.batch_size < 1:
+        raise ArgumentError(f"--batch-size: expected a whole number of rows, at least 1, got {options.batch_size}")
     progress("reading the flights …")
     flights = load(options.seed)
     say(describe_data(flights, LATE_MINUTES))
-    budget = flights.size_bytes // 10 if options.budget is None else parse_size(options.budget, name="--budget")
+    budget = flights.size_bytes // 10 if budget is None else budget
     folder = Path(tempfile.mkdtemp(prefix="dnc-demo-"))
     try:
         arms, cid, polled = await _arms(options, flights, budget, folder, say, progress)

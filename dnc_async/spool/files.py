@@ -11,8 +11,6 @@ import contextlib
 import errno
 import heapq
 import os
-import secrets
-import shutil
 import threading
 import weakref
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 from dnc_async import system
 from dnc_async.errors import DiskFullError, SpoolError
 from dnc_async.spool.governor import Lease
+from dnc_async.system.folders import OwnedFolder, sweep
 
 #: Charged for the folder and its lock file: what a folder of some hundred slots takes, with room.
 FOLDER_BYTES = 64 * 2**10
@@ -78,19 +77,19 @@ class SpoolFolder:
         """
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            _sweep(parent)
-            self.path, self._lock_path, self._lock_fd = _create(parent)
+            sweep(parent)
+            self._owned = OwnedFolder.claim(parent)
+            self.path = self._owned.path
             self._block_bytes = os.statvfs(self.path).f_bsize if hasattr(os, "statvfs") else 4096
         except OSError as error:
             raise SpoolError(
                 f"spool_dir {parent}: cannot be used ({error.strerror or error}); name a folder that you may write to"
             ) from error
-        self._pid = os.getpid()
+        self._closed = False
         self._free: list[int] = []
         self._slots = 0
         self._mutex = threading.Lock()
         self._open: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
-        _folders.add(self)
 
     def __repr__(self) -> str:
         return f"<SpoolFolder {self.path}, {self._slots - len(self._free)} files>"
@@ -127,64 +126,14 @@ class SpoolFolder:
 
     def close(self) -> None:
         """Delete everything. Synchronous, so that it works at interpreter exit. A second call does nothing."""
-        fd, self._lock_fd = self._lock_fd, -1
-        if fd < 0:
+        if self._closed:
             return
-        _folders.discard(self)
+        self._closed = True
         for file in list(self._open):
             file.discard()
-        shutil.rmtree(self.path, ignore_errors=True)
-        system.unlink_quietly(self._lock_path)
-        os.close(fd)
+        self._owned.remove()
         with contextlib.suppress(OSError):  # the parent goes when it is empty and ours was the last
             self.path.parent.rmdir()
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the lock, so that the parent's death frees it."""
-        fd, self._lock_fd = self._lock_fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-# A forked child inherits the lock's descriptor and would keep a dead parent's folder locked. Only fork itself can tell.
-_folders: weakref.WeakSet[SpoolFolder] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for folder in list(_folders):
-        folder.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _create(parent: Path) -> tuple[Path, Path, int]:
-    while True:
-        name = secrets.token_hex(8)
-        lock_path = parent / f"{name}.lock"
-        fd = os.open(lock_path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
-        # Between the two calls another process may have taken this for a dead one's and deleted it.
-        if system.try_lock(fd) and lock_path.exists():
-            folder = parent / name
-            folder.mkdir(mode=0o700)
-            return folder, lock_path, fd
-        os.close(fd)
-
-
-def _sweep(parent: Path) -> None:
-    """Delete the folders whose owner is dead, each under its lock."""
-    for lock_path in parent.glob("*.lock"):
-        try:
-            fd = os.open(lock_path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
-            continue
-        try:
-            if system.try_lock(fd):
-                shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
-                system.unlink_quietly(lock_path)
-        finally:
-            os.close(fd)
 
 
 def _spool_error(path: Path, error: OSError) -> SpoolError:

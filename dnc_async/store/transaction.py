@@ -13,10 +13,10 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from dnc_async.errors import StoreError
+from dnc_async.system.folders import OwnedFolder, sweep
 
 from .durable import flush
 from .layout import Layout, block_name, store_errors
-from .locks import OwnedFolder, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

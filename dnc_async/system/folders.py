@@ -1,8 +1,10 @@
-"""Owning a folder of the staging area, so that others can tell a living transaction from a dead one.
+"""Owning a folder among others, so that a living owner's can be told from a dead one's.
 
 The owner holds a lock on ``<name>.lock`` beside the folder ``<name>``. A lock is gone when its holder is, however
 that happened. Nobody waits for anybody: a lock file that was swept away between its making and its locking is
 simply made again under another name.
+
+A forked child inherits the lock's descriptor, and would keep a dead parent's folder locked: it lets go of it at once.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import weakref
 from typing import TYPE_CHECKING, Self
 
 from dnc_async.system import try_lock
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIX = ".lock"
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 class OwnedFolder:
@@ -26,6 +30,7 @@ class OwnedFolder:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        _owned.add(self)
 
     @classmethod
     def claim(cls, area: Path) -> Self:
@@ -33,10 +38,10 @@ class OwnedFolder:
         while True:
             path = area / secrets.token_hex(8)
             lock = path.with_suffix(_SUFFIX)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
             try:
                 if try_lock(descriptor) and lock.exists():
-                    path.mkdir()
+                    path.mkdir(mode=0o700)
                     return cls(path, descriptor)
             except BaseException:
                 os.close(descriptor)
@@ -50,14 +55,32 @@ class OwnedFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             _remove(self.path.with_suffix(_SUFFIX), descriptor)
 
+    def abandon(self) -> None:
+        """Let go of the lock and leave the folder alone: it is the parent process's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_owned: weakref.WeakSet[OwnedFolder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for folder in list(_owned):
+        folder.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)  # only fork itself can tell
+
 
 def sweep(area: Path) -> None:
     """Delete the folders in ``area`` whose owners are dead."""
     for lock in area.glob(f"*{_SUFFIX}"):
         try:
-            descriptor = os.open(lock, os.O_RDWR)
-        except FileNotFoundError:
-            continue  # its owner, or another sweep, was faster
+            descriptor = os.open(lock, os.O_RDWR | _CLOEXEC)
+        except OSError:
+            continue  # its owner, or another sweep, was faster; or it is another user's
         if try_lock(descriptor):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             _remove(lock, descriptor)
