@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         StreamClosedError,
         UploadError,
     )
-    from dnc_async.publish.local import UploadResult
+    from dnc_async.publish.target import UploadResult
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look things up
     "ArgumentError",
@@ -65,7 +65,7 @@ _HOMES = {
     "Client": "client",
     "DatasetInfo": "client",
     "Gateway": "config",
-    "UploadResult": "publish.local",
+    "UploadResult": "publish.target",
     "inspect": "client",
     "stream": "client",
     "upload": "client",

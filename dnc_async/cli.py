@@ -83,7 +83,9 @@ def _demo(commands: Commands) -> None:
 def _upload(commands: Commands) -> None:
     upload = _command(commands, "upload", _run_upload, "divide a dataset into half-batch chunks and publish it")
     upload.add_argument("path", help="an .npy, .npz or .csv file")
-    upload.add_argument("--to", default="local", metavar="TARGET", help="where to: local (default)")
+    upload.add_argument(
+        "--to", default="local", metavar="TARGET", help="where to: local (default), or kubo=URL of a node's RPC"
+    )
     upload.add_argument(
         "--batch-size", type=int, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)"
     )
@@ -175,7 +177,7 @@ def _run_upload(options: argparse.Namespace) -> None:
     )
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    _say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, in the {done.target}")
+    _say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, at {done.target}")
     _print(json.dumps(asdict(done)) if options.json else done.cid)
 
 

@@ -16,9 +16,11 @@ from typing import Literal, Self, TypedDict, Unpack
 from dnc_async.config import (
     FetchSettings,
     Gateway,
+    PublishSettings,
     default_budget,
     environ_gateways,
     gateways_of,
+    kubo_rpc,
     parse_size,
     spool_path,
     store_path,
@@ -29,7 +31,7 @@ from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
 from dnc_async.engine.stream import BatchStream, StreamHandle
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
 from dnc_async.ipld.cid import Cid
-from dnc_async.publish.local import UploadResult, publish_local
+from dnc_async.publish.target import Target, UploadResult, publish
 from dnc_async.store import BlockStore
 
 StrPath = str | os.PathLike[str]
@@ -284,7 +286,9 @@ async def upload(
         A dict of arrays, a tuple ``(X, y)``, an array, the path of an ``.npy``, ``.npz`` or ``.csv`` file, or a sync or
         async iterable of any of these but paths, for a dataset larger than memory. The first axis is the samples.
     to:
-        Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them.
+        Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them;
+        ``"kubo=http://127.0.0.1:5001"`` sends them to a Kubo node's RPC and pins them there, ``"kubo"`` to the node of
+        ``$IPFS_PATH/api``. A user and password stand in the URL, a token in ``IPFS_API_AUTH`` (``bearer:…``).
     batch_size:
         Samples in a batch; without it half a batch has about ``chunk_bytes``.
     chunk_bytes:
@@ -296,21 +300,33 @@ async def upload(
 
     Raises
     ------
-    ArgumentError, DatasetError, StoreError
+    ArgumentError, DatasetError, StoreError, UploadError
         Nothing was published.
 
     """
-    if to != "local":
-        raise ArgumentError(f"to: this version publishes to 'local' only, got {to!r}")
     if chunk_bytes is not None and parse_size(chunk_bytes, name="chunk_bytes") < 1:
         raise ArgumentError("chunk_bytes: expected at least 1 byte")
-    return await publish_local(
+    return await publish(
         source,
-        store_path=store_path(store),
+        _target(to, store),
         batch_size=batch_size,
         chunk_bytes=None if chunk_bytes is None else parse_size(chunk_bytes, name="chunk_bytes"),
         progress=progress,
     )
+
+
+def _target(to: str, store: StrPath | None) -> Target:
+    name, _, address = to.partition("=") if isinstance(to, str) else ("", "", "")
+    if to == "local":
+        from dnc_async.publish.local import LocalTarget  # noqa: PLC0415 - each target imports only what it needs
+
+        return LocalTarget(store_path(store))
+    if name == "kubo":
+        from dnc_async.publish.kubo import KuboTarget  # noqa: PLC0415 - aiohttp takes 0.3 s to import
+
+        url, headers = kubo_rpc(address)
+        return KuboTarget(url, headers=headers, settings=PublishSettings())
+    raise ArgumentError(f"to: expected 'local', 'kubo' or 'kubo=URL', got {to!r}")
 
 
 async def inspect(

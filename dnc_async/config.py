@@ -5,6 +5,7 @@ It stands above the mechanisms on purpose: gateways, spool and dataset take plai
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -65,6 +66,15 @@ class FetchSettings:
     #: Unverified bytes live in memory only, and never more of them than this.
     in_flight_bytes: int = 32 * 2**20
     workers: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSettings:
+    """How uploads to a service go about it. ``pin_timeout_s`` bounds the walk over the whole DAG at the other end."""
+
+    connect_timeout_s: float = 10.0
+    answer_timeout_s: float = 120.0
+    pin_timeout_s: float = 600.0
 
 
 def installed_version() -> str:
@@ -138,6 +148,38 @@ def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway,
         except OSError:
             named = []
     return gateways_of(named or PUBLIC_GATEWAYS)
+
+
+def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:
+    """The URL of a Kubo node's RPC, by default ``$IPFS_PATH/api``, and the headers that ``IPFS_API_AUTH`` stands for.
+
+    ``IPFS_API_AUTH`` is ``bearer:TOKEN`` or ``basic:USER:PASSWORD``, as Kubo's own ``--api-auth``.
+    """
+    environ = os.environ if environ is None else environ
+    file = Path(environ.get("IPFS_PATH") or "~/.ipfs").expanduser() / "api"
+    if not address:
+        try:
+            address = file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ArgumentError(f"to='kubo': no node is running here ({file} is missing); use 'kubo=URL'") from error
+    kind, _, secret = environ.get("IPFS_API_AUTH", "").partition(":")
+    if kind not in ("", "bearer", "basic"):
+        raise ArgumentError("IPFS_API_AUTH: expected 'bearer:TOKEN' or 'basic:USER:PASSWORD'")
+    token = base64.b64encode(secret.encode()).decode() if kind == "basic" else secret
+    headers = {"Authorization": f"{kind.capitalize()} {token}"} if kind else {}
+    return _from_multiaddr(address), headers
+
+
+def _from_multiaddr(address: str) -> str:
+    words = address.split("/")
+    if len(words) >= 5 and words[:2] in (["", "ip4"], ["", "dns"], ["", "dns4"], ["", "ip6"]) and words[3] == "tcp":
+        host = f"[{words[2]}]" if words[1] == "ip6" else words[2]
+        return f"{'https' if words[5:] == ['https'] else 'http'}://{host}:{words[4]}"
+    if not address.startswith(("http://", "https://")):
+        raise ArgumentError(
+            f"to: expected 'kubo=URL' such as 'kubo=http://127.0.0.1:5001', got {address.rpartition('@')[2]!r}"
+        )
+    return address
 
 
 def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> Path:

@@ -30,7 +30,7 @@ from dnc_async.engine.mailbox import Found
 from dnc_async.engine.stream import StreamHandle
 from dnc_async.errors import StreamClosedError
 from dnc_async.ipld.cid import Cid
-from dnc_async.publish.local import UploadResult
+from dnc_async.publish.target import UploadResult
 from dnc_async.telemetry import StreamStatistics
 
 

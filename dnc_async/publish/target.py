@@ -1,0 +1,70 @@
+"""What every publishing target is: somewhere that takes a dataset's blocks, and keeps them once the root is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dnc_async.config import DEFAULT_CHUNK_BYTES
+from dnc_async.ipld.builder import Root
+from dnc_async.publish.packing import BlockSink, choose_batch_size, pack
+from dnc_async.publish.rows import RowStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadResult:
+    """What was published. ``str()`` gives the CID. ``size_bytes`` is the sum of the chunks."""
+
+    cid: str
+    batches: int
+    samples: int
+    size_bytes: int
+    target: str
+
+    def __str__(self) -> str:
+        return self.cid
+
+
+class Target(Protocol):
+    """One upload to one target. ``name`` is shown to people and holds no secret."""
+
+    name: str
+
+    async def begin(self) -> BlockSink:
+        """Get ready, and say where the blocks go. A sink may block: it is called in a worker thread of anyio's."""
+
+    async def finish(self, root: Root) -> None:
+        """All blocks were put: keep them, and assert that the target holds the whole DAG of ``root``."""
+
+    async def aclose(self) -> None:
+        """Leave nothing half done: called at the end, whatever happened."""
+
+
+async def publish(
+    source: object,
+    target: Target,
+    *,
+    batch_size: int | None,
+    chunk_bytes: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> UploadResult:
+    """Divide a source and have a target keep its blocks. The source is looked at first, the target after it."""
+    rows = RowStream(source)
+    try:
+        schema = await rows.open()
+        size = await choose_batch_size(rows, schema, batch_size, chunk_bytes or DEFAULT_CHUNK_BYTES)
+        try:
+            manifest, root = await pack(rows, schema, size, await target.begin(), progress)
+            await target.finish(root)
+        finally:
+            await target.aclose()
+    finally:
+        await rows.aclose()
+    return UploadResult(
+        cid=str(root.cid),
+        batches=manifest.batches,
+        samples=manifest.samples,
+        size_bytes=manifest.size_bytes,
+        target=target.name,
+    )

@@ -1,0 +1,165 @@
+"""Uploading to a Kubo node: what arrives, what is kept when something goes wrong, and that it never hangs."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+import dnc_async as dnc
+from dnc_async.config import PublishSettings, kubo_rpc
+from dnc_async.errors import ArgumentError, DatasetError, UploadError
+from dnc_async.ipld.cid import Cid
+from dnc_async.publish import parts
+from dnc_async.publish.kubo import KuboTarget
+from dnc_async.publish.target import publish
+from tests.publish.conftest import Node
+
+ROWS = {"x": np.arange(60_000, dtype="f4").reshape(2_000, 30), "y": np.arange(2_000)}
+
+
+async def test_the_whole_dag_arrives_and_is_pinned(node: Node, tmp_path: Path) -> None:
+    """The same CID as locally, every block there, pinned, and nothing else left."""
+    local = await dnc.upload(ROWS, batch_size=100, store=tmp_path)
+    done = await dnc.upload(ROWS, f"kubo={node.url}", batch_size=100)
+    assert done.cid == local.cid
+    assert done.target == f"kubo {node.url}"
+    assert node.pins == {done.cid}
+    assert node.files == {}
+    node.collect_garbage()
+    assert node.missing(Cid.parse(done.cid)) is None
+
+
+async def test_parts_are_bounded_and_survive_a_collection(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many parts, and the node collects its garbage after each: what was sent is held until it is pinned."""
+    monkeypatch.setattr(parts, "PART_BYTES", 50_000)
+
+    async def rows() -> object:
+        for start in range(0, 2_000, 250):
+            yield {name: column[start : start + 250] for name, column in ROWS.items()}
+            node.collect_garbage()
+
+    done = await dnc.upload(rows(), f"kubo={node.url}", batch_size=500)
+    assert node.calls.count("dag/import") > 4
+    assert node.largest_part < 2 * 50_000
+    assert node.missing(Cid.parse(done.cid)) is None
+
+
+async def test_missing_block_is_named_instead_of_waited_for(node: Node) -> None:
+    """A node that lost a block would pin for ever; it is asked offline first."""
+    node.drop = 7
+    with pytest.raises(UploadError, match=r"dag/stat: .*could not find baf"):
+        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=100), 30)
+    assert node.pins == set()
+    assert node.files == {}
+    assert "pin/add" not in node.calls
+
+
+ANSWERS = {
+    "an error inside a 200": (
+        "dag/import",
+        '{"Message": "import failed after block 3", "Type": "error"}',
+        200,
+        "after block 3",
+    ),
+    "too few blocks": ("dag/import", '{"Stats": {"BlockCount": 3}}', 200, "took 3 of the"),
+    "no statistics": ("dag/import", "", 200, "took an unknown number of the"),
+    "no pins line": ("pin/add", '{"Progress": 4}', 200, "did not pin baf.*Progress"),
+    "another pin": ("pin/add", '{"Pins": ["bafkqaaa"]}', 200, "did not pin"),
+    "pin not listed": ("pin/ls", '{"Keys": {}}', 200, "does not list the pin"),
+    "html": ("version", "<html>welcome</html>", 200, "no Kubo RPC"),
+    "a gateway": ("version", "404 page not found", 404, "RPC port"),
+    "another status": ("files/mkdir", "[]", 500, "answered 500"),
+    "endless line": ("version", "x" * 2**17, 200, "more than a call can"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_strange_answers(node: Node, name: str) -> None:
+    """Each ends in one error that names the node and the command or what was missing."""
+    command, text, status, expected = ANSWERS[name]
+    node.answers[command] = web.Response(text=text, status=status)
+    with pytest.raises(UploadError, match=expected) as raised:
+        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000), 30)
+    assert node.url in str(raised.value)
+    assert node.files == {}
+
+
+async def test_secrets_are_sent_and_never_shown(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Basic from the URL, bearer from the environment; neither in a result, a repr or an error."""
+    host = node.url.removeprefix("http://")
+    node.auth = "Basic bWU6aHVzaA=="
+    done = await dnc.upload(ROWS, f"kubo=http://me:hush@{host}", batch_size=1000)
+    assert "hush" not in repr(done)
+    target = KuboTarget(f"http://me:hush@{host}", headers={}, settings=PublishSettings())
+    assert "hush" not in repr(target)
+    with pytest.raises(UploadError, match="403") as raised:
+        await dnc.upload(ROWS, f"kubo=http://me:loud@{host}", batch_size=1000)
+    assert "loud" not in str(raised.value)
+    node.auth = "Bearer hush"
+    monkeypatch.setenv("IPFS_API_AUTH", "bearer:hush")
+    assert (await dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000)).cid == done.cid
+
+
+async def test_silence_ends(node: Node) -> None:
+    """A node that says nothing is given up after the time that it was given."""
+
+    async def silent(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_post("/api/v0/{command:.*}", silent)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        settings = PublishSettings(answer_timeout_s=0.2)
+        target = KuboTarget(f"http://127.0.0.1:{runner.addresses[0][1]}", headers={}, settings=settings)
+        with pytest.raises(UploadError, match=r"no answer within 0\.2 s"):
+            await publish(ROWS, target, batch_size=10, chunk_bytes=None, progress=None)
+    finally:
+        await runner.cleanup()
+
+
+async def test_nothing_is_sent_of_a_source_that_breaks(node: Node) -> None:
+    """The parts that were sent are let go, and nothing is pinned."""
+
+    def rows() -> Iterator[dict[str, np.ndarray]]:
+        yield {"x": np.zeros((100, 3))}
+        yield {"x": np.zeros((100, 4))}
+
+    with pytest.raises(DatasetError):
+        await dnc.upload(rows(), f"kubo={node.url}", batch_size=10)
+    assert node.pins == set()
+    assert node.files == {}
+    with pytest.raises(DatasetError):
+        await dnc.upload({"x": np.zeros((0, 3))}, "kubo=http://127.0.0.1:1")
+
+
+def test_address(tmp_path: Path) -> None:
+    """A URL, or what a running node wrote into its repository."""
+    (tmp_path / "api").write_text("/ip4/127.0.0.1/tcp/5001")
+    assert kubo_rpc("", {"IPFS_PATH": str(tmp_path)}) == ("http://127.0.0.1:5001", {})
+    assert kubo_rpc("https://x", {"IPFS_API_AUTH": "basic:me:hush"}) == (
+        "https://x",
+        {"Authorization": "Basic bWU6aHVzaA=="},
+    )
+    with pytest.raises(ArgumentError, match="no node is running"):
+        kubo_rpc("", {"IPFS_PATH": str(tmp_path / "none")})
+    with pytest.raises(ArgumentError, match="IPFS_API_AUTH"):
+        kubo_rpc("https://x", {"IPFS_API_AUTH": "hush"})
+    with pytest.raises(ArgumentError, match="kubo=URL") as raised:
+        kubo_rpc("ftp://me:hush@x", {})
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.skipif("DNC_TEST_KUBO" not in os.environ, reason="DNC_TEST_KUBO=http://host:port names no Kubo node's RPC")
+async def test_a_real_node(tmp_path: Path) -> None:
+    """The same against a node that somebody runs."""
+    local = await dnc.upload(ROWS, batch_size=100, store=tmp_path)
+    done = await dnc.upload(ROWS, f"kubo={os.environ['DNC_TEST_KUBO']}", batch_size=100)
+    assert done.cid == local.cid
