@@ -1,7 +1,7 @@
 """CAR streams: sections of a CID and a block each, after a header that names the roots (ipld.io/specs/transport/car).
 
 :class:`CarReader` does no I/O: feed it pieces of any size, and it hands out blocks that are verified. It reads CARv1 and
-the CARv1 inside a CARv2 (whose index it ignores), and never holds more than one section.
+the CARv1 inside a CARv2 (whose index it ignores), and never holds more than one section and the last piece it was given.
 
 A CAR that lacks blocks looks complete: that nothing is missing, only a walk from the root can tell.
 """
@@ -35,8 +35,9 @@ class CarReader:
 
     def __init__(self) -> None:
         self.roots: tuple[Cid, ...] | None = None
-        self._buffer = bytearray()
-        self._offset = 0  # of the buffer's first byte, in the stream
+        self._rest = b""  # the beginning of a unit whose length or CID is not complete
+        self._body: _Body | None = None  # a block that is not complete
+        self._offset = 0  # where the first byte that was not taken in stands in the stream
         self._skip = 0  # bytes of a CARv2's padding that are not wanted
         self._end: int | None = None  # where a CARv2's payload ends, in the stream
         self._is_v2 = False
@@ -44,7 +45,7 @@ class CarReader:
 
     def __repr__(self) -> str:
         state = "broken" if self._error else "reading the header" if self.roots is None else "reading"
-        return f"<CarReader {state} at byte {self._offset}>"
+        return f"<CarReader {state} at byte {self._begin}>"
 
     def feed(self, data: Buffer) -> list[Block]:
         """Take the next piece of the stream; returns the blocks that it completes.
@@ -55,12 +56,11 @@ class CarReader:
         if self._error is not None:
             raise self._error
         found: list[Block] = []
-        self._buffer += data
         try:
-            self._consume(found)
+            self._consume(data if type(data) is bytes else bytes(data), found)
         except IpldError as error:
             self._error = error
-            self._buffer.clear()
+            self._rest, self._body = b"", None
             if not found:
                 raise
         return found
@@ -69,57 +69,77 @@ class CarReader:
         """The stream has ended; raises :class:`~dnc_async.errors.CarTruncatedError` where it should not have."""
         if self._error is not None:
             raise self._error
-        if self.roots is None or self._buffer or (self._end is not None and self._offset < self._end):
-            raise CarTruncatedError("the CAR ends inside a section or its header", offset=self._offset)
+        inside = self._rest or self._body is not None or (self._end is not None and self._offset < self._end)
+        if self.roots is None or inside:
+            raise CarTruncatedError("the CAR ends inside a section or its header", offset=self._begin)
 
-    def _consume(self, found: list[Block]) -> None:
+    @property
+    def _begin(self) -> int:
+        """Where the unit begins that is being read."""
+        return self._offset if self._body is None else self._body.at
+
+    def _consume(self, data: bytes, found: list[Block]) -> None:
         position = 0
-        try:
-            while True:
-                dropped = min(self._skip, len(self._buffer) - position)
-                self._skip -= dropped
-                position += dropped
-                if self._end is not None and self._offset + position >= self._end:
-                    position = len(self._buffer)  # the index of a CARv2 follows: nobody needs it
-                    return
-                used = self._unit(position, found)
-                if not used:
-                    return
-                position += used
-        finally:
-            del self._buffer[:position]
+        if self._body is not None:
+            position = self._body.take(data)
             self._offset += position
+            if self._body.missing:
+                return
+            found.append(self._body.block())
+            self._body = None
+        if self._rest:
+            data, position = self._rest + data[position:], 0
+            self._rest = b""
+        while True:
+            dropped = min(self._skip, len(data) - position)
+            self._skip -= dropped
+            self._offset += dropped
+            position += dropped
+            if self._end is not None and self._offset >= self._end:
+                self._offset += len(data) - position  # the index of a CARv2 follows: nobody needs it
+                return
+            used = self._unit(data, position, found)
+            if not used:
+                break
+            self._offset += used
+            position += used
+        self._rest = data[position:]
 
-    def _unit(self, position: int, found: list[Block]) -> int:
-        """Read the header or section at ``position``; returns its length, 0 where it is not complete."""
-        at = self._offset + position
+    def _unit(self, data: bytes, position: int, found: list[Block]) -> int:
+        """Read the header or section at ``position``; returns its length, 0 where too little of it is there."""
+        at, left = self._offset, len(data) - position
         limit = MAX_SECTION_BYTES if self.roots is not None else MAX_HEADER_BYTES
         try:
-            size, start = varint.read(self._buffer, position)
+            size, start = varint.read(data, position)
         except ValueError as error:
-            if len(self._buffer) - position < varint.MAX_BYTES and "end inside" in str(error):
+            if left < varint.MAX_BYTES and "end inside" in str(error):
                 return 0
             raise CarError(f"a section has no readable length: {error}", offset=at) from error
         if not 0 < size <= limit:
             raise CarError(f"a section of {size} bytes, expected 1 to {limit}", offset=at)
-        if self._end is not None and self._offset + start + size > self._end:
+        end = start + size
+        if self._end is not None and at + end - position > self._end:
             raise CarError("a section reaches beyond the CARv2's payload", offset=at)
-        if len(self._buffer) < start + size:
+        if end > len(data) and (self.roots is None or len(data) - start < _LONGEST_CID):
             return 0
-        body = bytes(memoryview(self._buffer)[start : start + size])
-        if self.roots is not None:
-            found.append(_block(body, at))
-            return start + size - position
-        return self._header(body, start + size - position, at)
+        if self.roots is None:
+            return self._header(data[start:end], end - position, at, data[position:])
+        cid, begin = _cid(data, start, end, at)
+        if end <= len(data):
+            found.append(_verified(cid, data[begin:end], at))
+            return end - position
+        self._body = _Body(cid, at, end - begin)
+        self._body.take(memoryview(data)[begin:])
+        return left
 
-    def _header(self, body: bytes, used: int, at: int) -> int:
+    def _header(self, body: bytes, used: int, at: int, data: bytes) -> int:
         try:
             header = decode_dag_cbor(body)
         except ValueError as error:
             raise CarError(f"not a CAR: its header is not dag-cbor ({error})", offset=at) from error
         version = header.get("version") if isinstance(header, dict) else None
         if version == 2 and not self._is_v2:
-            return self._header_v2(used, at)
+            return self._header_v2(used, at, data)
         roots = header.get("roots") if isinstance(header, dict) else None
         if version != 1 or not isinstance(roots, list):
             raise CarError(f"a CAR of version {version!r}: 1 and 2 are read", offset=at)
@@ -129,11 +149,11 @@ class CarReader:
             raise CarError(f"a root of the CAR is not a CID: {error}", offset=at) from error
         return used
 
-    def _header_v2(self, used: int, at: int) -> int:
-        end = at - self._offset + used + _V2_HEADER_BYTES
-        if len(self._buffer) < end:
+    def _header_v2(self, used: int, at: int, data: bytes) -> int:
+        end = used + _V2_HEADER_BYTES
+        if len(data) < end:
             return 0
-        fields = self._buffer[end - 24 : end]
+        fields = data[end - 24 : end]
         offset, size = (int.from_bytes(fields[i : i + 8], "little") for i in (0, 8))
         if offset < _V2_FIRST_PAYLOAD:
             raise CarError(f"a CARv2 whose payload begins at byte {offset}", offset=at)
@@ -143,13 +163,42 @@ class CarReader:
         return used + _V2_HEADER_BYTES
 
 
-def _block(body: bytes, at: int) -> Block:
+class _Body:
+    """A block that comes in pieces; they are joined once, when the last one is there."""
+
+    __slots__ = ("_pieces", "at", "cid", "missing")
+
+    def __init__(self, cid: Cid, at: int, size: int) -> None:
+        self.cid = cid
+        self.at = at
+        self.missing = size
+        self._pieces: list[Buffer] = []
+
+    def take(self, data: Buffer) -> int:
+        """Take as much as is missing; returns how much that was."""
+        piece = data if len(data) <= self.missing else memoryview(data)[: self.missing]
+        self._pieces.append(piece)
+        self.missing -= len(piece)
+        return len(piece)
+
+    def block(self) -> Block:
+        """The block, verified."""
+        return _verified(self.cid, b"".join(self._pieces), self.at)
+
+
+def _cid(data: bytes, start: int, end: int, at: int) -> tuple[Cid, int]:
     try:
-        cid, start = Cid.read(body, 0)
+        cid, begin = Cid.read(data, start)
     except (CidError, ValueError) as error:
         raise CarError(f"a section does not begin with a CID: {error}", offset=at) from error
+    if begin > end:
+        raise CarError("a section ends inside its CID", offset=at)
+    return cid, begin
+
+
+def _verified(cid: Cid, data: bytes, at: int) -> Block:
     try:
-        return verify(cid, body[start:])
+        return verify(cid, data)
     except BlockMismatchError as error:
         raise BlockMismatchError(f"{error} (in the section at byte {at} of the CAR)") from error
 

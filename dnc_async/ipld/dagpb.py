@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dnc_async.errors import CidError, DagError
 from dnc_async.ipld import protobuf
@@ -11,10 +12,10 @@ from dnc_async.ipld.cid import Cid
 
 _LINKS, _DATA = 2, 1
 _HASH, _NAME, _TSIZE = 1, 2, 3
+_USUAL = (b"\x0a\x24\x01\x55\x12\x20", b"\x0a\x24\x01\x70\x12\x20")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A named link. ``tsize`` is what the writer says of the size below it: a hint, never trusted."""
 
     cid: Cid
@@ -69,6 +70,23 @@ def decode(block: bytes) -> Node:
 
 
 def _link(body: bytes) -> Link:
+    return _usual_link(body) or _any_link(body)
+
+
+def _usual_link(body: bytes) -> Link | None:
+    """What nearly every writer writes: a CIDv1 with sha2-256, a short name, a size; ``None`` for anything else."""
+    if len(body) < 42 or body[:6] not in _USUAL or body[38] != 0x12 or body[39] > 127:
+        return None
+    end = 40 + body[39]
+    if end + 1 >= len(body) or body[end] != 0x18:
+        return None
+    tsize, stop = protobuf.read_varint(body, end + 1)
+    if stop != len(body):
+        return None
+    return Link(Cid.read(body, 2)[0], body[40:end].decode("utf-8", "surrogateescape"), tsize)
+
+
+def _any_link(body: bytes) -> Link:
     cid: Cid | None = None
     name, tsize, last = "", 0, 0
     for number, _, value in protobuf.fields(body):

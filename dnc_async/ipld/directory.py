@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dnc_async.errors import DagError
 from dnc_async.ipld import dagpb, hamt, unixfs
@@ -14,8 +14,7 @@ _WANTED_AT_ONCE = 64
 _FORBIDDEN = {"", ".", ".."}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a directory; ``tsize`` is the writer's hint."""
 
     name: str
@@ -54,6 +53,7 @@ class DirectoryReader:
         self._digest = None if name is None else hamt.digest(name)
         self._open: dict[bytes, tuple[Cid, int, int | None, tuple[bytes, ...]]] = {root.multihash: (root, 0, None, ())}
         self._entries: dict[str, Entry] = {}
+        self._inline = [root] if root.inline is not None else []
         self._resolve_inline()
 
     @property
@@ -91,11 +91,16 @@ class DirectoryReader:
         self, cid: Cid, node: dagpb.Node, body: unixfs.UnixFs, depth: int, fanout: int | None, above: tuple[bytes, ...]
     ) -> None:
         bits, width = hamt.shape(body)
+        slots = hamt.slots(bits, width)
         if fanout not in (None, body.fanout) or depth > _MAX_DEPTH:
             raise DagError(f"{cid}: a shard's fanout differs from its root's, or it lies too deep")
         for link in node.links:
             prefix, name = link.name[:width], link.name[width:]
-            index = hamt.index_of(prefix, width, bits)
+            index = slots.get(prefix)
+            if index is None:
+                raise DagError(
+                    f"a sharded directory has a link that begins with {prefix!r}, expected {width} hex digits"
+                )
             if name:
                 self._add(name, link)
                 continue
@@ -104,6 +109,8 @@ class DirectoryReader:
             if link.cid.multihash in (*above, cid.multihash):
                 raise DagError(f"{link.cid} is its own ancestor")
             self._open[link.cid.multihash] = (link.cid, depth + 1, body.fanout, (*above, cid.multihash))
+            if link.cid.inline is not None:
+                self._inline.append(link.cid)
 
     def _add(self, name: str, link: dagpb.Link) -> None:
         if self._name is None:
@@ -112,9 +119,9 @@ class DirectoryReader:
             self._entries[name] = Entry(name, link.cid, link.tsize)
 
     def _resolve_inline(self) -> None:
-        while inline := [cid for cid, _, _, _ in self._open.values() if cid.inline is not None]:
-            for cid in inline:
-                self._take(verify(cid, cid.inline or b""))
+        while self._inline:
+            cid = self._inline.pop()
+            self._take(verify(cid, cid.inline or b""))
 
 
 def check_name(name: str) -> None:

@@ -6,6 +6,9 @@ and a link's name begins with its slot in upper-case hex.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import mmh3
 
 from dnc_async.errors import DagError
@@ -44,12 +47,7 @@ def shape(body: UnixFs) -> tuple[int, int]:
     return fanout.bit_length() - 1, width(fanout)
 
 
-def index_of(prefix: str, digits: int, bits: int) -> int:
-    """The slot that a link's prefix names; raises :class:`~dnc_async.errors.DagError`."""
-    try:
-        index = int(prefix, 16)
-    except ValueError:
-        index = -1
-    if len(prefix) != digits or not 0 <= index < 1 << bits or prefix != f"{index:0{digits}X}":
-        raise DagError(f"a sharded directory has a link that begins with {prefix!r}, expected {digits} hex digits")
-    return index
+@functools.cache
+def slots(bits: int, digits: int) -> Mapping[str, int]:
+    """The slots of a shard by the prefix that a link's name begins with."""
+    return {f"{index:0{digits}X}": index for index in range(1 << bits)}

@@ -8,6 +8,7 @@ With those any gateway can serve any leaf. It reads balanced and trickle trees, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dnc_async.errors import DagError
 from dnc_async.ipld import dagpb, unixfs
@@ -18,8 +19,7 @@ _MAX_DEPTH = 64
 _WANTED_AT_ONCE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A run of a file's bytes: ``inline`` holds them where no block need be fetched.
 
     ``size`` is ``None`` only where the file is a single raw block of unknown length.
@@ -67,6 +67,7 @@ class FilePlanner:
         self._root = root
         self._leaves: list[Leaf] = []
         self._open: dict[bytes, list[_Part]] = {}
+        self._inline: list[Cid] = []
         self.size: int | None = None
         if root.codec == RAW:
             inline = root.inline
@@ -108,13 +109,15 @@ class FilePlanner:
         if len(part.above) > _MAX_DEPTH:
             raise DagError(f"{self._root} is nested more than {_MAX_DEPTH} levels deep")
         self._open.setdefault(part.cid.multihash, []).append(part)
+        if part.cid.inline is not None:
+            self._inline.append(part.cid)
 
     def _resolve_inline(self) -> None:
-        while inline := [p[0].cid for p in self._open.values() if p[0].cid.inline is not None]:
-            for cid in inline:
-                block = verify(cid, cid.inline or b"")
-                for part in self._open.pop(cid.multihash, []):
-                    self._expand(part, block)
+        while self._inline:
+            cid = self._inline.pop()
+            block = verify(cid, cid.inline or b"")
+            for part in self._open.pop(cid.multihash, []):
+                self._expand(part, block)
 
     def _expand(self, part: _Part, block: Block) -> None:
         node = dagpb.decode(block.data)
@@ -128,27 +131,26 @@ class FilePlanner:
             raise DagError(f"{part.cid}: its parts have {size} bytes, expected {part.size or body.filesize}")
         if part.size is None:
             self.size = size
-        offset = part.offset
+        offset, above = part.offset, (*part.above, part.cid.multihash)
         if body.data:
             self._leaf(Leaf(part.cid, offset, len(body.data), body.data))
             offset += len(body.data)
         for link, child_size in zip(node.links, body.blocksizes, strict=True):
-            self._child(_Part(link.cid, offset, child_size, (*part.above, part.cid.multihash)))
+            self._child(link.cid, offset, child_size, above)
             offset += child_size
 
-    def _child(self, part: _Part) -> None:
-        assert part.size is not None  # noqa: S101 - a parent always gives it
-        if part.offset + part.size <= self._start or (self._end is not None and part.offset >= self._end):
+    def _child(self, cid: Cid, offset: int, size: int, above: tuple[bytes, ...]) -> None:
+        if offset + size <= self._start or (self._end is not None and offset >= self._end):
             return
-        if part.cid.codec == RAW:
-            inline = part.cid.inline
-            if inline is not None and len(inline) != part.size:
-                raise DagError(f"the inline leaf {part.cid} has {len(inline)} bytes, its parent says {part.size}")
-            self._leaf(Leaf(part.cid, part.offset, part.size, inline))
-        elif part.cid.codec == DAG_PB:
-            self._want(part)
+        if cid.codec == RAW:
+            inline = cid.inline
+            if inline is not None and len(inline) != size:
+                raise DagError(f"the inline leaf {cid} has {len(inline)} bytes, its parent says {size}")
+            self._leaf(Leaf(cid, offset, size, inline))
+        elif cid.codec == DAG_PB:
+            self._want(_Part(cid, offset, size, above))
         else:
-            raise DagError(f"{part.cid} is neither raw nor dag-pb, so it is not a part of a file")
+            raise DagError(f"{cid} is neither raw nor dag-pb, so it is not a part of a file")
 
     def _leaf(self, leaf: Leaf) -> None:
         size = leaf.size or 0

@@ -14,14 +14,22 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """Yield (field number, wire type, value) in order; raises :class:`~dnc_async.errors.DagError`."""
     position, end = 0, len(data)
     while position < end:
-        key, position = read_varint(data, position)
+        key = data[position]  # numbers of one byte are most of them, and a call costs more than they do
+        if key < 128:
+            position += 1
+        else:
+            key, position = read_varint(data, position)
         number, kind = key >> 3, key & 7
         if kind == VARINT:
             value, position = read_varint(data, position)
             yield number, kind, value
             continue
         if kind == BYTES:
-            size, position = read_varint(data, position)
+            if position < end and data[position] < 128:
+                size = data[position]
+                position += 1
+            else:
+                size, position = read_varint(data, position)
         elif kind == FIXED64:
             size = 8
         elif kind == FIXED32:

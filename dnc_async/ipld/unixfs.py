@@ -71,10 +71,14 @@ def decode(message: bytes | None) -> UnixFs:
     if message is None:
         raise DagError("a dag-pb node has no UnixFS data in it")
     numbers: dict[int, int] = {}
-    data, blocksizes, mtime = b"", [], None
+    data, mtime = b"", None
+    blocksizes: list[int] = []
     for number, _, value in protobuf.fields(message):
         if number == _BLOCKSIZES:
-            blocksizes += _sizes(value)
+            if isinstance(value, int):
+                blocksizes.append(value)
+            else:
+                blocksizes += _packed_sizes(value)
             if len(blocksizes) > _MAX_BLOCKSIZES:
                 raise DagError(f"a UnixFS node lists more than {_MAX_BLOCKSIZES} sizes")
         elif number == _DATA and isinstance(value, bytes):
@@ -99,10 +103,8 @@ def decode(message: bytes | None) -> UnixFs:
     )
 
 
-def _sizes(value: int | bytes) -> list[int]:
-    """One size, or many in the packed form that protobuf readers must accept."""
-    if isinstance(value, int):
-        return [value]
+def _packed_sizes(value: bytes) -> list[int]:
+    """Many sizes in the packed form, which protobuf's readers must accept."""
     sizes, position = [], 0
     while position < len(value):
         size, position = protobuf.read_varint(value, position)
