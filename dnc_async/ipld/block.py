@@ -7,6 +7,7 @@ built otherwise. Whoever holds one need not check it again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import NoReturn, final
 
 from dnc_async.errors import BlockMismatchError, DagError
@@ -18,7 +19,6 @@ from dnc_async.ipld.varint import Buffer
 MAX_BLOCK_BYTES = 2 * 2**20
 
 _new = object.__new__
-_set = object.__setattr__
 
 
 @final
@@ -62,6 +62,11 @@ def verify(cid: Cid, data: Buffer) -> Block:
     return _construct(cid, kept)
 
 
+def matching(cid: Cid, data: bytes) -> Block | None:
+    """The block, if ``data`` hashes to a CID with sha2-256, else ``None``: for readers that have an error of their own."""
+    return _construct(cid, data) if sha256(data).digest() == cid.multihash[2:] else None
+
+
 def make(data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: int = 1) -> Block:
     """Compute the CID of ``data``; raises :class:`DagError` when it is more than a block may have."""
     if len(data) > MAX_BLOCK_BYTES:
@@ -72,6 +77,9 @@ def make(data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: i
 
 def _construct(cid: Cid, data: bytes) -> Block:
     block = _new(Block)
-    _set(block, "cid", cid)
-    _set(block, "data", data)
+    _set_cid(block, cid)
+    _set_data(block, data)
     return block
+
+
+_set_cid, _set_data = (vars(Block)[name].__set__ for name in ("cid", "data"))

@@ -14,8 +14,8 @@ from libipld import decode_dag_cbor
 
 from dnc_async.errors import BlockMismatchError, CarError, CarTruncatedError, CidError, IpldError
 from dnc_async.ipld import varint
-from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
-from dnc_async.ipld.cid import Cid
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, matching, verify
+from dnc_async.ipld.cid import COMMON_BYTES, Cid
 from dnc_async.ipld.varint import Buffer
 
 #: An identity CID of 128 bytes, with its version, codec, function and length.
@@ -98,12 +98,40 @@ class CarReader:
             if self._end is not None and self._offset >= self._end:
                 self._offset += len(data) - position  # the index of a CARv2 follows: nobody needs it
                 return
-            used = self._unit(data, position, found)
+            used = self._many(data, position, found) or self._unit(data, position, found)
             if not used:
                 break
             self._offset += used
             position += used
         self._rest = data[position:]
+
+    def _many(self, data: bytes, begin: int, found: list[Block]) -> int:
+        """Read whole sections of the usual kind, as many as follow each other; returns their length.
+
+        It stops at the first of any other kind, also at a wrong one: :meth:`_unit` says what it is.
+        """
+        if self.roots is None or self._end is not None:
+            return 0
+        position, end = begin, len(data)
+        while position + _LONGEST_CID < end:
+            size, start = data[position], position + 1
+            if size > 127:
+                size, start = (size & 127) | data[start] << 7, start + 1
+                shortest = 1 << 7
+                if size >= 1 << 14:  # that byte has another behind it
+                    size, start = (size & 0x3FFF) | data[start] << 14, start + 1
+                    shortest = 1 << 14
+                if not shortest <= size < 1 << 21:
+                    break
+            stop, cid = start + size, Cid.common(data, start)
+            if stop > end or cid is None or size < COMMON_BYTES:
+                break
+            block = matching(cid, data[start + COMMON_BYTES : stop])
+            if block is None:
+                break
+            found.append(block)
+            position = stop
+        return position - begin
 
     def _unit(self, data: bytes, position: int, found: list[Block]) -> int:
         """Read the header or section at ``position``; returns its length, 0 where too little of it is there."""

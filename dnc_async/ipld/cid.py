@@ -35,7 +35,8 @@ _REFUSED_CODECS = {
 _PREFIXES = {codec: b"\x01" + varint.encode(codec) for codec in _CODECS}
 #: The first bytes of nearly all CIDs: version 1, sha2-256, 32 bytes.
 _COMMON = {b"\x01\x55\x12\x20": RAW, b"\x01\x70\x12\x20": DAG_PB, b"\x01\x71\x12\x20": DAG_CBOR}
-_COMMON_BYTES = 36
+#: And how long they are.
+COMMON_BYTES = 36
 _V0_PREFIX = b"\x12\x20"
 _V0_BYTES = 34
 _LONGEST_TEXT = 1200  # the longest identity CID in base 2; base 58 takes quadratic time
@@ -93,7 +94,7 @@ class Cid:
     @classmethod
     def read(cls, data: Buffer, offset: int) -> tuple[Self, int]:
         """Read the CID at ``offset`` of longer data; returns it and where it ends."""
-        end = offset + _COMMON_BYTES
+        end = offset + COMMON_BYTES
         if end <= len(data):
             codec = _COMMON.get(bytes(data[offset : offset + 4]))
             if codec is not None:
@@ -124,10 +125,18 @@ class Cid:
     @classmethod
     def _trusted(cls, version: int, codec: int, multihash: bytes) -> Self:
         cid = cls.__new__(cls)
-        _set(cid, "version", version)
-        _set(cid, "codec", codec)
-        _set(cid, "multihash", multihash)
+        _set_version(cid, version)
+        _set_codec(cid, codec)
+        _set_multihash(cid, multihash)
         return cid
+
+    @classmethod
+    def common(cls, data: bytes, offset: int) -> Self | None:
+        """The CID at ``offset``, where it is what most are: version 1, raw or dag-pb, sha2-256; else ``None``."""
+        codec = _COMMON.get(data[offset : offset + 4])
+        if codec is None or offset + COMMON_BYTES > len(data):
+            return None
+        return cls._trusted(1, codec, data[offset + 2 : offset + COMMON_BYTES])
 
     @property
     def inline(self) -> bytes | None:
@@ -164,6 +173,10 @@ class Cid:
 
     def __reduce__(self) -> tuple[Callable[[Buffer], Cid], tuple[bytes]]:
         return Cid.decode, (self.encode(),)
+
+
+# The slots' own setters: half the time of object.__setattr__, and a CAR of small blocks makes many.
+_set_version, _set_codec, _set_multihash = (vars(Cid)[name].__set__ for name in ("version", "codec", "multihash"))
 
 
 def _codec_names() -> str:
