@@ -1,4 +1,4 @@
-"""Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests coverage``.
+"""Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests interop coverage``.
 
 What is tested is the wheel: with ``PYTHONSAFEPATH`` the working copy is not importable by accident.
 """
@@ -76,6 +76,14 @@ def tests(session: nox.Session) -> None:
     """The tests, against the wheel, on every Python found."""
     session.install(".", *TEST_GROUP)
     session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """With real parts of others': boxo's gateway, built by Go. Parts whose compiler is missing are skipped, and say so."""
+    session.install(".", *TEST_GROUP)
+    environment = {"PYTHONSAFEPATH": "1", "DNC_INTEROP": "1"}
+    session.run("python", "-m", "pytest", "tests/interop", *session.posargs, env=environment)
 
 
 @nox.session

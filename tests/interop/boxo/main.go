@@ -1,0 +1,69 @@
+// The reference trustless gateway, from boxo's own packages, over the blocks of some CAR files held in memory.
+// It prints its URL when it is ready, and ends when standard input does.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/ipfs/boxo/blockservice"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/exchange/offline"
+	"github.com/ipfs/boxo/gateway"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/ipld/go-car/v2"
+	_ "github.com/multiformats/go-multihash/register/all"
+)
+
+func load(store blockstore.Blockstore, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	reader, err := car.NewBlockReader(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for {
+		block, err := reader.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := store.Put(context.Background(), block); err != nil {
+			return err
+		}
+	}
+}
+
+func main() {
+	store := blockstore.NewIdStore(blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())))
+	for _, path := range os.Args[1:] {
+		if err := load(store, path); err != nil {
+			log.Fatal(err)
+		}
+	}
+	backend, err := gateway.NewBlocksBackend(blockservice.New(store, offline.Exchange(store)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("http://%s\n", listener.Addr())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	log.Fatal(http.Serve(listener, gateway.NewHandler(gateway.Config{}, backend)))
+}
