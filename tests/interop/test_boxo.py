@@ -20,6 +20,7 @@ from dnc_async.publish.packing import pack
 from dnc_async.publish.rows import RowStream
 from dnc_async.serve.server import GatewayServer
 from dnc_async.store import BlockStore
+
 from .conftest import Boxo
 
 FOLDER = Path(__file__).parent.parent / "fixtures"

@@ -16,6 +16,7 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.publish import parts
 from dnc_async.publish.kubo import KuboTarget
 from dnc_async.publish.target import publish
+
 from .conftest import Node
 
 ROWS = {"x": np.arange(60_000, dtype="f4").reshape(2_000, 30), "y": np.arange(2_000)}
