@@ -123,6 +123,7 @@ def _serve(commands: Commands) -> None:
         "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
     )
     serve.add_argument("--stop-on-eof", action="store_true", help="end when standard input does")
+    serve.add_argument("--json", action="store_true", help="the URL and the store as JSON")
     _store(serve)
 
 
@@ -232,7 +233,13 @@ def _run_serve(options: argparse.Namespace) -> None:
 
     faults = Faults.parse(options.fault) if options.fault else None
     store = store_path(options.store)
-    asyncio.run(serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof))
+
+    def announce(url: str) -> None:
+        _print(json.dumps({"url": url, "store": str(store)}) if options.json else url)
+
+    asyncio.run(
+        serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof, announce=announce)
+    )
 
 
 def _port(text: str) -> int:

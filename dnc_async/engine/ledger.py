@@ -9,11 +9,9 @@ to the wait, because they are its cuts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dnc_async.engine.mailbox import Taken
-from dnc_async.telemetry import Gap, Observers
+from dnc_async.telemetry import Gap
 
 FIRST_BATCH = "first batch"
 PROOFS, BUDGET, NETWORK, DECODING, HANDOVER = "proofs", "budget", "network", "decoding", "handover"
@@ -48,26 +46,35 @@ class ChunkTimes:
         return causes
 
 
-class Ledger:
-    """The gaps of one stream."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A batch of some samples was handed over at ``at``; ``waits`` are the (from, to) in which the consumer waited for it."""
 
-    def __init__(self, *, started: float, observers: Observers) -> None:
+    at: float
+    waits: tuple[tuple[float, float], ...]
+    samples: int
+    chunks: tuple[ChunkTimes, ...]
+
+
+class Ledger:
+    """The gaps of one stream. Written by the consumer's thread as it takes each batch, so that what it reads is not late."""
+
+    def __init__(self, *, started: float) -> None:
         self._started = started
-        self._observers = observers
-        self.batches = 0
+        self.batches = self.samples = 0
         self.first_batch_s: float | None = None
         self.waited_s = 0.0
         self.causes: dict[str, float] = {}
         self.last_at = started
 
-    def handed_over(self, taken: Taken, chunks: Iterable[ChunkTimes]) -> None:
+    def enter(self, taken: Taken) -> Gap:
         """Enter the wait for one batch."""
         seconds = sum(end - start for start, end in taken.waits)
         if not self.batches:
             self.first_batch_s = taken.at - self._started
             causes = {FIRST_BATCH: seconds}
         else:
-            last = max(chunks, key=lambda times: times.placed)
+            last = max(taken.chunks, key=lambda times: times.placed)
             causes = {}
             for wait in taken.waits:
                 for cause, cut in last.causes(wait).items():
@@ -75,9 +82,11 @@ class Ledger:
             self.waited_s += seconds
             for cause, cut in causes.items():
                 self.causes[cause] = self.causes.get(cause, 0.0) + cut
-        self._observers.tell(Gap(position=self.batches, seconds=seconds, causes=causes))
+        gap = Gap(position=self.batches, seconds=seconds, causes=causes)
         self.batches += 1
+        self.samples += taken.samples
         self.last_at = taken.at
+        return gap
 
     @property
     def elapsed_s(self) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from dnc_async.engine.ledger import ChunkTimes, Taken
 
 
 class Found(enum.Enum):
@@ -21,14 +22,6 @@ class Found(enum.Enum):
     END = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A batch was handed over at ``at``; ``waits`` are the (from, to) in which the consumer waited for it."""
-
-    at: float
-    waits: tuple[tuple[float, float], ...]
-
-
 class Mailbox:
     """Holds the next batch, or the end of the stream."""
 
@@ -37,6 +30,8 @@ class Mailbox:
         self._lock = threading.Lock()
         self._batch: Any = None
         self._full = False
+        self._samples = 0
+        self._chunks: tuple[ChunkTimes, ...] = ()
         self._ended = False
         self._error: Exception | None = None
         self._wake: Callable[[], None] | None = None
@@ -49,10 +44,10 @@ class Mailbox:
         state = "full" if self._full else "ended" if self._ended else "empty"
         return f"<Mailbox {state}{', awaited' if self._waiting_since is not None else ''}>"
 
-    def put(self, batch: object) -> None:
-        """Lay down the next batch; the one before must have been taken."""
+    def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...]) -> None:
+        """Lay down the next batch, and how its chunks came; the one before must have been taken."""
         with self._lock:
-            self._batch, self._full = batch, True
+            self._batch, self._full, self._samples, self._chunks = batch, True, samples, chunks
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -74,7 +69,8 @@ class Mailbox:
             if self._full:
                 batch, self._batch, self._full = self._batch, None, False
                 self._close_wait(now)
-                taken, self._waits = Taken(now, tuple(self._waits)), []
+                taken = Taken(now, tuple(self._waits), self._samples, self._chunks)
+                self._waits, self._chunks = [], ()
             elif self._error is not None:
                 raise self._error
             else:

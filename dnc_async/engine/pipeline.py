@@ -27,8 +27,8 @@ from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import ChunkEntry
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.landing import Landing
-from dnc_async.engine.ledger import ChunkTimes, Ledger
-from dnc_async.engine.mailbox import Mailbox, Taken
+from dnc_async.engine.ledger import ChunkTimes
+from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.reading import PageReader, chunk_leaves
 from dnc_async.errors import DncError
 from dnc_async.gateways.fetcher import FetchGroup, WantedBlock
@@ -78,7 +78,6 @@ class Pipeline:
         account: Account,
         spool: SpoolFolder | None,
         mailbox: Mailbox,
-        ledger: Ledger,
         clock: Callable[[], float],
         prefetch: int | None,
     ) -> None:
@@ -88,7 +87,6 @@ class Pipeline:
         self._account = account
         self._spool = spool
         self._mailbox = mailbox
-        self._ledger = ledger
         self._clock = clock
         self._prefetch = prefetch
         self._pages = PageReader(plan.manifest, group)
@@ -97,7 +95,6 @@ class Pipeline:
         self._taken = self._wanted = 0
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
-        self.samples = 0
         self.peak_disk_bytes = 0
 
     async def run(self) -> None:
@@ -120,11 +117,9 @@ class Pipeline:
 
     # What the consumer's side tells us, in the engine's thread.
 
-    def taken(self, taken: Taken) -> None:
+    def taken(self) -> None:
         """A batch was handed over: the next one's place in memory is free."""
-        chunks = self._chunks.pop(self._taken, [])
-        self.samples += chunks[0].batch.samples if chunks else 0
-        self._ledger.handed_over(taken, [chunk.times for chunk in chunks])
+        self._chunks.pop(self._taken, None)
         self._taken += 1
         self._wanted = max(self._wanted, self._taken)
         for chunk in self._chunks.get(self._taken, []):
@@ -232,7 +227,8 @@ class Pipeline:
                 chunk.times.placed = self._clock()
                 if chunk.is_last:
                     del self._buffers[chunk.batch.position]
-                    self._mailbox.put(buffer.batch())
+                    times = tuple(each.times for each in self._chunks[chunk.batch.position])
+                    self._mailbox.put(buffer.batch(), samples=chunk.batch.samples, chunks=times)
         await self._until_taken(self._taken + len(self._chunks))
 
     async def _until_taken(self, batches: int) -> None:

@@ -17,8 +17,8 @@ from anyio.abc import TaskGroup
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.plan import Plan
-from dnc_async.engine.ledger import Ledger
-from dnc_async.engine.mailbox import Mailbox, Taken
+from dnc_async.engine.ledger import Ledger, Taken
+from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.errors import DncError, StreamClosedError
@@ -27,7 +27,7 @@ from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor
-from dnc_async.telemetry import Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Gap, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
     import aiohttp
@@ -164,7 +164,7 @@ class StreamTask:
         self._rejected = self._failed = 0
         self.mailbox = Mailbox(clock=time.monotonic)
         self.observers = Observers([self._count])
-        self.ledger = Ledger(started=time.monotonic(), observers=self.observers)
+        self.ledger = Ledger(started=time.monotonic())
         self.opened: Future[Plan] = Future()
         self.finished: Future[None] = Future()
 
@@ -215,7 +215,6 @@ class StreamTask:
                     account=account,
                     spool=spool,
                     mailbox=self.mailbox,
-                    ledger=self.ledger,
                     clock=time.monotonic,
                     prefetch=request.prefetch,
                 )
@@ -237,7 +236,11 @@ class StreamTask:
         """Hear, in this thread, what the consumer does in its own."""
 
         def taken(taken: Taken) -> None:
-            self._post(pipeline.taken, taken)
+            self._post(told, self.ledger.enter(taken))
+
+        def told(gap: Gap) -> None:
+            self.observers.tell(gap)
+            pipeline.taken()
 
         def wanted() -> None:
             self._post(pipeline.wanted)
@@ -250,12 +253,12 @@ class StreamTask:
             self._rejected += event.mismatch
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread: each number is read once, and they may be a batch apart."""
+        """A snapshot, from any thread. In the consumer's own it holds what that has taken; the rest may be a moment old."""
         gateways = self._fetcher.statistics() if self._fetcher else ()
         governor, ledger, pipeline = self._runtime.governor.statistics(), self.ledger, self._pipeline
         return StreamStatistics(
             batches=ledger.batches,
-            samples=pipeline.samples if pipeline else 0,
+            samples=ledger.samples,
             budget_bytes=governor.budget_bytes,
             peak_leased_bytes=governor.peak_leased_bytes,
             peak_disk_bytes=pipeline.peak_disk_bytes if pipeline else 0,

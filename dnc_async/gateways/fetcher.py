@@ -168,13 +168,14 @@ class Fetcher:
         for want, gateway in chosen.items():
             assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
             self._board.scores[gateway].sent(want, want.size_bytes, now)
-            tasks.start_soon(self._request, want, gateway)
+            want.scope = scope = anyio.CancelScope()  # now, not by the task: it may be given up before that has begun
+            tasks.start_soon(self._request, want, gateway, scope)
 
-    async def _request(self, want: WantedBlock, gateway: int) -> None:
+    async def _request(self, want: WantedBlock, gateway: int, scope: anyio.CancelScope) -> None:
         score, name, began = self._board.scores[gateway], self._transports[gateway].name, self._clock()
         outcome: Exception | None = StreamClosedError("the stream was closed")  # stands where this is cancelled
         try:
-            with anyio.CancelScope() as want.scope:
+            with scope:
                 try:
                     await self._bring(want, gateway)
                     outcome = None

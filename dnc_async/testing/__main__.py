@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dnc_async.errors import DncError
@@ -36,10 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _announce(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
 async def serve_command(
-    store: str | Path, host: str, port: int, faults: Faults | None, *, stop_on_eof: bool = False
+    store: str | Path,
+    host: str,
+    port: int,
+    faults: Faults | None,
+    *,
+    stop_on_eof: bool = False,
+    announce: Callable[[str], None] = _announce,
 ) -> None:
-    """Serve until a signal, or the end of standard input; print the URL on a line of its own when it is ready."""
+    """Serve until a signal, or the end of standard input; ``announce`` gets the URL when it is ready."""
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: there a process is simply killed
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -47,18 +59,13 @@ async def serve_command(
     ended = asyncio.create_task(stop.wait())
     both = asyncio.create_task(asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED))
     try:
-        await serve_forever(store, host=host, port=port, faults=faults, ready=_announce, stop=both)
+        await serve_forever(store, host=host, port=port, faults=faults, ready=announce, stop=both)
         if waiting.done():
             waiting.result()
     finally:
         for task in (both, waiting, ended):
             task.cancel()
         await asyncio.gather(both, waiting, ended, return_exceptions=True)
-
-
-def _announce(url: str) -> None:
-    sys.stdout.write(f"{url}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Ctrl-C in the shell: exit status 130, one word, nothing left behind."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ..conftest import Shell, eventually, interrupt
+from .conftest import Dataset
+
+
+@pytest.mark.parametrize("budget", ["1MB", "0"])
+def test_stream(shell: Shell, dataset: Dataset, budget: str) -> None:
+    """While batches come."""
+    with shell.start("stream", *dataset.here, "--budget", budget, "--epochs", 10_000, "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["batch"] == 0
+        assert interrupt(process) == (130, "interrupted\n")
+    assert shell.files() == []
+
+
+def test_stream_that_waits(shell: Shell, dataset: Dataset) -> None:
+    """While nothing comes: the gateway is silent."""
+    with shell.start("serve", "--store", dataset.store, "--port", 0, "--fault", "latency=60s") as gateway:
+        assert gateway.stdout is not None
+        url = gateway.stdout.readline().strip()
+        with shell.start("stream", dataset.cid, "--gateway", url, "--budget", "1MB") as process:
+            assert eventually(lambda: any("spool/" in name for name in shell.files()))
+            assert interrupt(process) == (130, "interrupted\n")
+    assert shell.files() == []
+
+
+def test_serve(shell: Shell, dataset: Dataset) -> None:
+    """While it serves."""
+    with shell.start("serve", "--store", dataset.store, "--port", 0) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/ipfs/{dataset.cid}?format=raw", timeout=30) as answer:  # noqa: S310 - our own URL
+            assert answer.status == 200
+        assert interrupt(process) == (130, "interrupted\n")
+
+
+def test_upload(shell: Shell, tmp_path: Path) -> None:
+    """Half way through: the store holds nothing of it."""
+    np.save(tmp_path / "t.npy", np.arange(16 * 2**20))
+    with shell.start("upload", tmp_path / "t.npy", "--batch-size", 1000, "--store", tmp_path / "store") as process:
+        assert eventually(lambda: any((tmp_path / "store").rglob("*/*/*")))
+        assert interrupt(process) == (130, "interrupted\n")
+    left = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert [path.name for path in left if path.stat().st_size > 1000] == []
+    assert not any((tmp_path / "store" / "roots").iterdir())

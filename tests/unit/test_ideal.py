@@ -1,0 +1,61 @@
+"""The ideal stream of ``bench``, against cases that can be worked out by hand."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parent.parent.parent / "bench" / "ideal.py"  # not in the wheel
+spec = importlib.util.spec_from_file_location("bench_ideal", PATH)
+assert spec is not None
+assert spec.loader is not None
+ideal = importlib.util.module_from_spec(spec)
+sys.modules["bench_ideal"] = ideal
+spec.loader.exec_module(ideal)
+
+LINK = ideal.Link(latency_s=0.05, rate=10e6)
+
+
+def run(batches: int, *, budget: float, step: float, links: int = 1, fluid: bool = False, blocks: int = 4):
+    """Batches of two chunks of 500 kB each."""
+    plan = [[[500_000 // blocks] * blocks] * 2] * batches
+    return ideal.ideal_stream(plan, links=[LINK] * links, budget_bytes=budget, steps_s=[step] * batches, fluid=fluid)
+
+
+def test_first_batch_takes_a_latency_and_its_bytes() -> None:
+    """50 ms and 1 MB at 10 MB/s."""
+    assert run(1, budget=0, step=1.0).waits == pytest.approx((0.15,))
+    assert run(1, budget=0, step=1.0, fluid=True).waits == pytest.approx((0.15,))
+    assert run(1, budget=0, step=1.0).wall_s == pytest.approx(1.15)
+
+
+def test_without_a_budget_the_next_batch_is_asked_for_at_each_hand_over() -> None:
+    """A step of 100 ms hides 100 of the 150 ms that a batch takes; one of 200 ms hides all."""
+    assert run(3, budget=0, step=0.1).waits[1:] == pytest.approx((0.05, 0.05))
+    assert run(3, budget=0, step=0.2).waits[1:] == pytest.approx((0.0, 0.0))
+
+
+def test_a_large_budget_leaves_the_rate_alone() -> None:
+    """Bytes arrive without a pause: a batch each 100 ms, whatever the step below that."""
+    slow = run(20, budget=1e9, step=0.02)
+    assert slow.waits[1:] == pytest.approx([0.08] * 19)
+    assert slow.idle_share == pytest.approx(0.08 * 19 / (0.08 * 19 + 0.02 * 20))
+
+
+def test_two_gateways_share_the_blocks() -> None:
+    """Twice the rate, one latency."""
+    assert run(1, budget=0, step=0, links=2).waits == pytest.approx((0.1,))
+    assert run(1, budget=0, step=0, links=2, blocks=1).waits == pytest.approx((0.1,))
+
+
+@pytest.mark.parametrize("step", [0.03, 0.05, 0.1])
+@pytest.mark.parametrize("links", [1, 3])
+def test_the_fluid_bound_is_below_and_more_budget_never_hurts(step: float, links: int) -> None:
+    shares = []
+    for budget in (0, 0.5e6, 1e6, 2e6, 4e6, 1e7):
+        block, fluid = (run(60, budget=budget, step=step, links=links, fluid=kind) for kind in (False, True))
+        assert fluid.wall_s <= block.wall_s + 1e-9
+        shares.append(block.idle_share)
+    assert all(after <= before + 1e-9 for before, after in itertools.pairwise(shares))
