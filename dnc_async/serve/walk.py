@@ -15,9 +15,9 @@ from dnc_async.errors import BlockMismatchError, DagError, StoreError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
+from dnc_async.ipld.codecs import decode_dag_cbor, decode_dag_json, links, links_in, step
 
 from .ask import RefusalError
-from .ipldnodes import decode_dag_cbor, decode_dag_json, links_in, step
 from .lookup import find
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class _Walk:
         yield from self._send(terminus, data)
         if ask.scope == "all":
             inside = self._resolved.inside
-            yield from self._below(_links(terminus, data) if inside is None else list(links_in(inside)), _links)
+            yield from self._below(links(terminus, data) if inside is None else list(links_in(inside)), links)
         elif ask.scope == "entity":
             yield from self._below(_entity_links(terminus, data), _entity_links)
 
@@ -151,9 +151,9 @@ class _Walk:
             self._sent.add(key)
         yield cid, data
 
-    def _below(self, links: list[Cid], follow: Callable[[Cid, bytes], list[Cid]]) -> Iterator[tuple[Cid, bytes]]:
+    def _below(self, roots: list[Cid], follow: Callable[[Cid, bytes], list[Cid]]) -> Iterator[tuple[Cid, bytes]]:
         """Walk whole subtrees; with ``dups=n`` those that were walked before are left out."""
-        waiting = links[::-1]
+        waiting = roots[::-1]
         while waiting:
             cid = waiting.pop()
             if self._sent is not None and (cid.codec, cid.multihash) in self._sent:
@@ -222,17 +222,6 @@ def _descend(value: object, segments: list[str]) -> tuple[object, list[str]]:
         if isinstance(value, Cid):
             return value, segments[position + 1 :]
     return value, []
-
-
-def _links(cid: Cid, data: bytes) -> list[Cid]:
-    """List every link of a block, in its order."""
-    if cid.codec == DAG_PB:
-        return [link.cid for link in dagpb.decode(data).links]
-    if cid.codec == DAG_CBOR:
-        return list(links_in(decode_dag_cbor(data)))
-    if cid.codec == DAG_JSON:
-        return list(links_in(decode_dag_json(data)))
-    return []
 
 
 def _entity_links(cid: Cid, data: bytes) -> list[Cid]:

@@ -1,4 +1,4 @@
-"""Links and paths in DAG-CBOR and DAG-JSON blocks. Pure.
+"""Links in blocks of any codec, and paths in DAG-CBOR and DAG-JSON ones.
 
 Datasets are UnixFS; these two codecs are here because a gateway must follow whatever its store holds. A block is
 decoded to plain values, in which each link is a :class:`Cid`.
@@ -11,7 +11,8 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from dnc_async.errors import CidError, DagError
-from dnc_async.ipld.cid import Cid
+from dnc_async.ipld import dagpb
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, Cid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 _DEEPEST = 256
 _LINK_TAG = 42
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
+
+
+def links(cid: Cid, data: bytes) -> list[Cid]:
+    """Every link of a block, in its order; raises :class:`DagError` where the block cannot be read."""
+    if cid.codec == DAG_PB:
+        return [link.cid for link in dagpb.decode(data).links]
+    if cid.codec == DAG_CBOR:
+        return list(links_in(decode_dag_cbor(data)))
+    if cid.codec == DAG_JSON:
+        return list(links_in(decode_dag_json(data)))
+    return []
 
 
 def decode_dag_cbor(data: bytes) -> Any:  # noqa: ANN401 - the data model is what it is
