@@ -14,8 +14,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dnc_async.client import Client, DatasetInfo, inspect, stream, upload
+    from dnc_async.client import Client, cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
     from dnc_async.config import Gateway
+    from dnc_async.dataset.info import DatasetInfo
+    from dnc_async.engine.files import DirectoryEntry
+    from dnc_async.engine.remote_file import RemoteFile
+    from dnc_async.engine.saving import Saved
     from dnc_async.engine.stream import BatchStream
     from dnc_async.errors import (
         ArgumentError,
@@ -28,29 +32,41 @@ if TYPE_CHECKING:
         DncError,
         GatewayError,
         ManifestError,
+        OutputError,
+        PathError,
         SpoolError,
         StoreError,
         StreamClosedError,
         UploadError,
     )
     from dnc_async.publish.target import UploadResult
+    from dnc_async.publish.uploading import upload
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look things up
     "ArgumentError",
     "BatchStream",
     "BudgetTooSmallError",
+    "cat",
     "ChunkUnavailableError",
     "CidError",
     "Client",
     "DatasetError",
     "DatasetInfo",
     "DecodeError",
+    "DirectoryEntry",
     "DiskFullError",
     "DncError",
     "Gateway",
     "GatewayError",
+    "get",
     "inspect",
+    "ls",
     "ManifestError",
+    "open",
+    "OutputError",
+    "PathError",
+    "RemoteFile",
+    "Saved",
     "SpoolError",
     "StoreError",
     "stream",
@@ -63,12 +79,19 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
 _HOMES = {
     "BatchStream": "engine.stream",
     "Client": "client",
-    "DatasetInfo": "client",
+    "DirectoryEntry": "engine.files",
+    "RemoteFile": "engine.remote_file",
+    "Saved": "engine.saving",
+    "cat": "client",
+    "get": "client",
+    "ls": "client",
+    "open": "client",
+    "DatasetInfo": "dataset.info",
     "Gateway": "config",
     "UploadResult": "publish.target",
     "inspect": "client",
     "stream": "client",
-    "upload": "client",
+    "upload": "publish.uploading",
 }
 
 

@@ -7,34 +7,37 @@ makes a client of its own and closes it with the stream.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Literal, Self, TypedDict, TypeVar, Unpack
 
 from dnc_async.config import (
     FetchSettings,
     Gateway,
-    PublishSettings,
     default_budget,
     environ_gateways,
     gateways_of,
-    kubo_rpc,
     parse_size,
     spool_path,
     store_path,
 )
-from dnc_async.dataset.manifest import Manifest
+from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
+from dnc_async.engine.files import DirectoryEntry, cat_range, listing
+from dnc_async.engine.remote_file import RemoteFile
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
+from dnc_async.engine.saving import Saved, save
 from dnc_async.engine.stream import BatchStream, StreamHandle
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
+from dnc_async.gateways.fetcher import FetchGroup
 from dnc_async.ipld.cid import Cid
-from dnc_async.publish.target import Target, UploadResult, publish
+from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore
 
 StrPath = str | os.PathLike[str]
+Address = str | Cid | UploadResult
+T = TypeVar("T")
 Gateways = Iterable[str | Gateway] | str | Gateway | None
 Size = int | float | str
 
@@ -49,21 +52,6 @@ class StreamOptions(TypedDict, total=False):
     prefetch: int | Literal["auto"]
     store: StrPath | None
     spool_dir: StrPath | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetInfo:
-    """What a dataset is, from its manifest alone. ``columns`` are (name, dtype, shape of one sample)."""
-
-    cid: str
-    structure: str
-    columns: tuple[tuple[str, str, tuple[int, ...]], ...]
-    samples: int
-    batch_size: int
-    batches: int
-    chunks: int
-    size_bytes: int
-    largest_chunk_bytes: int
 
 
 class Client:
@@ -118,7 +106,7 @@ class Client:
 
     def stream(
         self,
-        cid: str | Cid | UploadResult,
+        cid: Address,
         *,
         epochs: int | None = 1,
         drop_last: bool = False,
@@ -127,14 +115,53 @@ class Client:
         """The batches of a dataset; see :func:`stream`. Shares this client's engine, gateways and budget."""
         return BatchStream(self.handle(cid, epochs=epochs, drop_last=drop_last, prefetch=prefetch, owned=False))
 
-    async def inspect(self, cid: str | Cid | UploadResult) -> DatasetInfo:
+    async def inspect(self, cid: Address) -> DatasetInfo:
         """What the dataset is; see :func:`inspect`."""
         root, path = parse_address(cid)
         request = StreamRequest(
             root=root, path=path, origin=self._origin(root), epochs=1, drop_last=False, prefetch=None
         )
         manifest = await wait_for_future(self._start().call(self._runtime.manifest, request))
-        return _info("/".join([str(root), *path]), manifest)
+        return DatasetInfo.of("/".join([str(root), *path]), manifest)
+
+    async def get(
+        self,
+        path: Address,
+        target: StrPath | None = None,
+        *,
+        progress: Callable[[Saved], None] | None = None,
+    ) -> Saved:
+        """Write a file or directory tree to the disk; see :func:`get`."""
+        where = None if target is None else os.fspath(target)
+        return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
+
+    async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:
+        """A file's bytes, or a range of them; see :func:`cat`."""
+        return await self._fetch(path, cat_range, start=start, end=end, limit_bytes=self._runtime.in_flight_bytes)
+
+    async def ls(self, path: Address) -> list[DirectoryEntry]:
+        """What is in a directory; see :func:`ls`."""
+        return await self._fetch(path, listing)
+
+    def open(self, path: Address, *, owned: bool = False) -> RemoteFile:
+        """A file to read by ranges; see :func:`open`. An ``owned`` one closes this client."""
+        root, names = parse_address(path)
+
+        async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
+            return await self._start().run(self._runtime.with_group, self._origin(root), function)
+
+        return RemoteFile(
+            root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._runtime.in_flight_bytes
+        )
+
+    async def _fetch(self, path: Address, function: Callable[..., Awaitable[T]], **options: object) -> T:
+        """Run ``function(group, root, names, **options)`` in the engine."""
+        root, names = parse_address(path)
+
+        async def fetch(group: FetchGroup) -> T:
+            return await function(group, root, names, **options)
+
+        return await self._start().run(self._runtime.with_group, self._origin(root), fetch)
 
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""
@@ -145,7 +172,7 @@ class Client:
 
     def handle(
         self,
-        cid: str | Cid | UploadResult,
+        cid: Address,
         *,
         epochs: int | None,
         drop_last: bool,
@@ -199,7 +226,7 @@ class Client:
 
 
 def stream(
-    cid: str | Cid | UploadResult,
+    cid: Address,
     *,
     gateways: Gateways = None,
     disk_budget: Size | None = None,
@@ -252,7 +279,7 @@ def stream(
     )
 
 
-def stream_handle(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> StreamHandle:
+def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandle:
     """A stream with a client of its own, as both faces hold it."""
     client = Client(
         gateways=options.get("gateways"),
@@ -269,75 +296,82 @@ def stream_handle(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions
     )
 
 
-async def upload(
-    source: object,
-    to: str = "local",
-    *,
-    batch_size: int | None = None,
-    chunk_bytes: Size | None = None,
-    store: StrPath | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> UploadResult:
-    """Divide a dataset into half-batch chunks and publish it; the same rows give the same CID anywhere.
-
-    Parameters
-    ----------
-    source:
-        A dict of arrays, a tuple ``(X, y)``, an array, the path of an ``.npy``, ``.npz`` or ``.csv`` file, or a sync or
-        async iterable of any of these but paths, for a dataset larger than memory. The first axis is the samples.
-    to:
-        Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them;
-        ``"kubo=http://127.0.0.1:5001"`` sends them to a Kubo node's RPC and pins them there, ``"kubo"`` to the node of
-        ``$IPFS_PATH/api``. A user and password stand in the URL, a token in ``IPFS_API_AUTH`` (``bearer:…``).
-    batch_size:
-        Samples in a batch; without it half a batch has about ``chunk_bytes``.
-    chunk_bytes:
-        The size of half a batch where ``batch_size`` does not say it; 4 MiB by default.
-    store:
-        The folder of the local store, else ``DNC_STORE``, else in the user's data folder.
-    progress:
-        Called with the samples and bytes so far after each chunk.
-
-    Raises
-    ------
-    ArgumentError, DatasetError, StoreError, UploadError
-        Nothing was published.
-
-    """
-    if chunk_bytes is not None and parse_size(chunk_bytes, name="chunk_bytes") < 1:
-        raise ArgumentError("chunk_bytes: expected at least 1 byte")
-    return await publish(
-        source,
-        _target(to, store),
-        batch_size=batch_size,
-        chunk_bytes=None if chunk_bytes is None else parse_size(chunk_bytes, name="chunk_bytes"),
-        progress=progress,
-    )
-
-
-def _target(to: str, store: StrPath | None) -> Target:
-    name, _, address = to.partition("=") if isinstance(to, str) else ("", "", "")
-    if to == "local":
-        from dnc_async.publish.local import LocalTarget  # noqa: PLC0415 - each target imports only what it needs
-
-        return LocalTarget(store_path(store))
-    if name == "kubo":
-        from dnc_async.publish.kubo import KuboTarget  # noqa: PLC0415 - aiohttp takes 0.3 s to import
-
-        url, headers = kubo_rpc(address)
-        return KuboTarget(url, headers=headers, settings=PublishSettings())
-    raise ArgumentError(f"to: expected 'local', 'kubo' or 'kubo=URL', got {to!r}")
-
-
-async def inspect(
-    cid: str | Cid | UploadResult, *, gateways: Gateways = None, store: StrPath | None = None
-) -> DatasetInfo:
+async def inspect(cid: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> DatasetInfo:
     """What a dataset is, from its manifest alone: schema, samples, batches, bytes.
 
     Raises :class:`~dnc_async.errors.ManifestError` where the CID is not a dataset.
     """
     async with Client(gateways=gateways, store=store, disk_budget=0) as client:
         return await client.inspect(cid)
+
+
+async def get(
+    path: Address,
+    target: StrPath | None = None,
+    *,
+    gateways: Gateways = None,
+    store: StrPath | None = None,
+    progress: Callable[[Saved], None] | None = None,
+) -> Saved:
+    """Write any UnixFS file or directory tree on IPFS to the disk, verified.
+
+    It is written under a hidden name beside the target, which it becomes when it is whole; a call that was cut off is gone on
+    with by the next one. Symlinks are kept as they are and never followed; modes (without set-uid) and times are kept where
+    the DAG has them.
+
+    Parameters
+    ----------
+    path:
+        A CID, ``CID/path``, ``ipfs://…`` or ``/ipfs/…``.
+    target:
+        A file's or folder's name that is free; a file also goes into a folder that is there, or is named with a slash at its
+        end. By default the last name of ``path``, in the current folder.
+    gateways, store:
+        As of :func:`stream`.
+    progress:
+        Called in the engine's thread with what was written so far.
+
+    Raises
+    ------
+    PathError, OutputError, ChunkUnavailableError, DncError
+        Nothing stands at the target; what came is kept for the next call.
+
+    """
+    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+        return await client.get(path, target, progress=progress)
+
+
+async def cat(
+    path: Address,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    gateways: Gateways = None,
+    store: StrPath | None = None,
+) -> bytes:
+    """A file's bytes, verified, from ``start`` to before ``end``; negative numbers count from the file's end.
+
+    Only the blocks that hold the range are fetched. Raises :class:`~dnc_async.errors.PathError` where this is no file.
+    """
+    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+        return await client.cat(path, start, end)
+
+
+async def ls(path: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> list[DirectoryEntry]:
+    """What is in a directory, plain or sharded, in its order; the one entry of anything else.
+
+    Raises :class:`~dnc_async.errors.PathError` where the path leads to nothing.
+    """
+    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+        return await client.ls(path)
+
+
+def open(path: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> RemoteFile:  # noqa: A001 - as the builtin
+    """A file on IPFS to read by ranges, verified: ``async with dnc_async.open(path) as file: await file.read(100)``.
+
+    Raises :class:`~dnc_async.errors.PathError` on first use where this is no file.
+    """
+    return Client(gateways=gateways, store=store, disk_budget=0).open(path, owned=True)
 
 
 def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
@@ -354,17 +388,3 @@ def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
         return Cid.parse(root), tuple(name for name in path if name)
     except CidError as error:
         raise CidError(f"cid: {error}") from error
-
-
-def _info(cid: str, manifest: Manifest) -> DatasetInfo:
-    return DatasetInfo(
-        cid=cid,
-        structure=manifest.schema.structure,
-        columns=tuple((c.name, c.dtype, c.shape) for c in manifest.schema.columns),
-        samples=manifest.samples,
-        batch_size=manifest.batch_size,
-        batches=manifest.batches,
-        chunks=manifest.chunks,
-        size_bytes=manifest.size_bytes,
-        largest_chunk_bytes=manifest.largest_chunk_bytes,
-    )

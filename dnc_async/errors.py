@@ -10,8 +10,11 @@
     │   ├── CarError                        a CAR stream is malformed, at .offset
     │   │   └── CarTruncatedError               it ended inside a section: everything before is good
     │   └── DagError                        a dag-pb or UnixFS node breaks its specification
+    │       └── PlanTooLargeError               a range of a file has more leaves than one plan may hold
     ├── DatasetError (ValueError)       you: the source of an upload cannot be divided into batches
     ├── ManifestError                   this CID is not a dataset that we can read
+    ├── PathError (LookupError)         a path leads to nothing, or to a directory where a file is expected
+    ├── OutputError                     the file or folder that get() writes to cannot be used
     ├── GatewayError                    one gateway, one request; .gateway and .cid say which
     │   ├── GatewayTimeoutError             no connection, or no byte, within the limit
     │   ├── GatewayMissError                it does not have the block
@@ -73,12 +76,24 @@ class DagError(IpldError):
     """A dag-pb or UnixFS node that breaks its specification."""
 
 
+class PlanTooLargeError(DagError):
+    """A range of a file has more leaves than one plan may hold: a smaller range may do."""
+
+
 class DatasetError(DncError, ValueError):
     """The source of an upload cannot be divided into batches. Nothing was published."""
 
 
 class ManifestError(DncError):
     """The CID does not lead to a dataset that this version can read."""
+
+
+class PathError(DncError, LookupError):
+    """The path leads to nothing, or to something else than what was asked for."""
+
+
+class OutputError(DncError):
+    """The file or folder to write to cannot be used. What came so far is kept, and the next call goes on from there."""
 
 
 class GatewayError(DncError):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnc_async.client import upload
 from dnc_async.config import parse_size
 from dnc_async.demo.arms import FIRST_IDEA_BATCHES, Arm, Setting, run_arm
 from dnc_async.demo.flights import LATE_MINUTES, Flights, load
 from dnc_async.demo.summary import Summary, describe_data
 from dnc_async.errors import ArgumentError
+from dnc_async.publish.uploading import upload
 from dnc_async.system import tree_disk_bytes
 from dnc_async.testing import Faults, GatewayProcess
 

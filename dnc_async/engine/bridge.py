@@ -76,6 +76,24 @@ class EngineThread:
             _refuse(result)
         return result
 
+    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:  # noqa: ANN401
+        """Run a coroutine function in the engine and wait for it here; when cancelled, until it has cleaned up there."""
+        scope = anyio.CancelScope()
+
+        async def scoped() -> T:
+            with scope:
+                return await function(*args)
+            raise StreamClosedError("the call was cancelled")
+
+        future = self.call(scoped)
+        try:
+            return await wait_for_future(future)
+        except BaseException:
+            if not future.done() and self.post(scope.cancel):
+                with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
+                    await wait_for_future(future)
+            raise
+
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
         """Have a function called in the engine's thread; ``False`` when the engine has ended."""
         if self._thread.ident is None or os.getpid() != self._pid:  # never started, or the parent's

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, ChunkEntry, Manifest, decode_page
-from dnc_async.errors import DagError, ManifestError
+from dnc_async.engine.files import URGENT, lookup
+from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.fetcher import FetchGroup, Priority
 from dnc_async.ipld.cid import RAW, Cid
-from dnc_async.ipld.directory import DirectoryReader, node_kind
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
-_URGENT: Priority = (0,)
 _PAGES_KEPT = 2
 
 
@@ -23,7 +22,10 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
     shown = "/".join([str(root), *path])
     cid = root
     for name in (*path, "manifest"):
-        found = await _lookup(group, cid, name)
+        try:
+            found = await lookup(group, cid, name, at=shown)
+        except PathError:
+            found = None
         if found is None:
             at = "" if name == "manifest" else f" (there is no {name!r} in it)"
             raise ManifestError(
@@ -36,27 +38,12 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
         raise ManifestError(f"{shown} is not a dataset: its 'manifest' cannot be read: {error}") from error
 
 
-async def _lookup(group: FetchGroup, directory: Cid, name: str) -> Cid | None:
-    block = await group.block(directory, priority=_URGENT)
-    try:
-        if node_kind(block) != "directory":
-            return None
-        reader = DirectoryReader(block.cid, name=name)
-        reader.receive(block)
-        while wanted := reader.wanted():
-            for cid in wanted:
-                reader.receive(await group.block(cid, priority=_URGENT))
-        return next((entry.cid for entry in reader.entries if entry.name == name), None)
-    except DagError:
-        return None
-
-
 async def read_file(group: FetchGroup, cid: Cid, *, limit_bytes: int) -> bytes:
     """A whole small file in memory. Raises :class:`~dnc_async.errors.DagError` where it is larger, or not a file."""
-    leaves = await _leaves(group, cid, _URGENT, limit_bytes)
+    leaves = await _leaves(group, cid, URGENT, limit_bytes)
     parts = []
     for leaf in leaves:
-        block = await group.block(leaf.cid, priority=_URGENT)
+        block = await group.block(leaf.cid, priority=URGENT)
         parts.append(bytes(payload(leaf, block)))
     return b"".join(parts)
 

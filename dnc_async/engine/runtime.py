@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,7 +22,7 @@ from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.errors import DncError, StreamClosedError
-from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.fetcher import Fetcher, FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
@@ -31,6 +31,8 @@ from dnc_async.telemetry import Gap, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +143,23 @@ class Runtime:
 
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""
-        group = self.fetcher(request.origin).open()
+        return await self.with_group(request.origin, lambda group: load_manifest(group, request.root, request.path))
+
+    async def with_group(self, origin: Origin, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
+        """Have a function fetch from an origin; whatever it wanted and did not wait for is given up after it."""
+        group = self.fetcher(origin).open()
         try:
-            return await load_manifest(group, request.root, request.path)
+            return await function(group)
+        except ExceptionGroup as error:
+            raise culprit(error) from None
         finally:
             with anyio.CancelScope(shield=True):
                 await group.aclose()
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """How many unverified bytes may be on their way at once."""
+        return self._settings.in_flight_bytes
 
 
 class StreamTask:

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -269,7 +270,7 @@ class FetchGroup:
 
         if self._closed:
             raise StreamClosedError("the stream was closed")
-        limit = size_bytes if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
+        limit = min(size_bytes, MAX_BLOCK_BYTES) if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
         want = WantedBlock(
             cid=cid, size_bytes=size_bytes or 4096, priority=priority, accept=accept, done=finished, limit_bytes=limit
         )
@@ -278,23 +279,31 @@ class FetchGroup:
 
     async def block(self, cid: Cid, *, priority: Priority) -> Block:
         """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
-        inline = cid.inline
-        if inline is not None:
-            return verify(cid, inline)
-        result: list[Block] = []
+        return (await self.blocks([cid], priority=priority))[0]
+
+    async def blocks(self, cids: Sequence[Cid], *, priority: Priority) -> list[Block]:
+        """Wait for blocks that are wanted at once, and are held at once; errors as of :meth:`block`."""
+        found: dict[int, Block] = {}
         failed: list[Exception] = []
-        finished = anyio.Event()
+        changed = anyio.Event()
 
         def done(_: WantedBlock, error: Exception | None) -> None:
             if error is not None:
                 failed.append(error)
-            finished.set()
+            if failed or len(found) == len(cids):
+                changed.set()
 
-        self.submit(cid, size_bytes=0, priority=priority, accept=result.append, done=done)
-        await finished.wait()
+        for place, cid in enumerate(cids):
+            if cid.inline is not None:
+                found[place] = verify(cid, cid.inline)
+            else:
+                accept = partial(found.__setitem__, place)
+                self.submit(cid, size_bytes=0, priority=priority, accept=accept, done=done)
+        if len(found) < len(cids):
+            await changed.wait()
         if failed:
             raise failed[0]
-        return result[0]
+        return [found[place] for place in range(len(cids))]
 
     async def aclose(self) -> None:
         """Give up on everything that is still wanted; returns when no worker touches it any more."""

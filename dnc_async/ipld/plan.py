@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dnc_async.errors import DagError
+from dnc_async.errors import DagError, PlanTooLargeError
 from dnc_async.ipld import dagpb, unixfs
-from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
+from dnc_async.ipld.multihash import matches
 
 _MAX_DEPTH = 64
 _WANTED_AT_ONCE = 64
+#: A small DAG whose nodes repeat each other may claim to have billions of leaves.
+MAX_LEAVES = 2**17
 
 
 class Leaf(NamedTuple):
@@ -47,6 +50,30 @@ def payload(leaf: Leaf, block: Block) -> bytes:
     return data
 
 
+def holds(leaf: Leaf, data: bytes) -> bool:
+    """Whether ``data``, the file's bytes at a leaf's place, are what the leaf's CID says.
+
+    dag-pb leaves are encoded again, as Kubo writes them; ``False`` may also mean that another writer made this one.
+    """
+    if leaf.inline is not None:
+        return data == leaf.inline
+    if leaf.cid.codec == RAW:
+        return matches(leaf.cid.multihash, data)
+    kinds = (unixfs.Kind.FILE, unixfs.Kind.RAW)
+    messages = (unixfs.encode(kind, data=data or None, filesize=len(data)) for kind in kinds)
+    return any(matches(leaf.cid.multihash, dagpb.encode(message, ())) for message in messages)
+
+
+def file_size(root: Block) -> int:
+    """The size of the file whose root this is, in bytes; raises :class:`~dnc_async.errors.DagError` for anything else."""
+    if root.cid.codec == RAW:
+        return len(root.data)
+    planner = FilePlanner(root.cid, 0, 0)
+    if not planner.done:  # it is, where the CID is inline
+        planner.receive(root)
+    return planner.size or 0
+
+
 @dataclass(slots=True)
 class _Part:
     """A piece of the file that is not resolved: the size its parent gave it, and the nodes above it."""
@@ -59,15 +86,21 @@ class _Part:
 
 
 class FilePlanner:
-    """Plans one file, or the leaves that a byte range of it touches (``end`` is exclusive)."""
+    """Plans one file, or the leaves that a byte range of it touches (``end`` is exclusive).
 
-    def __init__(self, root: Cid, start: int = 0, end: int | None = None) -> None:
+    Whether a dag-pb child is a leaf only its block tells. With ``presume``, those small enough to be one are given as leaves
+    unseen, and whoever fetches them sees whether they have links.
+    """
+
+    def __init__(self, root: Cid, start: int = 0, end: int | None = None, *, presume: bool = False) -> None:
         self._start = start
         self._end = end
         self._root = root
+        self._presume = presume
         self._leaves: list[Leaf] = []
         self._open: dict[bytes, list[_Part]] = {}
         self._inline: list[Cid] = []
+        self._parts = 0
         self.size: int | None = None
         if root.codec == RAW:
             inline = root.inline
@@ -108,6 +141,7 @@ class FilePlanner:
             raise DagError(f"{part.cid} is its own ancestor")
         if len(part.above) > _MAX_DEPTH:
             raise DagError(f"{self._root} is nested more than {_MAX_DEPTH} levels deep")
+        self._count()
         self._open.setdefault(part.cid.multihash, []).append(part)
         if part.cid.inline is not None:
             self._inline.append(part.cid)
@@ -140,13 +174,17 @@ class FilePlanner:
             offset += child_size
 
     def _child(self, cid: Cid, offset: int, size: int, above: tuple[bytes, ...]) -> None:
-        if offset + size <= self._start or (self._end is not None and offset >= self._end):
+        if not size or offset + size <= self._start or (self._end is not None and offset >= self._end):
             return
         if cid.codec == RAW:
             inline = cid.inline
             if inline is not None and len(inline) != size:
                 raise DagError(f"the inline leaf {cid} has {len(inline)} bytes, its parent says {size}")
+            if size > MAX_BLOCK_BYTES and inline is None:
+                raise DagError(f"the leaf {cid} is said to have {size} bytes, a block may have {MAX_BLOCK_BYTES}")
             self._leaf(Leaf(cid, offset, size, inline))
+        elif cid.codec == DAG_PB and self._presume and size <= MAX_BLOCK_BYTES and cid.inline is None:
+            self._leaf(Leaf(cid, offset, size, None))
         elif cid.codec == DAG_PB:
             self._want(_Part(cid, offset, size, above))
         else:
@@ -155,4 +193,12 @@ class FilePlanner:
     def _leaf(self, leaf: Leaf) -> None:
         size = leaf.size or 0
         if leaf.offset + size > self._start and (self._end is None or leaf.offset < self._end):
+            self._count()
             self._leaves.append(leaf)
+
+    def _count(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_LEAVES:
+            raise PlanTooLargeError(
+                f"{self._root}: bytes {self._start} to {self._end or 'the end'} have more than {MAX_LEAVES} leaves and nodes"
+            )

@@ -93,28 +93,40 @@ class Transaction:
                 self._staged_blocks += 1
                 self._staged_bytes += size_bytes
 
-    def commit(self, root: Cid) -> None:
-        """Make the staged blocks visible, the block of ``root`` last, and list ``root`` among the roots.
+    def commit(self, *roots: Cid) -> None:
+        """Make the staged blocks visible, those of ``roots`` last, and list these among the store's roots.
 
-        The root's block must have been put, or be in the store. If it fails half way, blocks may remain that
+        The roots' blocks must have been put, or be in the store. If it fails half way, blocks may remain that
         no listed root needs; they do no harm.
         """
         self._require_open()
         if self._broken:
             raise StoreError(f"{self._layout.path}: a block of this transaction was not written; start again")
-        root_name = block_name(root) if root.inline is None else None
-        self._require_root(root, root_name)
+        missing = [root for root in roots if not self.has(root)]
+        if missing:
+            raise StoreError(
+                f"{self._layout.path}: the block of the root {missing[0]} was never put; put it, then commit"
+            )
+        last = {block_name(root) for root in roots if root.inline is None}
         with store_errors(f"cannot commit to {self._layout.path}"):
             flush(self._folder)
             for name, path in self._staged():
-                if name != root_name:
+                if name not in last:
                     self._layout.move_in(path, name)
-            if root_name is not None:
-                path = self._layout.block_path(root_name, under=self._folder)
+            for name in sorted(last):
+                path = self._layout.block_path(name, under=self._folder)
                 if path.exists():
-                    self._layout.move_in(path, root_name)
-            self._layout.add_root(root)
+                    self._layout.move_in(path, name)
+            for root in roots:
+                self._layout.add_root(root)
         self.rollback()
+
+    def has(self, cid: Cid) -> bool:
+        """Whether the block was put, or is in the store, or is the CID itself."""
+        if cid.inline is not None:
+            return True
+        name = block_name(cid)
+        return self._layout.size_of(name) is not None or self._layout.block_path(name, under=self._folder).exists()
 
     def rollback(self) -> None:
         """Remove whatever is still staged and end the transaction. Doing it again does nothing."""
@@ -125,12 +137,6 @@ class Transaction:
     def _require_open(self) -> None:
         if not self._open:
             raise StoreError(f"{self._layout.path}: this transaction has ended; begin another one")
-
-    def _require_root(self, root: Cid, name: str | None) -> None:
-        if name is None or self._layout.size_of(name) is not None:
-            return
-        if not self._layout.block_path(name, under=self._folder).exists():
-            raise StoreError(f"{self._layout.path}: the block of the root {root} was never put; put it, then commit")
 
     def _staged(self) -> Iterator[tuple[str, Path]]:
         """Every staged block's name and file; one fan-out folder's names in memory at a time."""

@@ -1,0 +1,280 @@
+"""The commands about any DAG: ``dnc get | add | import | export | verify``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
+from dnc_async.errors import ArgumentError, OutputError, StoreError
+
+if TYPE_CHECKING:
+    from dnc_async.engine.saving import Saved
+    from dnc_async.ipld.block import Block
+    from dnc_async.ipld.cid import Cid
+    from dnc_async.publish.files import Added
+    from dnc_async.store import BlockStore
+    from dnc_async.store.integrity import Integrity
+
+_SHOWN = 20
+
+
+def add_get(commands: Commands) -> None:
+    """Declare ``dnc get``."""
+    get = command(commands, "get", _run_get, "write a file or directory tree from IPFS to the disk, verified")
+    get.add_argument("path", help="a CID, CID/path, ipfs://… or /ipfs/…/path")
+    get.add_argument("-o", "--output", metavar="OUT", help="the file or folder to write (default: its own name, here)")
+    get.add_argument("--json", action="store_true", help="what was written as JSON")
+    gateway_option(get)
+    store_option(get)
+
+
+def add_add(commands: Commands) -> None:
+    """Declare ``dnc add``."""
+    add = command(commands, "add", _run_add, "put a file or folder into the store as plain UnixFS; its CID comes last")
+    add.add_argument("path", help="a file or folder")
+    add.add_argument(
+        "--profile",
+        default="unixfs-v1-2025",
+        choices=["unixfs-v1-2025", "unixfs-v0-2015"],
+        help="how it is laid out, and so its CID (default: unixfs-v1-2025)",
+    )
+    add.add_argument("--only-hash", action="store_true", help="only say the CID, and write nothing")
+    add.add_argument("--hidden", action="store_true", help="take names that begin with a dot, too")
+    add.add_argument("--json", action="store_true", help="the result as JSON")
+    store_option(add)
+
+
+def add_import(commands: Commands) -> None:
+    """Declare ``dnc import``."""
+    parser = command(commands, "import", _run_import, "take the blocks of a CAR file into the store; prints its roots")
+    parser.add_argument("file", help="a CAR (version 1 or 2), or - for standard input")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    store_option(parser)
+
+
+def add_export(commands: Commands) -> None:
+    """Declare ``dnc export``."""
+    export = command(commands, "export", _run_export, "write a DAG from the store to a CAR file")
+    export.add_argument("cid", help="the DAG's root")
+    export.add_argument("-o", "--output", metavar="FILE", help="the CAR, or - for standard output (default: CID.car)")
+    export.add_argument("--json", action="store_true", help="the result as JSON")
+    store_option(export)
+
+
+def add_verify(commands: Commands) -> None:
+    """Declare ``dnc verify``."""
+    verify = command(commands, "verify", _run_verify, "walk DAGs in the store, and say what is missing or wrong")
+    verify.add_argument("cid", nargs="*", help="roots (default: all that were published or imported)")
+    verify.add_argument("--json", action="store_true", help="a JSON object per root")
+    store_option(verify)
+
+
+def _run_get(options: argparse.Namespace) -> None:
+    from dnc_async.client import get  # noqa: PLC0415 - 'dnc --help' answers at once
+
+    line = Progress()
+
+    def progress(saved: Saved) -> None:
+        line.show(
+            lambda: (
+                f"{_many(saved.files, 'file')}, {_size(saved.size_bytes)}, of which {_size(saved.reused_bytes)} were here"
+            )
+        )
+
+    try:
+        saved = asyncio.run(
+            get(options.path, options.output, gateways=options.gateway, store=options.store, progress=progress)
+        )
+    finally:
+        line.end()
+    if saved.outward:
+        say(f"{len(saved.outward)} symlinks lead out of the tree: {', '.join(saved.outward[:_SHOWN])}")
+    parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
+    counts = [_many(count, thing) for count, thing in parts if count]
+    reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""
+    say(f"{', '.join(counts)}, {_size(saved.size_bytes)}{reused}")
+    print_line(json.dumps({**asdict(saved), "path": str(saved.path)}) if options.json else str(saved.path))
+
+
+def _run_add(options: argparse.Namespace) -> None:
+    from dnc_async.ipld.builder import UNIXFS_V0_2015, UNIXFS_V1_2025  # noqa: PLC0415 - as above
+    from dnc_async.publish.files import Adder  # noqa: PLC0415
+
+    line = Progress()
+
+    def progress(added: Added) -> None:
+        line.show(lambda: f"{_many(added.files, 'file')}, {_size(added.size_bytes)}")
+
+    def run(put: Callable[[Block], None]) -> Cid:
+        adder = Adder(put, profile=profile, hidden=options.hidden, progress=progress)
+        root = adder.add(Path(options.path))
+        line.end()
+        _say_added(adder.added)
+        found.update(files=adder.added.files, size_bytes=adder.added.size_bytes)
+        return root.cid
+
+    profile = {each.name: each for each in (UNIXFS_V1_2025, UNIXFS_V0_2015)}[options.profile]
+    found: dict[str, object] = {}
+    if options.only_hash:
+        root = run(lambda _: None)
+    else:
+        with _store(options, create=True).begin() as transaction:
+            root = run(transaction.put)
+            transaction.commit(root)
+    print_line(json.dumps({"cid": str(root), **found}) if options.json else str(root))
+
+
+def _say_added(added: Added) -> None:
+    if added.hidden_count:
+        names = ", ".join(added.hidden[:3]) + (", …" if added.hidden_count > 3 else "")
+        say(f"left out {added.hidden_count:,} names that begin with a dot ({names}); --hidden takes them, too")
+    say(f"{_many(added.files, 'file')}, {_size(added.size_bytes)}")
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from dnc_async.store.cars import import_car  # noqa: PLC0415 - as above
+
+    line = Progress()
+    name = "standard input" if options.file == "-" else options.file
+    try:
+        with _source(options.file) as source:
+            store = _store(options, create=True)
+            done = import_car(store, source, name=name, progress=lambda *far: line.show(lambda: _blocks(*far)))
+    finally:
+        line.end()
+    for root in done.absent:
+        say(f"the CAR names the root {root}, and its block is neither in it nor in the store: it is not listed")
+    for root, fault in done.incomplete:
+        say(f"{root} is not complete: {fault} is missing or wrong ('dnc verify {root}' lists all)")
+    say(_blocks(done.blocks, done.size_bytes))
+    if options.json:
+        roots = [str(root) for root in done.roots]
+        incomplete = {str(root): str(fault) for root, fault in done.incomplete}
+        absent = [str(root) for root in done.absent]
+        counts = {"blocks": done.blocks, "size_bytes": done.size_bytes}
+        print_line(json.dumps({"roots": roots, "absent": absent, "incomplete": incomplete, **counts}))
+    else:
+        for root in done.roots:
+            print_line(str(root))
+
+
+def _run_export(options: argparse.Namespace) -> None:
+    from dnc_async.store.cars import export_car  # noqa: PLC0415 - as above
+
+    line, root, store = Progress(), _root(options.cid), _store(options)
+    name = options.output or f"{root}.car"
+    try:
+        with _sink(name) as sink:
+            done = export_car(store, root, sink, progress=lambda *far: line.show(lambda: _blocks(*far)))
+    finally:
+        line.end()
+    say(_blocks(*done))
+    if options.json:
+        result = {"cid": str(root), "file": name, "blocks": done[0], "size_bytes": done[1]}
+        (say if name == "-" else print_line)(json.dumps(result))
+    elif name != "-":
+        print_line(name)
+
+
+def _run_verify(options: argparse.Namespace) -> int:
+    from dnc_async.store.integrity import check  # noqa: PLC0415 - as above
+
+    line, store = Progress(), _store(options)
+    roots = [_root(text) for text in options.cid] or store.roots()
+    if not roots:
+        say(f"{store.path} lists no roots: nothing was published or imported yet")
+    complete = True
+    for root in roots:
+        found = check(store, root, progress=lambda *far: line.show(lambda: _blocks(*far)))
+        line.end()
+        complete = complete and found.complete
+        print_line(json.dumps(_found(found)) if options.json else _verdict(found))
+    return 0 if complete else 1
+
+
+def _found(found: Integrity) -> dict[str, object]:
+    lists = {"missing": [str(cid) for cid in found.missing], "damaged": [str(cid) for cid in found.damaged]}
+    counts = {"blocks": found.blocks, "size_bytes": found.size_bytes}
+    return {"cid": str(found.root), "complete": found.complete, **counts, **lists}
+
+
+def _verdict(found: Integrity) -> str:
+    said = "complete" if found.complete else f"{len(found.missing)} blocks missing, {len(found.damaged)} wrong"
+    lines = [f"{found.root}: {said}; {_blocks(found.blocks, found.size_bytes)} are right"]
+    for what, cids in (("missing", found.missing), ("wrong", found.damaged)):
+        lines += [f"  {what} {cid}" for cid in cids[:_SHOWN]]
+        lines += [f"  … and {len(cids) - _SHOWN} more"] if len(cids) > _SHOWN else []
+    return "\n".join(lines)
+
+
+def _store(options: argparse.Namespace, *, create: bool = False) -> BlockStore:
+    from dnc_async.config import store_path  # noqa: PLC0415 - as above
+    from dnc_async.store import BlockStore  # noqa: PLC0415
+
+    return BlockStore.open(store_path(options.store), create=create)
+
+
+def _root(text: str) -> Cid:
+    from dnc_async.client import parse_address  # noqa: PLC0415 - as above
+
+    cid, path = parse_address(text)
+    if path:
+        raise ArgumentError(f"expected a CID alone, got {text!r}: 'dnc get' follows paths")
+    return cid
+
+
+@contextlib.contextmanager
+def _source(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 - closed below; only opening it has this error
+    except OSError as error:
+        raise StoreError(f"{name}: {error.strerror}; name a CAR file, or - for standard input") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _sink(name: str) -> Iterator[BinaryIO]:
+    """A file that appears when all of it was written, or standard output."""
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name)
+    draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        with draft.open("xb") as file:
+            yield file
+        draft.replace(path)
+    except OSError as error:
+        raise OutputError(f"{name}: {error.strerror}; free some space, or choose another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _size(size_bytes: int) -> str:
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size_bytes >= 10**power:
+            return f"{size_bytes / 10**power:,.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _blocks(blocks: int, size_bytes: int) -> str:
+    return f"{_many(blocks, 'block')}, {_size(size_bytes)}"

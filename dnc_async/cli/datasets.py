@@ -1,0 +1,152 @@
+"""The commands about datasets: ``dnc demo | upload | stream | inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
+
+# Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
+
+
+def add_demo(commands: Commands) -> None:
+    """Declare ``dnc demo``."""
+    demo = command(commands, "demo", _run_demo, "train on real data from three unreliable gateways, in under a minute")
+    demo.add_argument("--budget", metavar="SIZE", help="disk budget, such as 2MB (default: a tenth of the data)")
+    demo.add_argument("--batch-size", type=int, default=4096, metavar="N", help="samples in a batch (default: 4096)")
+    demo.add_argument("--no-faults", action="store_true", help="only honest gateways, none of them killed")
+    demo.add_argument("--keep", action="store_true", help="keep the temporary folder with the store")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="for the order of the rows and the model")
+    demo.add_argument("--json", action="store_true", help="the summary as JSON")
+
+
+def add_upload(commands: Commands) -> None:
+    """Declare ``dnc upload``."""
+    upload = command(commands, "upload", _run_upload, "divide a dataset into half-batch chunks and publish it")
+    upload.add_argument("path", help="an .npy, .npz or .csv file")
+    upload.add_argument(
+        "--to", default="local", metavar="TARGET", help="where to: local (default), or kubo=URL of a node's RPC"
+    )
+    upload.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)"
+    )
+    upload.add_argument(
+        "--chunk-bytes", metavar="SIZE", help="the size of half a batch, where --batch-size is not given"
+    )
+    upload.add_argument("--json", action="store_true", help="the result as JSON, instead of the CID")
+    store_option(upload)
+
+
+def add_stream(commands: Commands) -> None:
+    """Declare ``dnc stream``."""
+    stream = command(commands, "stream", _run_stream, "consume a dataset: a line per batch, then where the time went")
+    stream.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
+    gateway_option(stream)
+    stream.add_argument("--budget", metavar="SIZE", help="disk budget, such as 64MB, or 0 for memory alone")
+    stream.add_argument("--epochs", type=int, default=1, metavar="N", help="how often to go through the dataset")
+    stream.add_argument("--spool-dir", metavar="DIR", help="where to stage chunks (default: the user's cache folder)")
+    stream.add_argument("--json", action="store_true", help="a JSON object per line")
+    store_option(stream)
+
+
+def add_inspect(commands: Commands) -> None:
+    """Declare ``dnc inspect``."""
+    inspect = command(commands, "inspect", _run_inspect, "what a dataset is: schema, samples, batches, bytes")
+    inspect.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
+    gateway_option(inspect)
+    inspect.add_argument("--json", action="store_true", help="as JSON")
+    store_option(inspect)
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from dnc_async.demo.run import DemoOptions, progress_line, run_demo  # noqa: PLC0415
+    from dnc_async.demo.summary import render  # noqa: PLC0415
+
+    def tell(text: str) -> None:
+        progress_line("")
+        (say if options.json else print_line)(text)
+
+    chosen = DemoOptions(
+        budget=options.budget,
+        batch_size=options.batch_size,
+        faults=not options.no_faults,
+        keep=options.keep,
+        seed=options.seed,
+    )
+    summary = asyncio.run(run_demo(chosen, tell, progress_line))
+    progress_line("")
+    print_line(json.dumps(summary.to_json()) if options.json else render(summary))
+    return 0 if summary.same_early and not summary.left_behind else 1
+
+
+def _run_upload(options: argparse.Namespace) -> None:
+    from dnc_async.publish.uploading import upload  # noqa: PLC0415
+
+    size = Path(options.path).stat().st_size if Path(options.path).is_file() else 0
+
+    line = Progress()
+
+    def progress(samples: int, size_bytes: int) -> None:
+        line.show(lambda: f"{samples:,} samples, {size_bytes / 1e6:,.1f} MB divided (the file: {size / 1e6:,.1f} MB)")
+
+    done = asyncio.run(
+        upload(
+            options.path,
+            options.to,
+            batch_size=options.batch_size,
+            chunk_bytes=options.chunk_bytes,
+            store=options.store,
+            progress=progress,
+        )
+    )
+    line.end()
+    say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, at {done.target}")
+    print_line(json.dumps(asdict(done)) if options.json else done.cid)
+
+
+def _run_stream(options: argparse.Namespace) -> None:
+    asyncio.run(_consume(options))
+
+
+async def _consume(options: argparse.Namespace) -> None:
+    from dnc_async.client import stream  # noqa: PLC0415
+    from dnc_async.engine.report import gap_line, render, samples_of  # noqa: PLC0415
+
+    batches = stream(
+        options.cid,
+        gateways=options.gateway,
+        disk_budget=options.budget,
+        epochs=options.epochs,
+        store=options.store,
+        spool_dir=options.spool_dir,
+    )
+    async with batches:
+        total, waited = len(batches), 0.0
+        async for batch in batches:
+            statistics = batches.statistics()
+            row = {
+                "batch": statistics.batches - 1,
+                "samples": samples_of(batch),
+                "waited_s": statistics.waited_s - waited,
+            }
+            waited = statistics.waited_s
+            print_line(json.dumps(row) if options.json else gap_line(row, total))
+        statistics = batches.statistics()
+    print_line(json.dumps({"report": asdict(statistics)}) if options.json else render(statistics))
+
+
+def _run_inspect(options: argparse.Namespace) -> None:
+    from dnc_async.client import inspect  # noqa: PLC0415
+
+    info = asyncio.run(inspect(options.cid, gateways=options.gateway, store=options.store))
+    if options.json:
+        print_line(json.dumps(asdict(info)))
+        return
+    print_line(f"{info.cid}\n{info.samples:,} samples in {info.batches:,} batches of {info.batch_size:,}")
+    print_line(f"{info.size_bytes:,} bytes in {info.chunks:,} chunks, the largest {info.largest_chunk_bytes:,}")
+    for name, dtype, shape in info.columns:
+        print_line(f"  {name}: {dtype}{list(shape) if shape else ''}")

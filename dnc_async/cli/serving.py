@@ -1,0 +1,47 @@
+"""``dnc serve``: the local store as a gateway."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+
+from dnc_async.cli.shared import Commands, command, print_line, store_option
+
+# Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
+
+
+def add_serve(commands: Commands) -> None:
+    """Declare ``dnc serve``."""
+    serve = command(commands, "serve", _run_serve, "serve a local store as a trustless gateway")
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default: 8080)")
+    serve.add_argument(
+        "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
+    )
+    serve.add_argument("--stop-on-eof", action="store_true", help="end when standard input does")
+    serve.add_argument("--json", action="store_true", help="the URL and the store as JSON")
+    store_option(serve)
+
+
+def _run_serve(options: argparse.Namespace) -> None:
+    from dnc_async.config import store_path  # noqa: PLC0415
+    from dnc_async.testing import Faults  # noqa: PLC0415
+    from dnc_async.testing.__main__ import serve_command  # noqa: PLC0415
+
+    faults = Faults.parse(options.fault) if options.fault else None
+    store = store_path(options.store)
+
+    def announce(url: str) -> None:
+        print_line(json.dumps({"url": url, "store": str(store)}) if options.json else url)
+
+    asyncio.run(
+        serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof, announce=announce)
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {port}")
+    return port

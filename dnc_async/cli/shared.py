@@ -1,0 +1,62 @@
+"""What the commands share: how they are declared, and where their words go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Commands = Any  # argparse does not name the type of its subparsers
+
+
+def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:  # noqa: ANN401
+    """Declare a command; gives its parser."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def store_option(parser: argparse.ArgumentParser) -> None:
+    """``--store DIR``."""
+    parser.add_argument(
+        "--store", metavar="DIR", help="the local store (default: DNC_STORE, or in the user's data folder)"
+    )
+
+
+def gateway_option(parser: argparse.ArgumentParser) -> None:
+    """``--gateway URL``, repeatable."""
+    parser.add_argument("--gateway", action="append", metavar="URL", help="ask this gateway (repeatable)")
+
+
+def print_line(text: str) -> None:
+    """Write a line of the result to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr."""
+    sys.stderr.write(text + "\n")
+
+
+class Progress:
+    """One line on stderr that is written over, where somebody watches; a few times a second at most."""
+
+    def __init__(self) -> None:
+        self._watched = sys.stderr.isatty()
+        self._next = 0.0
+
+    def show(self, text: Callable[[], str]) -> None:
+        """Say how far it is."""
+        if self._watched and time.monotonic() >= self._next:
+            self._next = time.monotonic() + 0.1
+            sys.stderr.write(f"\r\x1b[K{text()}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._watched:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

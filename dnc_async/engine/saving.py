@@ -1,0 +1,235 @@
+"""``get``: a file or a directory tree from IPFS onto the disk, every block verified.
+
+A few workers take what is still to do from the end of one list, so that a tree is walked depth first and takes no more
+memory than its depth is wide. What an earlier call left on the disk is hashed, and not fetched again where it is right.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+
+from dnc_async.engine.files import URGENT, FileReader, LeafRun, describe, entries_of, locate
+from dnc_async.engine.output import OutputFile, Part, part_of, refuse_taken
+from dnc_async.errors import DagError, OutputError
+from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.ipld import dagpb, unixfs
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import DAG_PB, Cid
+from dnc_async.ipld.directory import symlink_target
+from dnc_async.ipld.plan import Leaf
+from dnc_async.ipld.unixfs import UnixFs
+
+_WORKERS = 32
+_DEEPEST = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What ``get`` wrote, or has written so far. ``os.fspath()`` and ``str()`` give the path.
+
+    ``size_bytes`` counts the bytes of files; ``reused_bytes`` those of them that an earlier call had left. ``outward`` are
+    symlinks, at most 100, that lead out of the tree: they are kept as they are.
+    """
+
+    path: Path
+    cid: str
+    kind: str
+    files: int = 0
+    directories: int = 0
+    symlinks: int = 0
+    size_bytes: int = 0
+    reused_bytes: int = 0
+    outward: tuple[str, ...] = ()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class _Item(NamedTuple):
+    """Something to do: a CID, and its place in the tree (empty for the root)."""
+
+    cid: Cid
+    name: str
+    depth: int
+
+
+async def save(
+    group: FetchGroup,
+    root: Cid,
+    path: Sequence[str],
+    *,
+    target: str | None,
+    limit_bytes: int,
+    progress: Callable[[Saved], None] | None,
+) -> Saved:
+    """Write what ``root`` and ``path`` lead to; ``target`` as of :func:`dnc_async.get`, with so many bytes on their way.
+
+    Raises :class:`~dnc_async.errors.OutputError` where something is in the way.
+    """
+    block = await locate(group, root, path)
+    name = path[-1] if path else str(root)
+    entry = describe("/".join([str(root), *path]), block)
+    if entry.kind == "other":
+        raise DagError(f"{entry.name} is neither a file, a directory nor a symlink: there is nothing to write")
+    final = await group.in_worker(_final, target, name, entry.kind)
+    part = await group.in_worker(Part, part_of(final, block.cid), final, folder=entry.kind == "directory")
+    try:
+        empty = Saved(path=final, cid=str(block.cid), kind=entry.kind)
+        saver = _Saver(group, part, empty, limit_bytes=limit_bytes, progress=progress)
+        await saver.run(block)
+        await group.in_worker(part.publish)
+    finally:
+        await group.aclose()  # no worker writes any more
+        part.close()
+    return saver.saved
+
+
+def _final(target: str | None, name: str, kind: str) -> Path:
+    """The path to write to: a file goes into a folder that is named, a tree takes its name."""
+    folder = kind == "directory"
+    if target is None:
+        final = Path(name)
+    else:
+        target = os.path.expanduser(target)  # noqa: PTH111 - a slash at its end counts
+        final = Path(target)
+        if not folder and (target.endswith(("/", os.sep)) or final.is_dir()):
+            final /= name
+    if not final.name:
+        raise OutputError(f"{target!r} has no name that a {kind} could take; name a new file or folder")
+    refuse_taken(final, folder=folder)
+    return final.absolute()
+
+
+class _Saver:
+    """One run. Everything but the disk is done in the engine's thread."""
+
+    def __init__(
+        self,
+        group: FetchGroup,
+        part: Part,
+        saved: Saved,
+        *,
+        limit_bytes: int,
+        progress: Callable[[Saved], None] | None,
+    ) -> None:
+        self._group = group
+        self._part = part
+        self._limit_bytes = limit_bytes
+        self._progress = progress
+        self._todo: list[_Item] = []
+        self._busy = 0
+        self._changed = anyio.Event()
+        self._links: list[tuple[str, Block]] = []
+        self._dressed: list[tuple[str, UnixFs]] = []
+        self.saved = saved
+
+    async def run(self, root: Block) -> None:
+        await self._node(_Item(root.cid, "", 0), root)
+        if self._todo:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(_WORKERS):
+                    tasks.start_soon(self._work)
+        # Last, so that nothing is ever written through one; in the order of names, whoever came first.
+        for name, block in sorted(self._links, key=lambda link: link[0]):
+            await self._symlink(name, block)
+        for name, body in sorted(self._dressed, key=lambda dressed: dressed[0], reverse=True):
+            await self._group.in_worker(self._part.dress, name, body)
+
+    async def _work(self) -> None:
+        while self._todo or self._busy:
+            if not self._todo:
+                await self._changed.wait()
+                continue
+            item = self._todo.pop()
+            self._busy += 1
+            try:
+                await self._do(item)
+            finally:
+                self._busy -= 1
+                self._changed.set()
+                self._changed = anyio.Event()
+
+    async def _do(self, item: _Item) -> None:
+        if self._part.resumed:
+            size = await self._group.in_worker(self._part.has, item.name, item.cid)
+            if size is not None:
+                self._count(files=1, size_bytes=size, reused_bytes=size)
+                return
+        await self._node(item, await self._group.block(item.cid, priority=URGENT))
+
+    async def _node(self, item: _Item, block: Block) -> None:
+        kind = describe(item.name, block).kind
+        if kind == "directory":
+            await self._directory(item, block)
+        elif kind == "symlink":
+            self._links.append((item.name, block))
+        elif kind == "file":
+            await self._file(item, block)
+        else:
+            raise DagError(f"{item.name} ({item.cid}) is neither a file, a directory nor a symlink")
+
+    async def _directory(self, item: _Item, block: Block) -> None:
+        if item.depth > _DEEPEST:
+            raise DagError(f"{self.saved.cid} is nested more than {_DEEPEST} folders deep")
+        await self._group.in_worker(self._part.make_folder, item.name)
+        body = unixfs.decode(dagpb.decode(block.data).data)
+        if body.mode is not None or body.mtime is not None:
+            self._dressed.append((item.name, body))
+        entries = await entries_of(self._group, block)
+        prefix = f"{item.name}/" if item.name else ""
+        self._todo += [_Item(entry.cid, prefix + entry.name, item.depth + 1) for entry in reversed(entries)]
+        self._count(directories=1)
+
+    async def _file(self, item: _Item, block: Block) -> None:
+        reader = FileReader(block, about=item.name or self.saved.cid)
+        body = unixfs.decode(dagpb.decode(block.data).data) if block.cid.codec == DAG_PB else None
+        file = await self._group.in_worker(self._part.file, item.name, reader.size_bytes)
+        try:
+            await self._leaves(reader, file)
+            await self._group.in_worker(file.finish, reader.size_bytes, body)
+        finally:
+            file.close()
+        self._count(files=1)
+
+    async def _leaves(self, reader: FileReader, file: OutputFile) -> None:
+        async def lacking(leaves: list[Leaf]) -> list[Leaf]:
+            left = await self._group.in_worker(file.lacking, leaves)
+            there = sum(leaf.size or 0 for leaf in leaves) - sum(leaf.size or 0 for leaf in left)
+            self._count(size_bytes=there, reused_bytes=there)
+            return left
+
+        def placed(leaf: Leaf) -> None:
+            self._count(size_bytes=leaf.size or 0)
+
+        run = LeafRun(self._group, file.place, limit_bytes=self._limit_bytes, placed=placed)
+        await reader.bring(self._group, run, 0, reader.size_bytes, choose=lacking)
+
+    async def _symlink(self, name: str, block: Block) -> None:
+        text = symlink_target(block)
+        body = unixfs.decode(dagpb.decode(block.data).data)
+        await self._group.in_worker(self._part.link, name, text, body.mtime)
+        self._count(symlinks=1)
+        if leads_out(name, text) and len(self.saved.outward) < 100:
+            self.saved = replace(self.saved, outward=(*self.saved.outward, name or self.saved.path.name))
+
+    def _count(self, **more: int) -> None:
+        self.saved = replace(self.saved, **{name: getattr(self.saved, name) + count for name, count in more.items()})
+        if self._progress is not None:
+            self._progress(self.saved)
+
+
+def leads_out(name: str, text: str) -> bool:
+    """Whether a symlink at ``name`` in a tree leads out of it, taken by its text alone."""
+    place, _, _ = name.rpartition("/")
+    # By text: resolving would ask the disk, and the tree is not where it will be.
+    return text.startswith("/") or posixpath.normpath(posixpath.join(place, text)).split("/")[0] == ".."

@@ -1,0 +1,102 @@
+"""CAR files in and out of the store: streamed, every block verified on the way, all or nothing.
+
+An import reads CARv1 and CARv2, and takes DAGs that are not complete, because a CAR may be one part of several: it says so.
+An export is deterministic: the root, then its blocks depth first, each once (``order=dfs; dups=n``), without inline ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from dnc_async.errors import IpldError, StoreError
+from dnc_async.ipld.car import CarReader, encode_header, encode_section
+
+from .integrity import check, walk
+
+if TYPE_CHECKING:
+    from dnc_async.ipld.cid import Cid
+
+    from .blocks import BlockStore
+
+Progress = Callable[[int, int], None]
+
+_PIECE_BYTES = 2**20
+_MAX_ROOTS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import brought. ``blocks`` and ``size_bytes`` count the CAR's blocks, also those that were there already.
+
+    ``absent`` are roots that the CAR names and that are not in the store after it; ``incomplete`` are roots of which a
+    block is missing or cannot be read, each with the first of these.
+    """
+
+    roots: tuple[Cid, ...]
+    absent: tuple[Cid, ...]
+    incomplete: tuple[tuple[Cid, Cid], ...]
+    blocks: int
+    size_bytes: int
+
+
+def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Progress | None = None) -> Imported:
+    """Take the blocks of a CAR into the store and list its roots; ``name`` is the file's, for errors.
+
+    ``progress`` is called with the blocks and bytes so far. Raises :class:`~dnc_async.errors.StoreError` where the CAR is
+    malformed or holds a wrong block: nothing of it is kept then.
+    """
+    reader = CarReader()
+    blocks = size_bytes = 0
+    with store.begin() as transaction:
+        try:
+            while piece := source.read(_PIECE_BYTES):
+                for block in reader.feed(piece):
+                    transaction.put(block)
+                    blocks += 1
+                    size_bytes += len(block.data)
+                if progress is not None:
+                    progress(blocks, size_bytes)
+            reader.close()
+        except IpldError as error:
+            raise StoreError(
+                f"{name}: {error}; nothing of it was kept ({blocks} blocks before that are good)"
+            ) from error
+        roots = tuple(dict.fromkeys(reader.roots or ()))
+        if len(roots) > _MAX_ROOTS:
+            raise StoreError(f"{name}: its header names {len(roots)} roots, expected at most {_MAX_ROOTS}")
+        here = tuple(root for root in roots if transaction.has(root))
+        transaction.commit(*here)
+    checked = (check(store, root, leaves=False) for root in here)
+    lacking = [(found.root, [*found.missing, *found.damaged]) for found in checked if not found.complete]
+    return Imported(
+        roots=here,
+        absent=tuple(root for root in roots if root not in here),
+        incomplete=tuple((root, faults[0]) for root, faults in lacking),
+        blocks=blocks,
+        size_bytes=size_bytes,
+    )
+
+
+def export_car(store: BlockStore, root: Cid, sink: BinaryIO, *, progress: Progress | None = None) -> tuple[int, int]:
+    """Write the DAG at ``root`` as CARv1; gives its blocks and bytes written.
+
+    Raises :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then
+    is no whole CAR, and the caller throws it away.
+    """
+
+    def fault(cid: Cid, error: Exception | None) -> None:
+        what = "is not in the store" if error is None else f"is damaged: {error}"
+        raise StoreError(f"cannot export {root}: the block {cid} {what}; 'dnc verify {root}' lists all that is wrong")
+
+    size_bytes = sink.write(encode_header([root]))
+    blocks = 0
+    for block in walk(store, root, fault):
+        if block.cid.inline is not None:
+            continue
+        size_bytes += sink.write(encode_section(block))
+        blocks += 1
+        if progress is not None:
+            progress(blocks, size_bytes)
+    return blocks, size_bytes

@@ -1,0 +1,94 @@
+"""Walking a stored DAG: every block of it in depth-first order, and what of it is missing or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dnc_async.errors import BlockMismatchError, DagError
+from dnc_async.ipld.block import verify
+from dnc_async.ipld.cid import RAW
+from dnc_async.ipld.codecs import links
+
+if TYPE_CHECKING:
+    from dnc_async.ipld.block import Block
+    from dnc_async.ipld.cid import Cid
+
+    from .blocks import BlockStore
+
+_MOST_FAULTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integrity:
+    """What a walk found. ``missing`` and ``damaged`` are in the walk's order, at most 1,000 of each.
+
+    ``blocks`` and ``size_bytes`` count what is there and right, each block once. ``complete`` says that nothing is
+    missing or wrong.
+    """
+
+    root: Cid
+    blocks: int
+    size_bytes: int
+    missing: tuple[Cid, ...]
+    damaged: tuple[Cid, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole DAG is there, as its root says."""
+        return not self.missing and not self.damaged
+
+
+def walk(
+    store: BlockStore, root: Cid, fault: Callable[[Cid, Exception | None], None], *, leaves: bool = True
+) -> Iterator[Block]:
+    """Yield every block below ``root`` that the store holds, verified, depth first and each once; inline ones too.
+
+    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store. Without
+    ``leaves`` raw blocks are looked for and neither read nor yielded. Memory grows by a hash for each block.
+    """
+    waiting, seen = [root], set[tuple[int, bytes]]()
+    while waiting:
+        cid = waiting.pop()
+        if (cid.codec, cid.multihash) in seen:
+            continue
+        seen.add((cid.codec, cid.multihash))
+        if cid.codec == RAW and not leaves and store.has(cid):
+            continue
+        data = store.read(cid)
+        if data is None:
+            fault(cid, None)
+            continue
+        try:
+            block = verify(cid, data)
+            waiting.extend(reversed(links(cid, block.data)))
+        except (BlockMismatchError, DagError) as error:
+            fault(cid, error)
+            continue
+        yield block
+
+
+def check(
+    store: BlockStore, root: Cid, *, leaves: bool = True, progress: Callable[[int, int], None] | None = None
+) -> Integrity:
+    """Hash every block of the DAG at ``root`` and follow its links; says what is missing or wrong.
+
+    Without ``leaves`` raw blocks are looked for and neither hashed nor counted. ``progress`` is called with the blocks and
+    bytes so far.
+    """
+    missing: list[Cid] = []
+    damaged: list[Cid] = []
+    blocks = size_bytes = 0
+
+    def fault(cid: Cid, error: Exception | None) -> None:
+        found = missing if error is None else damaged
+        if len(found) < _MOST_FAULTS:
+            found.append(cid)
+
+    for block in walk(store, root, fault, leaves=leaves):
+        blocks += 1
+        size_bytes += len(block.data)
+        if progress is not None:
+            progress(blocks, size_bytes)
+    return Integrity(root=root, blocks=blocks, size_bytes=size_bytes, missing=tuple(missing), damaged=tuple(damaged))
