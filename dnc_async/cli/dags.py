@@ -94,10 +94,16 @@ def _run_get(options: argparse.Namespace) -> None:
         saved = asyncio.run(
             get(options.path, options.output, gateways=options.gateway, store=options.store, progress=progress)
         )
+    except KeyboardInterrupt:
+        line.end()
+        say("what came is kept: the same command goes on from there")
+        raise
     finally:
         line.end()
     if saved.outward:
-        say(f"{len(saved.outward)} symlinks lead out of the tree: {', '.join(saved.outward[:_SHOWN])}")
+        say(
+            f"{_many(len(saved.outward), 'symlink')} out of the tree, kept as they are: {', '.join(saved.outward[:_SHOWN])}"
+        )
     parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
     counts = [_many(count, thing) for count, thing in parts if count]
     reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""

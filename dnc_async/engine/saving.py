@@ -193,6 +193,11 @@ class _Saver:
     async def _file(self, item: _Item, block: Block) -> None:
         reader = FileReader(block, about=item.name or self.saved.cid)
         body = unixfs.decode(dagpb.decode(block.data).data) if block.cid.codec == DAG_PB else None
+        if body is None or not body.blocksizes:
+            data = block.data if body is None else body.data
+            await self._group.in_worker(self._part.write, item.name, block.cid, data, body)
+            self._count(files=1, size_bytes=len(data))
+            return
         file = await self._group.in_worker(self._part.file, item.name, reader.size_bytes)
         try:
             await self._leaves(reader, file)
