@@ -20,6 +20,7 @@
     │   ├── GatewayMissError                it does not have the block
     │   ├── GatewayRefusedError             it will not serve the block (410, 451)
     │   ├── GatewayBusyError                it asked us to come back later (429, 502, 503, 504)
+    │   ├── GatewayOversizeError            it sent more than the block may have, by its parent
     │   └── GatewayMismatchError            it sent bytes that do not hash to the CID
     ├── ChunkUnavailableError (ExceptionGroup)   every gateway failed for a block; holds their errors
     ├── SpoolError                      the staging folder cannot be used
@@ -127,6 +128,10 @@ class GatewayRefusedError(GatewayError):
 
 class GatewayBusyError(GatewayError):
     """The gateway asked us to come back later (429, 502, 503, 504)."""
+
+
+class GatewayOversizeError(GatewayError):
+    """The gateway sent more bytes than the block may have, by what its parent says. Either of them is wrong."""
 
 
 class GatewayMismatchError(GatewayError):

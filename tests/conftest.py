@@ -1,23 +1,31 @@
-"""``dnc`` as a real process, in a home of its own."""
+"""``dnc`` as a real process, in a home of its own; and a store with every fixture CAR that Kubo made."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dnc_async
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.car import CarReader
+from dnc_async.ipld.cid import Cid
+from dnc_async.store import BlockStore
 
 #: Nothing listens on the discard port, so no test reaches a public gateway by accident.
 NOBODY = "http://127.0.0.1:9"
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @dataclass(frozen=True)
@@ -107,3 +115,56 @@ def eventually(check: Callable[[], bool], timeout_s: float = 30) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def read_car(data: bytes) -> list[Block]:
+    reader = CarReader()
+    blocks = reader.feed(data)
+    reader.close()
+    return blocks
+
+
+@pytest.fixture(scope="session")
+def roots() -> dict[str, Cid]:
+    """Give the root CID of each fixture, by its name."""
+    index = json.loads((FIXTURES / "index.json").read_text())
+    return {entry["name"]: Cid.parse(entry["root"]) for entry in index["fixtures"]}
+
+
+@pytest.fixture(scope="session")
+def fixture_files() -> dict[str, dict[str, Any]]:
+    """Give the files of each fixture: path to size and digest."""
+    index = json.loads((FIXTURES / "index.json").read_text())
+    return {entry["name"]: entry["files"] for entry in index["fixtures"]}
+
+
+@pytest.fixture(scope="session")
+def fixture_blocks(roots: dict[str, Cid]) -> dict[str, list[Block]]:
+    """Give the blocks of each fixture, in the CAR's order."""
+    return {name: read_car((FIXTURES / f"{name}.car").read_bytes()) for name in roots}
+
+
+@pytest.fixture(scope="session")
+def fill() -> Callable[[BlockStore, Iterable[Block]], None]:
+    """Put blocks into a store; the last one is committed as the root."""
+
+    def put(store: BlockStore, blocks: Iterable[Block]) -> None:
+        with store.begin() as transaction:
+            for block in blocks:
+                transaction.put(block)
+            transaction.commit(block.cid)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def kubo_store(
+    tmp_path_factory: pytest.TempPathFactory,
+    fixture_blocks: dict[str, list[Block]],
+    fill: Callable[[BlockStore, Iterable[Block]], None],
+) -> BlockStore:
+    """All fixtures in one store; nobody writes to it."""
+    store = BlockStore.open(tmp_path_factory.mktemp("kubo") / "store", create=True)
+    for blocks in fixture_blocks.values():
+        fill(store, blocks)
+    return store

@@ -14,8 +14,8 @@ import anyio
 
 from dnc_async.errors import DagError, PathError, PlanTooLargeError
 from dnc_async.gateways.fetcher import FetchGroup, Priority
-from dnc_async.ipld import dagpb
-from dnc_async.ipld.block import Block
+from dnc_async.ipld import dagpb, unixfs
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
 from dnc_async.ipld.plan import FilePlanner, Leaf, file_size, payload
@@ -138,7 +138,7 @@ class FileReader:
         self._root = root
         self._nodes: OrderedDict[bytes, Block] = OrderedDict()
         self._window_bytes = _WINDOW_BYTES
-        self._presume = True
+        self._presume_bytes = MAX_BLOCK_BYTES
         self.size_bytes = file_size(root)
 
     async def leaves(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
@@ -154,7 +154,7 @@ class FileReader:
                 self._window_bytes //= 4
 
     async def _plan(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
-        planner = FilePlanner(self._root.cid, start, end, presume=self._presume)
+        planner = FilePlanner(self._root.cid, start, end, presume_bytes=self._presume_bytes)
         await self._feed(group, planner)
         return planner.leaves
 
@@ -196,27 +196,27 @@ class FileReader:
         choose: Callable[[list[Leaf]], Awaitable[list[Leaf]]] | None = None,
     ) -> None:
         """Have ``run`` place every leaf that has bytes from ``start`` to ``end``, or those of them that ``choose`` keeps."""
-        position = start
-        while position < end:
-            leaves = await self.leaves(group, position, end)
-            position = leaves[-1].offset + (leaves[-1].size or 0)
+        await self._add(group, run, start, end, choose)
+        while await run.finish():
+            while run.nodes:
+                node, child_bytes = run.nodes.pop()
+                self._presume_bytes = min(self._presume_bytes, child_bytes, (node.size or 0) - 1)
+                below = max(start, node.offset), min(end, node.offset + (node.size or 0))
+                await self._add(group, run, *below, choose)
+
+    async def _add(
+        self,
+        group: FetchGroup,
+        run: LeafRun,
+        start: int,
+        end: int,
+        choose: Callable[[list[Leaf]], Awaitable[list[Leaf]]] | None,
+    ) -> None:
+        while start < end:
+            leaves = await self.leaves(group, start, end)
+            start = leaves[-1].offset + (leaves[-1].size or 0)
             for leaf in leaves if choose is None else await choose(leaves):
                 await run.add(leaf)
-            await self._correct(group, run)
-        while await run.finish():
-            await self._correct(group, run)
-
-    async def _correct(self, group: FetchGroup, run: LeafRun) -> None:
-        """Bring the leaves below what was presumed to be one, and presume no more in this file."""
-        while run.nodes:
-            self._presume = False
-            node = run.nodes.pop()
-            planner = FilePlanner(node.cid)
-            await self._feed(group, planner)
-            if planner.size != node.size:
-                raise DagError(f"{node.cid} has {planner.size} bytes, its parent says {node.size}")
-            for leaf in planner.leaves:
-                await run.add(leaf._replace(offset=node.offset + leaf.offset))
 
 
 class LeafRun:
@@ -224,7 +224,7 @@ class LeafRun:
 
     ``place(leaf, bytes)`` is called for each of them, in worker threads and in any order, and after it ``placed(leaf)`` in the
     loop. The first failure is raised by the next call; the leaves that are still wanted then go with their group. What was
-    taken for a leaf and has children is not placed, but put into ``nodes``.
+    taken for a leaf and has children is not placed, but put into ``nodes``, with the size of its largest child.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class LeafRun:
         self._flying_bytes = 0
         self._failed: Exception | None = None
         self._changed = anyio.Event()
-        self.nodes: list[Leaf] = []
+        self.nodes: list[tuple[Leaf, int]] = []
 
     async def add(self, leaf: Leaf) -> None:
         """Want a leaf, as soon as there is room for it."""
@@ -257,12 +257,13 @@ class LeafRun:
         self._check()
         self._flying += 1
         self._flying_bytes += size
+        is_placed: list[bool] = []
         self._group.submit(
             leaf.cid,
             size_bytes=size,
             priority=URGENT,
-            accept=lambda block: self._accept(leaf, block),
-            done=lambda _, error: self._done(leaf, error),
+            accept=lambda block: is_placed.append(self._accept(leaf, block)),
+            done=lambda _, error: self._done(leaf, error, is_placed=any(is_placed)),
         )
 
     async def finish(self) -> bool:
@@ -272,17 +273,18 @@ class LeafRun:
         self._check()
         return bool(self.nodes)
 
-    def _accept(self, leaf: Leaf, block: Block) -> None:
-        if block.cid.codec == DAG_PB and dagpb.decode(block.data).links:
-            self.nodes.append(leaf)
-        else:
-            self._place(leaf, payload(leaf, block))
+    def _accept(self, leaf: Leaf, block: Block) -> bool:
+        if block.cid.codec == DAG_PB and (node := dagpb.decode(block.data)).links:
+            self.nodes.append((leaf, max(unixfs.decode(node.data).blocksizes, default=0)))
+            return False
+        self._place(leaf, payload(leaf, block))
+        return True
 
-    def _done(self, leaf: Leaf, error: Exception | None) -> None:
+    def _done(self, leaf: Leaf, error: Exception | None, *, is_placed: bool) -> None:
         self._flying -= 1
         self._flying_bytes -= leaf.size or 0
         self._failed = self._failed or error
-        if error is None and leaf not in self.nodes:
+        if is_placed:
             self._tell(leaf)
         self._changed.set()
 

@@ -37,10 +37,9 @@ def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
-        raise OutputError(
-            f"{error.filename or path}: {error.strerror or error}; {remedy}, and what came so far is gone on with"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space: what came so far is gone on with" if full else "choose another place"
+        raise OutputError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
 
 
 def part_of(target: Path, cid: Cid) -> Path:

@@ -27,7 +27,7 @@ from dnc_async.ipld.plan import Leaf
 from dnc_async.ipld.unixfs import UnixFs
 
 _WORKERS = 32
-_DEEPEST = 1000
+_DEEPEST = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +223,9 @@ class _Saver:
         text = symlink_target(block)
         body = unixfs.decode(dagpb.decode(block.data).data)
         await self._group.in_worker(self._part.link, name, text, body.mtime)
-        self._count(symlinks=1)
         if leads_out(name, text) and len(self.saved.outward) < 100:
             self.saved = replace(self.saved, outward=(*self.saved.outward, name or self.saved.path.name))
+        self._count(symlinks=1)
 
     def _count(self, **more: int) -> None:
         self.saved = replace(self.saved, **{name: getattr(self.saved, name) + count for name, count in more.items()})

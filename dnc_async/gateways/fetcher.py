@@ -25,6 +25,7 @@ from dnc_async.errors import (
     GatewayError,
     GatewayMismatchError,
     GatewayMissError,
+    GatewayOversizeError,
     GatewayRefusedError,
     StreamClosedError,
 )
@@ -232,7 +233,8 @@ class Fetcher:
         score, waited = self._board.scores[gateway], now - want.failing_since
 
         def hopeless(attempts: int) -> bool:
-            return attempts >= self._attempts and (not score.blocks or mismatch or waited >= self._patience_s)
+            wrong = mismatch or isinstance(error, GatewayOversizeError)
+            return attempts >= self._attempts and (not score.blocks or wrong or waited >= self._patience_s)
 
         if want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports)):
             self.submit(want)

@@ -17,6 +17,7 @@ from dnc_async.errors import (
     GatewayBusyError,
     GatewayError,
     GatewayMissError,
+    GatewayOversizeError,
     GatewayRefusedError,
     GatewayTimeoutError,
 )
@@ -45,14 +46,12 @@ class HttpTransport:
         async with self._request(f"/ipfs/{cid}?format=raw", RAW_TYPE, str(cid)) as response:
             first_byte()
             if response.content_length is not None and response.content_length > limit_bytes:
-                raise self._error(
-                    f"announced {response.content_length} bytes, over the limit of {limit_bytes}", str(cid)
-                )
+                raise self._oversize(f"announced {response.content_length} bytes", limit_bytes, cid)
             parts, size = [], 0
             async for part in response.content.iter_any():
                 size += len(part)
                 if size > limit_bytes:
-                    raise self._error(f"sent more than the limit of {limit_bytes} bytes", str(cid))
+                    raise self._oversize(f"sent {size} bytes and more", limit_bytes, cid)
                 parts.append(part)
             return b"".join(parts)
 
@@ -86,6 +85,9 @@ class HttpTransport:
             pause = retry_after(response.headers.get("Retry-After"), time.time())
             raise GatewayBusyError(said, gateway=self.name, cid=asked, retry_after_s=pause)
         raise self._error(said, asked)
+
+    def _oversize(self, did: str, limit_bytes: int, cid: Cid) -> GatewayError:
+        return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid))
 
     def _error(self, message: str, asked: str) -> GatewayError:
         return GatewayError(message, gateway=self.name, cid=asked)

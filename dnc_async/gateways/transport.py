@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from dnc_async.errors import GatewayError, GatewayMissError, StoreError
+from dnc_async.errors import GatewayError, GatewayMissError, GatewayOversizeError, StoreError
 from dnc_async.ipld.cid import Cid
 
 
@@ -44,7 +44,7 @@ class StoreTransport:
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
         if len(data) > limit_bytes:
-            raise GatewayError(
+            raise GatewayOversizeError(
                 f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid)
             )
         return data

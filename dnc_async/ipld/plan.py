@@ -88,15 +88,15 @@ class _Part:
 class FilePlanner:
     """Plans one file, or the leaves that a byte range of it touches (``end`` is exclusive).
 
-    Whether a dag-pb child is a leaf only its block tells. With ``presume``, those small enough to be one are given as leaves
-    unseen, and whoever fetches them sees whether they have links.
+    Whether a dag-pb child is a leaf only its block tells. Those of up to ``presume_bytes`` are given as leaves unseen, and
+    whoever fetches them sees whether they have links.
     """
 
-    def __init__(self, root: Cid, start: int = 0, end: int | None = None, *, presume: bool = False) -> None:
+    def __init__(self, root: Cid, start: int = 0, end: int | None = None, *, presume_bytes: int = 0) -> None:
         self._start = start
         self._end = end
         self._root = root
-        self._presume = presume
+        self._presume_bytes = min(presume_bytes, MAX_BLOCK_BYTES)
         self._leaves: list[Leaf] = []
         self._open: dict[bytes, list[_Part]] = {}
         self._inline: list[Cid] = []
@@ -183,7 +183,7 @@ class FilePlanner:
             if size > MAX_BLOCK_BYTES and inline is None:
                 raise DagError(f"the leaf {cid} is said to have {size} bytes, a block may have {MAX_BLOCK_BYTES}")
             self._leaf(Leaf(cid, offset, size, inline))
-        elif cid.codec == DAG_PB and self._presume and size <= MAX_BLOCK_BYTES and cid.inline is None:
+        elif cid.codec == DAG_PB and size <= self._presume_bytes and cid.inline is None:
             self._leaf(Leaf(cid, offset, size, None))
         elif cid.codec == DAG_PB:
             self._want(_Part(cid, offset, size, above))

@@ -1,0 +1,1 @@
+"""Any UnixFS file or tree: get, cat, ls, open."""
