@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
-from dnc_async.errors import ArgumentError, OutputError, StoreError
+from dnc_async.errors import ArgumentError, DatasetError, OutputError, StoreError
 
 if TYPE_CHECKING:
     from dnc_async.engine.saving import Saved
@@ -130,6 +131,8 @@ def _run_add(options: argparse.Namespace) -> None:
 
     profile = {each.name: each for each in (UNIXFS_V1_2025, UNIXFS_V0_2015)}[options.profile]
     found: dict[str, object] = {}
+    if not os.path.lexists(options.path):  # before a store is made for nothing
+        raise DatasetError(f"{options.path}: No such file or directory; nothing was added")
     if options.only_hash:
         root = run(lambda _: None)
     else:

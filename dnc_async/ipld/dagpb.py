@@ -38,7 +38,9 @@ def encode(data: bytes | None, links: Sequence[Link]) -> bytes:
             _LINKS,
             protobuf.bytes_field(_HASH, link.cid.encode())
             + protobuf.bytes_field(_NAME, link.name.encode("utf-8", "surrogateescape"))
-            + protobuf.varint_field(_TSIZE, link.tsize),
+            + protobuf.varint_field(
+                _TSIZE, link.tsize % 2**64
+            ),  # a DAG whose parts repeat may sum to more: as Go, it wraps
         )
         for link in links
     ]
