@@ -80,7 +80,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """With real parts of others': boxo's gateway, built by Go. Parts whose compiler is missing are skipped, and say so."""
+    """With real parts of others': boxo (Go), Helia and js-ipfs (Node). Where Go or Node is missing, its parts are skipped."""
     session.install(".", *TEST_GROUP)
     environment = {"PYTHONSAFEPATH": "1", "DNC_INTEROP": "1"}
     session.run("python", "-m", "pytest", "tests/interop", *session.posargs, env=environment)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import unquote
 
 from dnc_async.config import (
     FetchSettings,
@@ -381,9 +382,10 @@ def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
     text = str(cid) if isinstance(cid, (str, UploadResult)) else None
     if text is None:
         raise ArgumentError(f"cid: expected a CID, 'ipfs://…', '/ipfs/…' or an UploadResult, got {type(cid).__name__}")
-    for prefix in ("ipfs://", "/ipfs/"):
-        text = text.strip().removeprefix(prefix)
-    root, *path = text.split("/")
+    text = text.strip()
+    if text.startswith("ipfs://"):
+        text = unquote(text.removeprefix("ipfs://"), errors="surrogateescape")  # a URL, where a path is what it is
+    root, *path = text.removeprefix("/ipfs/").split("/")
     try:
         return Cid.parse(root), tuple(name for name in path if name)
     except CidError as error:

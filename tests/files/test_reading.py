@@ -127,6 +127,21 @@ async def test_what_is_not_there_or_not_a_file(keep: Keep) -> None:
     assert threads() == []
 
 
+async def test_ways_to_write_a_path(keep: Keep) -> None:
+    """A URL is decoded; a path is what it is."""
+    made = {"a b": build_file(b"space", UNIXFS_V1_2025), "a%20b": build_file(b"percent", UNIXFS_V1_2025)}
+    blocks, root = build_directory([(name, each[1]) for name, each in made.items()], UNIXFS_V1_2025)
+    store = keep([*blocks, *(block for each in made.values() for block in each[0])], root.cid)
+    for form, data in [
+        ("ipfs://{}/a%20b", b"space"),
+        ("ipfs://{}/a%2520b", b"percent"),
+        ("/ipfs/{}/a b", b"space"),
+        ("{}/a%20b", b"percent"),
+        (" {}//a b/", b"space"),
+    ]:
+        assert await dnc.cat(form.format(root.cid), store=store) == data
+
+
 async def test_open_reads_like_a_file(keep: Keep) -> None:
     """Any row of seeks and reads gives what a file in memory gives."""
     data = content(300_000)
