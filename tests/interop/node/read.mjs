@@ -7,8 +7,9 @@ import { fallbackRouter } from '@helia/fallback-router'
 import { trustlessGatewayBlockBroker } from '@helia/trustless-gateway-client'
 import { createVerifiedFetch } from '@helia/verified-fetch'
 import { createHeliaLight } from 'helia'
+import { sha512 } from 'multiformats/hashes/sha2'
 
-const helia = createHeliaLight()
+const helia = createHeliaLight({ hashers: [sha512] }) // as createHelia has it
 const router = fallbackRouter({ gateways: [process.argv[2]] })
 router.capabilities = () => [] // with fallback routers alone, Helia 7.1 waits for ever for the others
 helia.addRouter(router)
