@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from dnc_async.ipld.directory import DirectoryReader
 from dnc_async.ipld.plan import FilePlanner
 from dnc_async.serve.server import GatewayServer
 from dnc_async.store import BlockStore
+from dnc_async.store.cars import export_car
 
 _PIECE = 2**18
 
@@ -79,7 +82,9 @@ def _lines(repeats: int) -> list[Line]:
         _limit("plan of a 1 GiB file of 256 KiB leaves", 20, _plan(), repeats),
         *_directory(repeats),
         *asyncio.run(_serve(repeats)),
+        *asyncio.run(_beside_boxo(repeats)),
         _memory(),
+        _serving_memory(),
     ]
 
 
@@ -272,6 +277,86 @@ def _memory() -> Line:
     )
     more = (large - small) / 2**10
     return Line(what="memory: build and read 2 GB, over 10 MB", measured=more, unit="MB", target="<= 8", met=more <= 8)
+
+
+async def _beside_boxo(repeats: int) -> list[Line]:
+    """Our gateway and boxo's, each in a process of its own, with the same CAR of 64 MB; nothing where there is no Go."""
+    go = shutil.which("go")
+    if go is None:
+        sys.stderr.write("no Go here: boxo's gateway is left out\n")
+        return []
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as name:
+        folder, program = Path(name), Path(name) / "boxo"
+        source = Path(__file__).parent.parent / "tests" / "interop" / "boxo"
+        subprocess.run([go, "build", "-o", program, "."], cwd=source, check=True)  # noqa: S603, ASYNC221 - a bench
+        store, root = _stored(folder / "store", 64)
+        with (folder / "x.car").open("wb") as file:
+            export_car(store, root, file)
+        ours = [sys.executable, "-m", "dnc_async", "serve", "--store", str(store.path), "--port", "0", "--stop-on-eof"]
+        query = f"/ipfs/{root}?format=car&dag-scope=all"
+        with _announced([str(program), str(folder / "x.car")]) as (boxo, _), _announced(ours) as (mine, _):
+            async with aiohttp.ClientSession() as session:
+                what = "serve: one CAR, of boxo's gateway"
+                return [await _compare(what, session, [boxo + query], [mine + query], repeats)]
+
+
+@contextlib.contextmanager
+def _announced(command: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """A program that prints its URL when it is ready and ends when its standard input does: its URL and process."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: S603 - ours, or built by us
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.stdin.close()
+
+
+def _stored(path: Path, megabytes: int) -> tuple[BlockStore, Cid]:
+    """A file in a store, no two megabytes of it alike."""
+    store, piece = BlockStore.open(path, create=True), np.random.default_rng(0).bytes(10**6)
+    with store.begin() as transaction:
+        builder = FileBuilder(UNIXFS_V1_2025)
+        for number in range(megabytes):
+            for block in builder.feed(number.to_bytes(8, "big") + piece[8:]):
+                transaction.put(block)
+        last, root = builder.finish()
+        for block in last:
+            transaction.put(block)
+        transaction.commit(root.cid)
+    return store, root.cid
+
+
+def _serving_memory() -> Line:
+    """Growth of a gateway's process after a CAR of 2 GB, over that after one of 10 MB; to one client, which reads it all."""
+    small, large = (asyncio.run(_grown(megabytes)) for megabytes in (10, 2000))
+    more = (large - small) / 2**10
+    return Line(what="memory: serve a CAR of 2 GB, over 10 MB", measured=more, unit="MB", target="<= 8", met=more <= 8)
+
+
+async def _grown(megabytes: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as name:
+        store, root = _stored(Path(name) / "store", megabytes)
+        command = [
+            sys.executable,
+            "-m",
+            "dnc_async",
+            "serve",
+            "--store",
+            str(store.path),
+            "--port",
+            "0",
+            "--stop-on-eof",
+        ]
+        with _announced(command) as (url, pid):
+            size = 0
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/ipfs/{root}?format=car") as response:
+                async for data in response.content.iter_any():
+                    size += len(data)
+            assert size > megabytes * 10**6  # noqa: S101 - see above
+            status = Path(f"/proc/{pid}/status").read_text()  # noqa: ASYNC240 - a bench
+            return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def _flat(megabytes: int) -> int:

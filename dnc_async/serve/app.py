@@ -21,7 +21,7 @@ from . import answers
 from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
 from .ask import Ask, RefusalError, parse_ask
 from .delivery import Delivery, Sink, Straight
-from .walk import NotHereError, Resolved, Runs, resolve
+from .walk import NotHereError, Resolved, Runs, car_bytes, resolve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _READERS = 4  # threads that read the store; more do not help, the data is in the page cache or on one disk
 _RETRY_AFTER_S = 1
+_MEASURED_BLOCKS = 1024  # a few milliseconds
 _LARGE_BYTES = 64 * 1024  # from here on, copying a block costs more than one more write
 
 
@@ -118,22 +119,28 @@ class _Gateway:
     async def _car(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
 
-        def begin() -> tuple[Resolved, Runs]:
-            resolved = resolve(self._store.read, ask.root, ask.segments)
-            return resolved, Runs(self._store.read, resolved, ask)
+        def begin() -> tuple[Resolved, Runs, int | None]:
+            read, size_of = self._store.read, self._store.size_bytes
+            resolved = resolve(read, ask.root, ask.segments)
+            runs = Runs(read, resolved, ask)
+            measured = self._delivery.keeps_sizes and not seen
+            size = car_bytes(read, size_of, resolved, ask, most_blocks=_MEASURED_BLOCKS) if measured else None
+            return resolved, runs, size
 
-        resolved, runs = await self._hop(begin)
+        resolved, runs, size_bytes = await self._hop(begin)
         if seen:
             return answers.not_modified(ask)
         headers = answers.headers(ask, resolved.roots)
         if request.method == "HEAD":
-            return await _send_head(request, headers, None)
+            return await _send_head(request, headers, size_bytes)
 
         async def send(sink: Sink) -> None:
             await sink(encode_header([resolved.terminus]))
             await self._send_runs(runs, sink)
 
-        return await self._send(request, web.StreamResponse(headers=headers), send)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = size_bytes  # where it is known, a client sees that a CAR was cut off
+        return await self._send(request, response, send)
 
     async def _send_runs(self, runs: Runs, sink: Sink) -> None:
         """Send one run while the next is read."""
@@ -208,7 +215,7 @@ def _wanted_range(request: web.Request, etag: str, size_bytes: int) -> tuple[int
 
 
 async def _send_head(request: web.Request, headers: dict[str, str], size_bytes: int | None) -> web.StreamResponse:
-    """Answer HEAD: what GET would say, without a byte of it. The size of a CAR is not known before it is sent."""
+    """Answer HEAD: what GET would say, without a byte of it. The size of a large CAR is not known."""
     response = web.StreamResponse(headers=headers)
     response.content_length = size_bytes
     await response.prepare(request)

@@ -23,6 +23,9 @@ Sink = Callable[[bytes], Awaitable[None]]
 class Delivery(Protocol):
     """What happens to requests and bodies. One object serves all requests of a gateway, in its event loop."""
 
+    keeps_sizes: bool
+    """Whether every body has the size that it has in the store, and so a CAR a Content-Length."""
+
     async def admit(self, request: web.Request) -> web.StreamResponse | None:
         """Look at a request before anything else does; an answer given here is sent instead. May take its time."""
 
@@ -38,6 +41,8 @@ class Delivery(Protocol):
 
 class Straight:
     """The plain delivery: everything as it is, as fast as the client takes it."""
+
+    keeps_sizes = True
 
     async def admit(self, request: web.Request) -> web.StreamResponse | None:  # noqa: ARG002, RUF100 - the protocol's
         """Let everything in."""

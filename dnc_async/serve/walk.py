@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dnc_async.errors import BlockMismatchError, DagError, StoreError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import verify
+from dnc_async.ipld.car import encode_header, section_bytes
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.codecs import decode_dag_cbor, decode_dag_json, links, links_in, step
 
@@ -116,6 +117,30 @@ class Runs:
                 raise
             self._error = error
         return run
+
+
+def car_bytes(
+    read: Read, size_of: Callable[[Cid], int | None], resolved: Resolved, ask: Ask, *, most_blocks: int
+) -> int | None:
+    """Give the size of the answer's CAR, from its nodes and the sizes of its raw blocks, which are not read.
+
+    None if it has more than ``most_blocks``, or a block is missing: such a CAR is sent without a Content-Length.
+    """
+
+    def hollow(cid: Cid) -> bytes | None:
+        size_bytes = size_of(cid) if cid.codec == RAW else None
+        return read(cid) if size_bytes is None else bytes(size_bytes)  # zeros that no page of memory backs
+
+    total = len(encode_header([resolved.terminus]))
+    blocks = _Walk(hollow, resolved, dups=ask.dups).blocks(ask, check_range(resolved, ask))
+    try:
+        for count, (cid, data) in enumerate(blocks):
+            if count == most_blocks:
+                return None
+            total += section_bytes(cid, len(data))
+    except (NotHereError, DagError, StoreError):
+        return None
+    return total
 
 
 class _Walk:

@@ -32,6 +32,8 @@ _STRANGER = b"another block than the one that was asked for"
 class ScriptedDelivery:
     """Applies a script to each request and body. Times count from :meth:`start`."""
 
+    keeps_sizes = False  # a script may put another block in the place of one
+
     def __init__(self, faults: Faults, *, connections: Callable[[], int], clock: Callable[[], float]) -> None:
         self._faults = faults
         self._connections = connections

@@ -97,6 +97,19 @@ async def test_fixtures_by_raw_and_by_car(boxo: Boxo, name: str) -> None:
                 assert len(found) >= len(row["files"]) - 5  # symlinks
 
 
+@pytest.mark.parametrize("name", FIXTURES)
+async def test_get_every_fixture(boxo: Boxo, tmp_path: Path, name: str) -> None:
+    """As a user gets them, by ``get``."""
+    row = FIXTURES[name]
+    with boxo(FOLDER / f"{name}.car") as url:
+        saved = await dnc.get(row["root"], tmp_path / "out", gateways=url)
+    for path, expected in row["files"].items():
+        if "sha256" in expected:
+            data = (saved.path / path if path else saved.path).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == expected["sha256"]
+    assert saved.files == len([row for row in row["files"].values() if "sha256" in row])
+
+
 class _Car:
     def __init__(self) -> None:
         self.sections: list[bytes] = []

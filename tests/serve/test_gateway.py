@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,39 @@ async def test_a_raw_block_has_its_headers(fetch: Fetch, roots: dict[str, Cid], 
     }
 
 
+@pytest.mark.parametrize("query", ["", "&dag-scope=entity", "&dag-scope=block", "&car-dups=y", "&entity-bytes=3:5000"])
+async def test_a_car_says_how_long_it_is(fetch: Fetch, roots: dict[str, Cid], query: str) -> None:
+    """So that a client sees one that was cut off; HEAD says it, too."""
+    for name, root in roots.items():
+        path = f"{root}?format=car{query}"
+        answer = await fetch(path)
+        if name == "inline-leaves" and "entity-bytes" in query and answer.status == 400:
+            continue
+        assert answer.status == 200, name
+        assert answer.headers["Content-Length"] == str(len(answer.body)), name
+        assert (await fetch(path, "HEAD")).headers["Content-Length"] == str(len(answer.body)), name
+
+
+async def test_a_car_of_many_blocks_is_not_measured_first(
+    session: aiohttp.ClientSession, tmp_path: Path, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    """Its first byte does not wait for a look at each of them; nor does one that lacks a block get a length."""
+    many, root = build_file(bytes(range(256)) * 600, replace(UNIXFS_V1_2025, leaf_bytes=128))
+    store = BlockStore.open(tmp_path / "many", create=True)
+    fill(store, many)
+    lacking = BlockStore.open(tmp_path / "lacking", create=True)
+    few, small = build_file(bytes(2**21) + b"x", UNIXFS_V1_2025)
+    fill(lacking, few[-1:])
+    url = f"ipfs/{root.cid}?format=car&car-dups=y"
+    async with GatewayServer(store) as gateway, session.get(f"{gateway.url}/{url}") as response:
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        assert len(CarReader().feed(await response.read())) > 1024
+    async with GatewayServer(lacking) as gateway, session.get(f"{gateway.url}/ipfs/{small.cid}?format=car") as response:
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
 async def test_a_car_has_its_headers(fetch: Fetch, roots: dict[str, Cid]) -> None:
     root = roots["directory"]
     answer = await fetch(f"{root}/with%20space.bin?format=car&car-dups=y")
@@ -107,7 +141,7 @@ async def test_a_car_has_its_headers(fetch: Fetch, roots: dict[str, Cid]) -> Non
     assert answer.status == 200
     assert {name: answer.headers[name] for name in answer.headers if name not in {"Date", "Server", "Etag"}} == {
         "Content-Type": f"{CAR_TYPE}; version=1; order=dfs; dups=y",
-        "Transfer-Encoding": "chunked",
+        "Content-Length": str(len(answer.body)),
         "Content-Disposition": f'attachment; filename="{last}.car"',
         "X-Content-Type-Options": "nosniff",
         "Accept-Ranges": "none",
