@@ -7,6 +7,7 @@ makes a client of its own and closes it with the stream.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -384,7 +385,8 @@ def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
         raise ArgumentError(f"cid: expected a CID, 'ipfs://…', '/ipfs/…' or an UploadResult, got {type(cid).__name__}")
     text = text.strip()
     if text.startswith("ipfs://"):
-        text = unquote(text.removeprefix("ipfs://"), errors="surrogateescape")  # a URL, where a path is what it is
+        path_of_url = re.split("[?#]", text.removeprefix("ipfs://"))[0]
+        text = unquote(path_of_url, errors="surrogateescape")  # where a path is what it is
     root, *path = text.removeprefix("/ipfs/").split("/")
     try:
         return Cid.parse(root), tuple(name for name in path if name)

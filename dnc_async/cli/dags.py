@@ -67,6 +67,9 @@ def add_export(commands: Commands) -> None:
     export = command(commands, "export", _run_export, "write a DAG from the store to a CAR file")
     export.add_argument("cid", help="the DAG's root")
     export.add_argument("-o", "--output", metavar="FILE", help="the CAR, or - for standard output (default: CID.car)")
+    export.add_argument(
+        "--indexed", action="store_true", help="a CARv2 with an index: any web host that has it can be a --gateway"
+    )
     export.add_argument("--json", action="store_true", help="the result as JSON")
     store_option(export)
 
@@ -181,9 +184,13 @@ def _run_export(options: argparse.Namespace) -> None:
 
     line, root, store = Progress(), _root(options.cid), _store(options)
     name = options.output or f"{root}.car"
+    if options.indexed and name == "-":
+        raise ArgumentError("--indexed: the file's beginning is written last, so name a file with -o")
     try:
         with _sink(name) as sink:
-            done = export_car(store, root, sink, progress=lambda *far: line.show(lambda: _blocks(*far)))
+            done = export_car(
+                store, root, sink, indexed=options.indexed, progress=lambda *far: line.show(lambda: _blocks(*far))
+            )
     finally:
         line.end()
     say(_blocks(*done))

@@ -65,7 +65,8 @@ async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Ci
         kind = node_kind(block)
         if kind != "directory":
             note = f" to {symlink_target(block)!r}, which is not followed" if kind == "symlink" else ""
-            raise PathError(f"{at} is a {kind}{note}: there is no {name!r} in it")
+            what = "file" if kind == "raw" else kind
+            raise PathError(f"{at} is a {what}{note}: there is no {name!r} in it")
         reader = DirectoryReader(block.cid, name=name)
         await _read_on(group, reader, block)
     except DagError as error:
@@ -113,7 +114,7 @@ async def cat_range(
     """The bytes of the file at a path, from ``start`` to before ``end``, taken as a slice of Python takes them."""
     reader = FileReader(await locate(group, root, path), about="/".join([str(root), *path]))
     first, last, _ = slice(start, end).indices(reader.size_bytes)
-    return bytes(await reader.read(group, first, last, limit_bytes=limit_bytes))
+    return await reader.read(group, first, last, limit_bytes=limit_bytes)
 
 
 def describe(name: str, root: Block) -> DirectoryEntry:
@@ -174,17 +175,18 @@ class FileReader:
             self._nodes.popitem(last=False)
         return [block for cid in cids if (block := kept[cid.multihash]) is not None]
 
-    async def read(self, group: FetchGroup, start: int, end: int, *, limit_bytes: int) -> bytearray:
+    async def read(self, group: FetchGroup, start: int, end: int, *, limit_bytes: int) -> bytes:
         """The bytes from ``start`` to before ``end``, which lie inside the file, with so many on their way at once."""
-        data = bytearray(max(0, end - start))
+        parts: dict[int, bytes | memoryview] = {}
 
         def place(leaf: Leaf, body: bytes) -> None:
             first, last = max(start, leaf.offset), min(end, leaf.offset + len(body))
             if first < last:
-                data[first - start : last - start] = memoryview(body)[first - leaf.offset : last - leaf.offset]
+                whole = last - first == len(body)
+                parts[first] = body if whole else memoryview(body)[first - leaf.offset : last - leaf.offset]
 
         await self.bring(group, LeafRun(group, place, limit_bytes=limit_bytes), start, end)
-        return data
+        return await group.in_worker(lambda: b"".join(parts[offset] for offset in sorted(parts)))
 
     async def bring(
         self,

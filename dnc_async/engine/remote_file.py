@@ -104,10 +104,10 @@ class RemoteFile:
         first = start + len(there)
         last = min(reader.size_bytes, max(end, first + _READ_AHEAD_BYTES)) if start == self._read_on else end
 
-        async def fetch(group: FetchGroup) -> bytearray:
+        async def fetch(group: FetchGroup) -> bytes:
             return await reader.read(group, first, last, limit_bytes=self._limit_bytes)
 
-        fresh = bytes(await self._call(fetch))
+        fresh = await self._call(fetch)
         self._ahead = (first, fresh) if len(fresh) <= _READ_AHEAD_BYTES else (last, b"")
         return there + fresh[: end - first]
 

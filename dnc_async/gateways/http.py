@@ -29,52 +29,55 @@ _BUSY = {429, 502, 503, 504}
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
-class HttpTransport:
-    """A gateway over HTTP/1.1 on a session that its owner closes."""
+class HttpSource:
+    """GET requests to one host, on a session that its owner closes. All that goes wrong is an error of that host."""
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
         self._url = url
         self._session = session
         self._headers = dict(headers)
-        self.name = _without_secrets(url)
+        self.name = without_secrets(url)
 
     def __repr__(self) -> str:
-        return f"<HttpTransport {self.name}>"
-
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
-        """One block, unverified, of at most ``limit_bytes``."""
-        async with self._request(f"/ipfs/{cid}?format=raw", RAW_TYPE, str(cid)) as response:
-            first_byte()
-            if response.content_length is not None and response.content_length > limit_bytes:
-                raise self._oversize(f"announced {response.content_length} bytes", limit_bytes, cid)
-            parts, size = [], 0
-            async for part in response.content.iter_any():
-                size += len(part)
-                if size > limit_bytes:
-                    raise self._oversize(f"sent {size} bytes and more", limit_bytes, cid)
-                parts.append(part)
-            return b"".join(parts)
+        return f"<{type(self).__name__} {self.name}>"
 
     @asynccontextmanager
-    async def _request(self, target: str, accept: str, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:
-        headers = {**self._headers, "Accept": accept, "Accept-Encoding": "identity"}
+    async def get(
+        self, target: str, headers: Mapping[str, str], asked: str, *, expected: int
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Request ``target`` below the URL; the answer has the expected status, and its body was not read."""
+        sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
-            async with self._session.get(self._url + target, headers=headers, allow_redirects=False) as response:
-                await self._check(response, accept, asked)
+            async with self._session.get(self._url + target, headers=sent, allow_redirects=False) as response:
+                await self._check(response, asked, expected)
                 yield response
         except TimeoutError as error:
             raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise self._error(f"the connection failed: {reason}", asked) from error
+            raise self.error(f"the connection failed: {reason}", asked) from error
 
-    async def _check(self, response: aiohttp.ClientResponse, expected: str, asked: str) -> None:
+    async def body(self, response: aiohttp.ClientResponse, limit_bytes: int, asked: str) -> bytes:
+        """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
+        if response.content_length is not None and response.content_length > limit_bytes:
+            raise self._oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > limit_bytes:
+                raise self._oversize(f"sent {size} bytes and more", limit_bytes, asked)
+            parts.append(part)
+        return b"".join(parts)
+
+    def error(self, message: str, asked: str) -> GatewayError:
+        """An error of this host's."""
+        return GatewayError(message, gateway=self.name, cid=asked)
+
+    async def _check(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> None:
         status = response.status
-        if status == 200:
+        if status == expected:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise self._error(f"sent a Content-Encoding ({response.headers['Content-Encoding']}), unasked", asked)
-            if response.content_type != expected:
-                raise self._error(f"answered with {response.content_type}, expected {expected}", asked)
+                raise self.error(f"sent a Content-Encoding ({response.headers['Content-Encoding']}), unasked", asked)
             return
         said = f"answered {status} {response.reason or ''}".rstrip()
         if status in _MISSES or (status == 500 and (await response.content.read(64)).startswith(_NOT_FOUND)):
@@ -84,13 +87,30 @@ class HttpTransport:
         if status in _BUSY:
             pause = retry_after(response.headers.get("Retry-After"), time.time())
             raise GatewayBusyError(said, gateway=self.name, cid=asked, retry_after_s=pause)
-        raise self._error(said, asked)
+        raise self.error(said, asked)
 
-    def _oversize(self, did: str, limit_bytes: int, cid: Cid) -> GatewayError:
-        return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid))
+    def _oversize(self, did: str, limit_bytes: int, asked: str) -> GatewayError:
+        return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=asked)
 
-    def _error(self, message: str, asked: str) -> GatewayError:
-        return GatewayError(message, gateway=self.name, cid=asked)
+
+class HttpTransport:
+    """A trustless gateway over HTTP/1.1."""
+
+    def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
+        self._source = HttpSource(url, session=session, headers=headers)
+        self.name = self._source.name
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport {self.name}>"
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+        """One block, unverified, of at most ``limit_bytes``."""
+        source, asked = self._source, str(cid)
+        async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=200) as response:
+            if response.content_type != RAW_TYPE:
+                raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
+            first_byte()
+            return await source.body(response, limit_bytes, asked)
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -105,7 +125,10 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: without a user's name and password, and without a query, which may hold a signature."""
+    url, query, _ = url.partition("?")
     scheme, _, rest = url.partition("://")
     userinfo, at, host = rest.partition("@")
-    return f"{scheme}://***@{host}" if at and "/" not in userinfo else url
+    shown = f"{scheme}://***@{host}" if at and "/" not in userinfo else url
+    return shown + ("?***" if query else "")

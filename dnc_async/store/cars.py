@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dnc_async.errors import IpldError, StoreError
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
+from dnc_async.ipld.car_index import HEADER_BYTES, Layout, encode_index
 
 from .integrity import check, walk
 
@@ -79,24 +80,37 @@ def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Prog
     )
 
 
-def export_car(store: BlockStore, root: Cid, sink: BinaryIO, *, progress: Progress | None = None) -> tuple[int, int]:
+def export_car(
+    store: BlockStore, root: Cid, sink: BinaryIO, *, indexed: bool = False, progress: Progress | None = None
+) -> tuple[int, int]:
     """Write the DAG at ``root`` as CARv1; gives its blocks and bytes written.
 
-    Raises :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then
-    is no whole CAR, and the caller throws it away.
+    With ``indexed`` it is a CARv2 file with an index at its end, from which single blocks can be read by HTTP ranges; the
+    sink must be at its beginning, and able to seek. ``progress`` is called with the blocks and bytes so far. Raises
+    :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then is no
+    whole CAR, and the caller throws it away.
     """
 
     def fault(cid: Cid, error: Exception | None) -> None:
         what = "is not in the store" if error is None else f"is damaged: {error}"
         raise StoreError(f"cannot export {root}: the block {cid} {what}; 'dnc verify {root}' lists all that is wrong")
 
+    front = sink.write(bytes(HEADER_BYTES)) if indexed else 0
     size_bytes = sink.write(encode_header([root]))
+    entries: dict[bytes, tuple[Cid, int]] = {}
     blocks = 0
     for block in walk(store, root, fault):
         if block.cid.inline is not None:
             continue
+        if indexed:
+            entries.setdefault(block.cid.multihash, (block.cid, size_bytes))
         size_bytes += sink.write(encode_section(block))
         blocks += 1
         if progress is not None:
-            progress(blocks, size_bytes)
-    return blocks, size_bytes
+            progress(blocks, front + size_bytes)
+    if indexed:
+        layout = Layout(data_offset=front, data_bytes=size_bytes, index_offset=front + size_bytes)
+        size_bytes += sum(map(sink.write, encode_index(entries.values())))
+        sink.seek(0)
+        sink.write(layout.encode())
+    return blocks, front + size_bytes

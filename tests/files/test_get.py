@@ -186,7 +186,7 @@ async def test_paths_that_lead_nowhere(keep: Keep, tmp_path: Path) -> None:
     store = keep(blocks, root.cid)
     for path, why in [
         ("nix", "has no 'nix' in it"),
-        ("inner/f1/x", "inner/f1 is a raw"),
+        ("inner/f1/x", "inner/f1 is a file"),
         ("inner/old/x", "inner/old is a file"),
         ("inner/in/x", "is a symlink to 'f1', which is not followed"),
         ("..", "may not be named"),

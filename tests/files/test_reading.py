@@ -135,6 +135,7 @@ async def test_ways_to_write_a_path(keep: Keep) -> None:
     for form, data in [
         ("ipfs://{}/a%20b", b"space"),
         ("ipfs://{}/a%2520b", b"percent"),
+        ("ipfs://{}/a%20b?filename=x#top", b"space"),
         ("/ipfs/{}/a b", b"space"),
         ("{}/a%20b", b"percent"),
         (" {}//a b/", b"space"),

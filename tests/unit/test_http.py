@@ -120,7 +120,7 @@ async def test_refused_answers(gateway: Gateway, headers: dict[str, str], text: 
 @pytest.mark.parametrize(
     ("end", "kind", "text"),
     [
-        ("endless", errors.GatewayError, "more than the limit of 5"),
+        ("endless", errors.GatewayOversizeError, "over the limit of 5"),
         ("stall", errors.GatewayTimeoutError, "within the limit"),
         ("cut", errors.GatewayError, "connection failed"),
     ],

@@ -1,0 +1,231 @@
+"""``python -m bench fetch``: how near to the wire the verified fetcher comes, alone and over many gateways.
+
+Every gateway is a process of its own, and so is every client that is measured, so that CPU seconds are its own. The plain
+arm is aiohttp that gets the same blocks, as many at once, and neither verifies nor keeps them. Shaped gateways have one
+token bucket each over all their connections; ``share`` is of the sum of their rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+import dnc_async as dnc
+from dnc_async.ipld.builder import UNIXFS_V1_2025, FileBuilder
+from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.store import BlockStore
+from dnc_async.testing import GatewayProcess
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Gateways by their faults, how many MB to fetch, and the rate in MB/s that would be 1.0."""
+
+    name: str
+    gateways: tuple[str, ...]
+    megabytes: int
+    rate: float
+    target: float
+
+
+_SHAPED = (
+    Scenario(name="20/20/20/20 MB/s", gateways=("rate=20MB,latency=50ms",) * 4, megabytes=800, rate=80, target=0.95),
+    Scenario(
+        name="40/20/10/10 MB/s",
+        gateways=tuple(f"rate={rate}MB,latency=50ms" for rate in (40, 20, 10, 10)),
+        megabytes=800,
+        rate=80,
+        target=0.95,
+    ),
+    Scenario(
+        name="40/20/10/2 MB/s",
+        gateways=tuple(f"rate={rate}MB,latency=50ms" for rate in (40, 20, 10, 2)),
+        megabytes=720,
+        rate=72,
+        target=0.95,
+    ),
+    Scenario(
+        name="one of four lies in every 10th block",
+        gateways=("rate=20MB,latency=50ms",) * 3 + ("rate=20MB,latency=50ms,flip=10",),
+        megabytes=600,
+        rate=60,
+        target=0.95,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of the table."""
+
+    what: str
+    measured: float
+    unit: str
+    target: str
+    met: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; the exit status says whether every target was met."""
+    parser = argparse.ArgumentParser(prog="python -m bench fetch", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=["open", "shaped"], help="one half of it")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--arm", choices=["plain", "memory", "spool"], help=argparse.SUPPRESS)  # the child of _child
+    parser.add_argument("--url", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--cids", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.arm:
+        sys.stdout.write(json.dumps(asyncio.run(_arm(options))) + "\n")
+        return 0
+    lines: list[Line] = []
+    out = sys.stderr if options.json else sys.stdout
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
+        for measure in (_open, _shaped):
+            if options.only in (None, measure.__name__[1:]):
+                for line in measure(Path(folder), options.repeats):
+                    lines.append(line)
+                    mark = "ok" if line.met else "MISSED"
+                    out.write(f"{line.what:<66}{line.measured:>9.3f} {line.unit:<8} {line.target:<9} {mark}\n")
+                    out.flush()
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(line) for line in lines]) + "\n")
+    return 0 if all(line.met for line in lines) else 1
+
+
+# One gateway without shaping.
+
+
+def _open(folder: Path, repeats: int) -> list[Line]:
+    store, root, leaves = stored_file(folder / "open", 512)
+    (folder / "leaves").write_text("\n".join(map(str, leaves)))
+    rows = {"x": np.random.default_rng(1).integers(0, 256, (512, 10**6), dtype=np.uint8)}
+    dataset = asyncio.run(dnc.upload(rows, batch_size=16, store=store.path)).cid
+    with GatewayProcess(store.path) as gateway:
+        found: dict[str, list[dict[str, float]]] = {"plain": [], "memory": [], "spool": []}
+        for _ in range(repeats):
+            for arm, what in (("plain", str(folder / "leaves")), ("memory", str(root)), ("spool", dataset)):
+                found[arm].append(_child(arm, [gateway.url], what))
+    lines = []
+    for arm, target, cpu in (("memory", 0.70, 1.5), ("spool", 0.55, 2.0)):
+        pairs = zip(found[arm], found["plain"], strict=True)
+        ratio = statistics.median(mine["rate"] / plain["rate"] for mine, plain in pairs)
+        cost = statistics.median(each["cpu_s"] for each in found[arm])
+        what = "into memory" if arm == "memory" else "through the spool, decoded"
+        lines += [
+            _least(f"one gateway, {what}, of plain aiohttp", ratio, target),
+            Line(what=f"one gateway, {what}: CPU", measured=cost, unit="s/GB", target=f"<= {cpu}", met=cost <= cpu),
+        ]
+    return lines
+
+
+def _least(what: str, measured: float, target: float) -> Line:
+    return Line(what=what, measured=measured, unit="", target=f">= {target}", met=measured >= target)
+
+
+def stored_file(path: Path, megabytes: int, leaf_bytes: int = 2**20) -> tuple[BlockStore, Cid, list[Cid]]:
+    """A file in a store, no two leaves of it alike: the store, the root, the leaves."""
+    store, piece = BlockStore.open(path, create=True), np.random.default_rng(0).bytes(10**6)
+    leaves: list[Cid] = []
+    with store.begin() as transaction:
+        builder = FileBuilder(replace(UNIXFS_V1_2025, leaf_bytes=leaf_bytes))
+        for number in range(megabytes):
+            for block in builder.feed(number.to_bytes(8, "big") + piece[8:]):
+                transaction.put(block)
+                leaves += [block.cid] if block.cid.codec == RAW else []
+        last, root = builder.finish()
+        for block in last:
+            transaction.put(block)
+            leaves += [block.cid] if block.cid.codec == RAW else []
+        transaction.commit(root.cid)
+    return store, root.cid, leaves
+
+
+def _child(arm: str, urls: Sequence[str], what: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench", "fetch", "--arm", arm, "--cids", what]
+    for url in urls:
+        command += ["--url", url]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+async def _arm(options: argparse.Namespace) -> dict[str, float]:
+    arms = {"plain": _plain, "memory": _memory, "spool": _spool}
+    for module in ("client", "gateways.http", "engine.pipeline"):  # loading them is not fetching
+        importlib.import_module(f"dnc_async.{module}")
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = time.perf_counter()
+    size = await arms[options.arm](options.url, options.cids)
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"rate": size / seconds / 1e6, "cpu_s": cpu / size * 1e9, "seconds": seconds}
+
+
+async def _plain(urls: Sequence[str], cids: str) -> int:
+    left = iter(Path(cids).read_text().split())  # noqa: ASYNC240 - a bench
+    size = 0
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False) as session:
+
+        async def work() -> None:
+            nonlocal size
+            for cid in left:
+                async with session.get(f"{urls[0]}/ipfs/{cid}?format=raw") as response:
+                    size += len(await response.read())
+
+        await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    return size
+
+
+async def _memory(urls: Sequence[str], cids: str) -> int:
+    return len(await dnc.cat(cids, gateways=urls))
+
+
+async def _spool(urls: Sequence[str], cids: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as spool:
+        size = 0
+        async with dnc.stream(cids, gateways=urls, disk_budget="128 MB", spool_dir=spool) as batches:
+            async for batch in batches:
+                size += batch["x"].nbytes
+        return size
+
+
+# Several shaped gateways.
+
+
+def _shaped(folder: Path, repeats: int) -> list[Line]:
+    lines = []
+    store, root, _ = stored_file(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
+    for scenario in _SHAPED:
+        shares = []
+        for _ in range(max(1, repeats // 2)):
+            with contextlib.ExitStack() as stack:
+                urls = [stack.enter_context(GatewayProcess(store.path, each)).url for each in scenario.gateways]
+                shares.append(asyncio.run(_share(urls, str(root), scenario)))
+        lines.append(_least(f"{scenario.name}, of {scenario.rate:g} MB/s", statistics.median(shares), scenario.target))
+    return lines
+
+
+async def _share(urls: Sequence[str], root: str, scenario: Scenario) -> float:
+    async with dnc.Client(gateways=urls, disk_budget=0) as client:
+        began = time.perf_counter()
+        data = await client.cat(root, 0, scenario.megabytes * 10**6)
+        return len(data) / (time.perf_counter() - began) / 1e6 / scenario.rate

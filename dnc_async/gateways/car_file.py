@@ -1,0 +1,111 @@
+"""A CAR file on any static host, as a gateway: single blocks of it by HTTP ranges.
+
+The host needs nothing but ranges: S3, a CDN, a web space. The file is a CARv2 with an index (``dnc export --indexed``
+writes it). The index is fetched once, bounded, when the first block is wanted; a block then is one range, whose bytes are
+verified like any gateway's. The file must not change while it is read: its ETag is compared where the host sends one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from dnc_async.errors import CarError, CidError, GatewayError, GatewayMissError, GatewayRefusedError
+from dnc_async.gateways.http import HttpSource
+from dnc_async.ipld import varint
+from dnc_async.ipld.car import MAX_SECTION_BYTES
+from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, Index, Layout
+from dnc_async.ipld.cid import Cid
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+class CarFileTransport:
+    """One indexed CARv2 file at a URL."""
+
+    def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
+        self._source = HttpSource(url, session=session, headers=headers)
+        self.name = self._source.name
+        self._opening = anyio.Lock()
+        self._layout: Layout | None = None
+        self._index: Index | None = None
+        self._etag: str | None = None
+
+    def __repr__(self) -> str:
+        state = "not opened" if self._index is None else f"{len(self._index)} blocks"
+        return f"<CarFileTransport {self.name}, {state}>"
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+        """One block, unverified, of at most ``limit_bytes``."""
+        asked = str(cid)
+        layout, index = await self._open(asked)
+        offset = index.offset(cid)
+        if offset is None:
+            raise GatewayMissError("the file's index does not list this block", gateway=self.name, cid=asked)
+        end = index.end(offset, layout.data_bytes)
+        # A section of another block may follow that the index leaves out: what is too much is cut off below.
+        size = min(end - offset, MAX_SECTION_BYTES)
+        if size <= 0:
+            raise self._source.error(f"the file's index places the block at byte {offset}, behind the end", asked)
+        section = await self._range(layout.data_offset + offset, size, asked, first_byte)
+        return self._block(section, cid, limit_bytes, asked)
+
+    def _block(self, section: bytes, cid: Cid, limit_bytes: int, asked: str) -> bytes:
+        try:
+            size, start = varint.read(section, 0)
+            found, begin = Cid.read(section, start)
+        except (CidError, ValueError) as error:
+            raise self._source.error(f"the file has no section where its index says: {error}", asked) from error
+        if found.multihash != cid.multihash or start + size > len(section):
+            raise self._source.error("the file has another section where its index says", asked)
+        if start + size - begin > limit_bytes:
+            raise self._source.error(f"holds {start + size - begin} bytes, over the limit of {limit_bytes}", asked)
+        return section[begin : start + size]
+
+    async def _open(self, asked: str) -> tuple[Layout, Index]:
+        async with self._opening:
+            if self._layout is None or self._index is None:
+                try:
+                    layout = Layout.decode(await self._range(0, HEADER_BYTES, asked))
+                    self._index = Index.decode(await self._read_index(layout, asked))
+                except CarError as error:
+                    hint = "write it with 'dnc export --indexed'"
+                    raise GatewayRefusedError(f"{error}; {hint}", gateway=self.name, cid=asked) from error
+                self._layout = layout
+            return self._layout, self._index
+
+    async def _read_index(self, layout: Layout, asked: str) -> bytes:
+        if not layout.index_offset:
+            raise CarError("a CARv2 file without an index", offset=0)
+        headers = {"Range": f"bytes={layout.index_offset}-"}
+        async with self._source.get("", headers, asked, expected=206) as response:
+            return await self._source.body(response, MAX_INDEX_BYTES, asked)
+
+    async def _range(self, start: int, size: int, asked: str, first_byte: Callable[[], None] = lambda: None) -> bytes:
+        headers = {"Range": f"bytes={start}-{start + size - 1}"}
+        try:
+            async with self._source.get("", headers, asked, expected=206) as response:
+                first_byte()
+                self._check(response, start, asked)
+                return await self._source.body(response, size, asked)
+        except GatewayError as error:
+            if "answered 200" in str(error):
+                raise GatewayRefusedError(
+                    "answered a range with the whole file: this host cannot serve it", gateway=self.name, cid=asked
+                ) from error
+            raise
+
+    def _check(self, response: aiohttp.ClientResponse, start: int, asked: str) -> None:
+        """It is the range that was asked for, of the file as it was."""
+        said = response.headers.get("Content-Range", "")
+        if not said.startswith(f"bytes {start}-"):
+            raise self._source.error(f"answered with the range {said!r}, asked for byte {start} on", asked)
+        etag = response.headers.get("ETag")
+        if self._etag is None:
+            self._etag = etag
+        elif etag is not None and etag != self._etag:
+            self._layout = self._index = self._etag = None
+            raise self._source.error("the file has changed on its host; its index is read again", asked)

@@ -1,0 +1,157 @@
+"""The index of a CARv2 file, so that single blocks of it can be read from any host that answers HTTP ranges.
+
+Two forms are read: ``MultihashIndexSorted`` (0x0401), which is also written, and ``IndexSorted`` (0x0400), which does not
+say which hash function a digest is of (ipld.io/specs/transport/car/carv2). Both list digests in order with the offset of
+each block's section in the CARv1 payload. An index is a hint: what is read by it is verified like anything else.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from dnc_async.errors import CarError
+from dnc_async.ipld import multihash as mh
+from dnc_async.ipld import varint
+from dnc_async.ipld.cid import Cid
+
+PRAGMA = bytes.fromhex("0aa16776657273696f6e02")
+HEADER_BYTES = len(PRAGMA) + 40
+#: About 1.6 million blocks, and as much memory.
+MAX_INDEX_BYTES = 64 * 2**20
+
+_SORTED, _MULTIHASH_SORTED = 0x0400, 0x0401
+_OFFSET_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where the parts of a CARv2 file lie, in bytes from its start; ``index_offset`` is 0 where there is none."""
+
+    data_offset: int
+    data_bytes: int
+    index_offset: int
+
+    @classmethod
+    def decode(cls, head: bytes) -> Layout:
+        """Read the first :data:`HEADER_BYTES` of a file; raises :class:`~dnc_async.errors.CarError`."""
+        if len(head) < HEADER_BYTES or not head.startswith(PRAGMA):
+            raise CarError("not a CARv2 file, which is what an index needs", offset=0)
+        numbers = (int.from_bytes(head[start : start + 8], "little") for start in (27, 35, 43))
+        layout = cls(**dict(zip(("data_offset", "data_bytes", "index_offset"), numbers, strict=True)))
+        end = layout.data_offset + layout.data_bytes
+        if layout.data_offset < HEADER_BYTES or (layout.index_offset and layout.index_offset < end):
+            raise CarError("a CARv2 file whose parts overlap", offset=27)
+        return layout
+
+    def encode(self) -> bytes:
+        """The file's first bytes, without characteristics."""
+        numbers = (self.data_offset, self.data_bytes, self.index_offset)
+        return PRAGMA + bytes(16) + b"".join(number.to_bytes(8, "little") for number in numbers)
+
+
+class Index:
+    """An index in memory: as many bytes as in the file, searched where they lie."""
+
+    def __init__(self, runs: list[tuple[int | None, int, bytes]]) -> None:
+        """``runs`` are (hash function or ``None``, bytes of an entry, entries in order)."""
+        self._runs = runs
+        offsets = (
+            int.from_bytes(data[at + width - _OFFSET_BYTES : at + width], "little")
+            for _, width, data in runs
+            for at in range(0, len(data), width)
+        )
+        self._offsets = array("Q", sorted(offsets))
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Index:
+        """Read an index; raises :class:`~dnc_async.errors.CarError`."""
+        try:
+            codec, position = varint.read(data, 0)
+        except ValueError as error:
+            raise CarError(f"the index of a CARv2 file has no kind: {error}", offset=0) from error
+        if codec == _SORTED:
+            runs, _ = _widths(data, position, None)
+            return cls(runs)
+        if codec != _MULTIHASH_SORTED:
+            raise CarError(f"the index of a CARv2 file is of the kind {codec:#x}: 0x400 and 0x401 are read", offset=0)
+        count, position = _number(data, position, 4)
+        found: list[tuple[int | None, int, bytes]] = []
+        for _ in range(count):
+            function, position = _number(data, position, 8)
+            runs, position = _widths(data, position, function)
+            found += runs
+        return cls(found)
+
+    def offset(self, cid: Cid) -> int | None:
+        """Where the section of a block begins in the payload; ``None`` if it is not listed."""
+        function, start, _ = mh.read(cid.multihash, 0)
+        digest = cid.multihash[start:]
+        for listed, width, data in self._runs:
+            if listed in (None, function) and width == len(digest) + _OFFSET_BYTES:
+                at = _search(data, width, digest)
+                if at is not None:
+                    return int.from_bytes(data[at + len(digest) : at + width], "little")
+        return None
+
+    def end(self, offset: int, data_bytes: int) -> int:
+        """Where the section at ``offset`` ends: at the next one, or with the payload."""
+        following = bisect_right(self._offsets, offset)
+        return self._offsets[following] if following < len(self._offsets) else data_bytes
+
+
+def _search(data: bytes, width: int, digest: bytes) -> int | None:
+    low, high = 0, len(data) // width
+    while low < high:
+        middle = (low + high) // 2
+        found = data[middle * width : middle * width + len(digest)]
+        if found == digest:
+            return middle * width
+        low, high = (middle + 1, high) if found < digest else (low, middle)
+    return None
+
+
+def _widths(data: bytes, position: int, function: int | None) -> tuple[list[tuple[int | None, int, bytes]], int]:
+    runs: list[tuple[int | None, int, bytes]] = []
+    count, position = _number(data, position, 4)
+    for _ in range(count):
+        width, position = _number(data, position, 4)
+        size, position = _number(data, position, 8)
+        if width <= _OFFSET_BYTES or size % width or position + size > len(data):
+            raise CarError(f"the index of a CARv2 file has {size} bytes of entries of {width}", offset=position)
+        runs.append((function, width, data[position : position + size]))
+        position += size
+    return runs, position
+
+
+def _number(data: bytes, position: int, size: int) -> tuple[int, int]:
+    end = position + size
+    if end > len(data):
+        raise CarError("the index of a CARv2 file ends too early", offset=position)
+    return int.from_bytes(data[position:end], "little"), end
+
+
+def encode_index(entries: Iterable[tuple[Cid, int]]) -> Iterator[bytes]:
+    """An index of blocks and the offsets of their sections, in pieces; each block once, in any order."""
+    records = sorted(_record(cid, offset) for cid, offset in entries)
+    yield varint.encode(_MULTIHASH_SORTED)
+    functions = [(function, list(rows)) for function, rows in groupby(records, key=lambda record: record[0])]
+    yield len(functions).to_bytes(4, "little")
+    for function, rows in functions:
+        widths = [(width, list(run)) for width, run in groupby(rows, key=lambda record: record[1])]
+        yield function.to_bytes(8, "little") + len(widths).to_bytes(4, "little")
+        for width, run in widths:
+            yield width.to_bytes(4, "little") + (width * len(run)).to_bytes(8, "little")
+            yield b"".join(record[2] for record in run)
+
+
+def _record(cid: Cid, offset: int) -> tuple[int, int, bytes]:
+    function, start, _ = mh.read(cid.multihash, 0)
+    row = cid.multihash[start:] + offset.to_bytes(_OFFSET_BYTES, "little")
+    return function, len(row), row
