@@ -18,17 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 
 import dnc_async as dnc
-from dnc_async.ipld.builder import UNIXFS_V1_2025, FileBuilder
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.store import BlockStore
+from dnc_async.store.integrity import walk
 from dnc_async.testing import GatewayProcess
 
 _AT_ONCE = 16
@@ -114,14 +114,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _open(folder: Path, repeats: int) -> list[Line]:
-    store, root, leaves = stored_file(folder / "open", 512)
+    store, dataset = _dataset(folder / "open", 512)
+    leaves = [cid for cid in _leaves(store, dataset) if cid.codec == RAW]
     (folder / "leaves").write_text("\n".join(map(str, leaves)))
-    rows = {"x": np.random.default_rng(1).integers(0, 256, (512, 10**6), dtype=np.uint8)}
-    dataset = asyncio.run(dnc.upload(rows, batch_size=16, store=store.path)).cid
     with GatewayProcess(store.path) as gateway:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "memory": [], "spool": []}
         for _ in range(repeats):
-            for arm, what in (("plain", str(folder / "leaves")), ("memory", str(root)), ("spool", dataset)):
+            for arm, what in (("plain", str(folder / "leaves")), ("memory", dataset), ("spool", dataset)):
                 found[arm].append(_child(arm, [gateway.url], what))
     lines = []
     for arm, target, cpu in (("memory", 0.70, 1.5), ("spool", 0.55, 2.0)):
@@ -140,22 +139,8 @@ def _least(what: str, measured: float, target: float) -> Line:
     return Line(what=what, measured=measured, unit="", target=f">= {target}", met=measured >= target)
 
 
-def stored_file(path: Path, megabytes: int, leaf_bytes: int = 2**20) -> tuple[BlockStore, Cid, list[Cid]]:
-    """A file in a store, no two leaves of it alike: the store, the root, the leaves."""
-    store, piece = BlockStore.open(path, create=True), np.random.default_rng(0).bytes(10**6)
-    leaves: list[Cid] = []
-    with store.begin() as transaction:
-        builder = FileBuilder(replace(UNIXFS_V1_2025, leaf_bytes=leaf_bytes))
-        for number in range(megabytes):
-            for block in builder.feed(number.to_bytes(8, "big") + piece[8:]):
-                transaction.put(block)
-                leaves += [block.cid] if block.cid.codec == RAW else []
-        last, root = builder.finish()
-        for block in last:
-            transaction.put(block)
-            leaves += [block.cid] if block.cid.codec == RAW else []
-        transaction.commit(root.cid)
-    return store, root.cid, leaves
+def _leaves(store: BlockStore, dataset: str) -> list[Cid]:
+    return [block.cid for block in walk(store, Cid.parse(dataset), lambda *_: None)]
 
 
 def _child(arm: str, urls: Sequence[str], what: str) -> dict[str, float]:
@@ -195,17 +180,12 @@ async def _plain(urls: Sequence[str], cids: str) -> int:
     return size
 
 
-async def _memory(urls: Sequence[str], cids: str) -> int:
-    return len(await dnc.cat(cids, gateways=urls))
+async def _memory(urls: Sequence[str], cid: str) -> int:
+    return (await _streamed(urls, cid, float("inf"), budget="0"))[1]
 
 
-async def _spool(urls: Sequence[str], cids: str) -> int:
-    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as spool:
-        size = 0
-        async with dnc.stream(cids, gateways=urls, disk_budget="128 MB", spool_dir=spool) as batches:
-            async for batch in batches:
-                size += batch["x"].nbytes
-        return size
+async def _spool(urls: Sequence[str], cid: str) -> int:
+    return (await _streamed(urls, cid, float("inf")))[1]
 
 
 # Several shaped gateways.
@@ -213,19 +193,38 @@ async def _spool(urls: Sequence[str], cids: str) -> int:
 
 def _shaped(folder: Path, repeats: int) -> list[Line]:
     lines = []
-    store, root, _ = stored_file(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
+    store, dataset = _dataset(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
     for scenario in _SHAPED:
         shares = []
         for _ in range(max(1, repeats // 2)):
             with contextlib.ExitStack() as stack:
                 urls = [stack.enter_context(GatewayProcess(store.path, each)).url for each in scenario.gateways]
-                shares.append(asyncio.run(_share(urls, str(root), scenario)))
+                rate, _ = asyncio.run(_streamed(urls, dataset, scenario.megabytes * 10**6))
+                shares.append(rate / 1e6 / scenario.rate)
         lines.append(_least(f"{scenario.name}, of {scenario.rate:g} MB/s", statistics.median(shares), scenario.target))
     return lines
 
 
-async def _share(urls: Sequence[str], root: str, scenario: Scenario) -> float:
-    async with dnc.Client(gateways=urls, disk_budget=0) as client:
+def _dataset(path: Path, megabytes: int) -> tuple[BlockStore, str]:
+    """A dataset in batches of 16 MB, no two rows of it alike; its leaves have 1 MiB."""
+    rng = np.random.default_rng(1)
+
+    def rows() -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(megabytes // 16):
+            yield {"x": rng.integers(0, 256, (16, 10**6), dtype=np.uint8)}
+
+    done = asyncio.run(dnc.upload(rows(), batch_size=16, store=path))
+    return BlockStore.open(path), done.cid
+
+
+async def _streamed(urls: Sequence[str], cid: str, most_bytes: float, budget: str = "128 MB") -> tuple[float, int]:
+    """Stream a dataset to a consumer that takes no time: bytes per second from the first request on, and bytes."""
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as spool:
+        size = 0
         began = time.perf_counter()
-        data = await client.cat(root, 0, scenario.megabytes * 10**6)
-        return len(data) / (time.perf_counter() - began) / 1e6 / scenario.rate
+        async with dnc.stream(cid, gateways=urls, disk_budget=budget, spool_dir=spool) as batches:
+            async for batch in batches:
+                size += batch["x"].nbytes
+                if size >= most_bytes:
+                    break
+            return size / (time.perf_counter() - began), size

@@ -38,7 +38,7 @@ class CarFileTransport:
         state = "not opened" if self._index is None else f"{len(self._index)} blocks"
         return f"<CarFileTransport {self.name}, {state}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
         """One block, unverified, of at most ``limit_bytes``."""
         asked = str(cid)
         layout, index = await self._open(asked)
@@ -50,7 +50,7 @@ class CarFileTransport:
         size = min(end - offset, MAX_SECTION_BYTES)
         if size <= 0:
             raise self._source.error(f"the file's index places the block at byte {offset}, behind the end", asked)
-        section = await self._range(layout.data_offset + offset, size, asked, first_byte)
+        section = await self._range(layout.data_offset + offset, size, asked, arrived)
         return self._block(section, cid, limit_bytes, asked)
 
     def _block(self, section: bytes, cid: Cid, limit_bytes: int, asked: str) -> bytes:
@@ -84,13 +84,13 @@ class CarFileTransport:
         async with self._source.get("", headers, asked, expected=206) as response:
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
-    async def _range(self, start: int, size: int, asked: str, first_byte: Callable[[], None] = lambda: None) -> bytes:
+    async def _range(self, start: int, size: int, asked: str, arrived: Callable[[int], None] = lambda _: None) -> bytes:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         try:
             async with self._source.get("", headers, asked, expected=206) as response:
-                first_byte()
+                arrived(0)
                 self._check(response, start, asked)
-                return await self._source.body(response, size, asked)
+                return await self._source.body(response, size, asked, arrived)
         except GatewayError as error:
             if "answered 200" in str(error):
                 raise GatewayRefusedError(

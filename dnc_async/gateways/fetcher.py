@@ -199,10 +199,18 @@ class Fetcher:
 
     async def _bring(self, want: WantedBlock, gateway: int) -> None:
         score, transport = self._board.scores[gateway], self._transports[gateway]
+
+        def arrived(size_bytes: int) -> None:
+            now = self._clock()
+            if size_bytes:
+                score.received(want, size_bytes, now)
+                if self._pending and score.has_room(self._pending[0][2].size_bytes):
+                    self._wake.set()
+            else:
+                score.first_byte(want, now)
+
         try:
-            data = await transport.raw(
-                want.cid, limit_bytes=want.limit_bytes, first_byte=lambda: score.first_byte(want, self._clock())
-            )
+            data = await transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
         except (GatewayMissError, GatewayRefusedError):
             score.missed(want)
             raise

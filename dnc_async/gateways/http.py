@@ -57,7 +57,13 @@ class HttpSource:
             reason = str(error) or type(error).__name__
             raise self.error(f"the connection failed: {reason}", asked) from error
 
-    async def body(self, response: aiohttp.ClientResponse, limit_bytes: int, asked: str) -> bytes:
+    async def body(
+        self,
+        response: aiohttp.ClientResponse,
+        limit_bytes: int,
+        asked: str,
+        arrived: Callable[[int], None] = lambda _: None,
+    ) -> bytes:
         """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self._oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
@@ -67,6 +73,7 @@ class HttpSource:
             if size > limit_bytes:
                 raise self._oversize(f"sent {size} bytes and more", limit_bytes, asked)
             parts.append(part)
+            arrived(len(part))
         return b"".join(parts)
 
     def error(self, message: str, asked: str) -> GatewayError:
@@ -103,14 +110,14 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"<HttpTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
         """One block, unverified, of at most ``limit_bytes``."""
         source, asked = self._source, str(cid)
         async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=200) as response:
             if response.content_type != RAW_TYPE:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
-            first_byte()
-            return await source.body(response, limit_bytes, asked)
+            arrived(0)
+            return await source.body(response, limit_bytes, asked, arrived)
 
 
 def retry_after(value: str | None, now: float) -> float | None:

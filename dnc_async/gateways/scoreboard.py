@@ -10,11 +10,13 @@ gives a slow one a block further back whenever a fast one would still deliver th
 
 *A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
 flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). The rest stays here, where it can go
-to whoever turns out to be faster.
+to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
+as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
 
 *Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
-last delivery and the request plus the latency. Sums decay, so that a block measured while others interleaved with it
-does not count as a slow gateway. Latency follows its minimum quickly and rises slowly, because queueing is not latency.
+last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share
+a gateway's line end together, and counted by the block the first would look slow and the others infinitely fast (measured:
+40 MB/s taken for 680). Sums decay. Latency follows its minimum quickly and rises slowly, because queueing is not latency.
 
 *Optimism.* What is not known of a gateway is taken to be as good as the best known one, so that each is tried as soon as
 there is more than one block to ask for, but a lone urgent one goes to a gateway that has proved itself. One that was not
@@ -34,7 +36,7 @@ from dataclasses import dataclass, field
 # Until anything was measured anywhere.
 _PRIOR_RATE = 5e6
 _PRIOR_LATENCY_S = 0.1
-_MEMORY_BYTES = 4e6  # sums of bytes and busy time decay with this constant…
+_MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
 _LATENCY_RISE = 0.05
@@ -76,6 +78,7 @@ class _Sent:
     size_bytes: int
     sent_at: float
     due_at: float
+    received_bytes: int = 0
 
 
 class Score:
@@ -87,7 +90,7 @@ class Score:
         self.latency_s: float | None = None
         self.paused_until = 0.0
         self._bytes_sum = self._busy_sum = 0.0
-        self._last_delivery = self._last_sent = float("-inf")
+        self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
         self._renews = False  # the next measurement replaces the sums, which are too old
         self._failed_in_a_row = 0
@@ -107,7 +110,7 @@ class Score:
     @property
     def in_flight_bytes(self) -> int:
         """How many bytes were asked for and have not come."""
-        return sum(sent.size_bytes for sent in self._in_flight.values())
+        return sum(max(0, sent.size_bytes - sent.received_bytes) for sent in self._in_flight.values())
 
     def likely_rate(self) -> float:
         """The measured rate, or the best of the others'."""
@@ -123,9 +126,9 @@ class Score:
 
     def free_at(self, now: float) -> float:
         """When all that is in flight has arrived, by the model."""
-        free, latency, rate = self._last_delivery, self.likely_latency(), self.likely_rate()
+        free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
         for sent in self._in_flight.values():
-            free = max(free, sent.sent_at + latency) + sent.size_bytes / rate
+            free = max(free, sent.sent_at + latency) + max(0, sent.size_bytes - sent.received_bytes) / rate
         return max(free, now)
 
     def window_bytes(self, size_bytes: int) -> float:
@@ -133,6 +136,10 @@ class Score:
         if self.rate is None or self.latency_s is None:
             return _FIRST_BLOCKS * size_bytes
         return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the window has room for another block of such a size."""
+        return not self._in_flight or self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
 
     def overdue_at(self) -> float:
         """When the oldest request counts as one that should have been answered long ago."""
@@ -157,15 +164,24 @@ class Score:
             known = self.latency_s
             self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
 
-    def delivered(self, key: object, size_bytes: int, now: float) -> None:
-        """A body is complete (and not yet verified)."""
-        sent = self._in_flight.pop(key)
-        busy = max(now - max(self._last_delivery, sent.sent_at + self.likely_latency()), 1e-6)
-        if size_bytes >= _SMALL_BYTES:
+    def received(self, key: object, size_bytes: int, now: float) -> None:
+        """So many bytes more of an answer have come."""
+        sent = self._in_flight.get(key)
+        if sent is None or not size_bytes:
+            return
+        busy = max(now - max(self._last_arrival, sent.sent_at + self.likely_latency()), 1e-6)
+        if sent.size_bytes >= _SMALL_BYTES:
             keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
             self._renews = False
             self._bytes_sum = self._bytes_sum * keep + size_bytes
             self._busy_sum = self._busy_sum * keep + busy
+        sent.received_bytes += size_bytes
+        self._last_arrival = now
+
+    def delivered(self, key: object, size_bytes: int, now: float) -> None:
+        """A body is complete (and not yet verified)."""
+        self.received(key, size_bytes - self._in_flight[key].received_bytes, now)
+        del self._in_flight[key]
         self._last_delivery = now
         self._failed_in_a_row = 0
 

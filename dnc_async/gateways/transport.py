@@ -18,8 +18,11 @@ class Transport(Protocol):
     def name(self) -> str:
         """What to call it in errors and reports: a URL without secrets."""
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
-        """One block, unverified, of at most ``limit_bytes``; calls ``first_byte`` when its answer begins."""
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+        """One block, unverified, of at most ``limit_bytes``.
+
+        ``arrived`` is called with 0 when its answer begins, and with the count of bytes whenever some have come.
+        """
 
 
 class StoreTransport:
@@ -33,18 +36,19 @@ class StoreTransport:
     def __repr__(self) -> str:
         return f"<StoreTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
         """One block, unverified, read in a worker thread."""
         loop = asyncio.get_running_loop()
         try:
             data = await loop.run_in_executor(self._executor, self._read, cid)
         except StoreError as error:
             raise GatewayError(str(error), gateway=self.name, cid=str(cid)) from error
-        first_byte()
+        arrived(0)
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
         if len(data) > limit_bytes:
             raise GatewayOversizeError(
                 f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid)
             )
+        arrived(len(data))
         return data

@@ -37,7 +37,7 @@ class ByRaw:
     async def block(self, cid: Cid) -> Block:
         if cid.inline is not None:
             return verify(cid, cid.inline)
-        return verify(cid, await self._transport.raw(cid, limit_bytes=2**21, first_byte=lambda: None))
+        return verify(cid, await self._transport.raw(cid, limit_bytes=2**21, arrived=lambda _: None))
 
 
 class ByCar:

@@ -47,7 +47,7 @@ class Gateway:
         return response
 
     async def ask(self, limit: int = 5) -> bytes:
-        return await self.transport.raw(CID, limit_bytes=limit, first_byte=lambda: None)
+        return await self.transport.raw(CID, limit_bytes=limit, arrived=lambda _: None)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ async def test_secrets_are_not_shown() -> None:
             "http://user:secret@127.0.0.1:1", session=session, headers={"Authorization": "hidden"}
         )
         with pytest.raises(errors.GatewayError) as caught:
-            await transport.raw(CID, limit_bytes=5, first_byte=lambda: None)
+            await transport.raw(CID, limit_bytes=5, arrived=lambda _: None)
     assert "secret" not in f"{caught.value} {transport!r}"
     assert "hidden" not in repr(transport)
 
