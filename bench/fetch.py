@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _open(folder: Path, repeats: int) -> list[Line]:
-    store, dataset = _dataset(folder / "open", 512)
+    store, dataset = _dataset(folder / "open", 1024)
     leaves = [cid for cid in _leaves(store, dataset) if cid.codec == RAW]
     (folder / "leaves").write_text("\n".join(map(str, leaves)))
     with GatewayProcess(store.path) as gateway:

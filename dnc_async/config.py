@@ -41,7 +41,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """A trustless gateway: its URL, and headers for those that want a token (never shown)."""
+    """A trustless gateway: its URL, and headers for those that want a token (never shown).
+
+    A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that answers HTTP ranges.
+    """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
@@ -49,6 +52,11 @@ class Gateway:
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
         object.__setattr__(self, "url", gateway_url(url))
         object.__setattr__(self, "headers", dict(headers or {}))
+
+    @property
+    def is_car_file(self) -> bool:
+        """Whether it is an indexed CAR file on a static host, by its name, and not a gateway that finds blocks by CID."""
+        return _is_car_file(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +124,18 @@ def gateway_url(url: object) -> str:
             host, port = parts.hostname, parts.port
         except ValueError:
             parts, host, port = urlsplit(""), None, None
-        if parts.scheme in ("http", "https") and host and not parts.query and not parts.fragment:
+        signed = not parts.query or _is_car_file(parts.geturl())  # a file's URL may be signed
+        if parts.scheme in ("http", "https") and host and signed and not parts.fragment:
             if host == "localhost":
                 parts = parts._replace(netloc=f"127.0.0.1:{port}" if port else "127.0.0.1")
             return parts.geturl().rstrip("/").removesuffix("/ipfs")
     raise ArgumentError(
         f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {url!r}"
     )
+
+
+def _is_car_file(url: str) -> bool:
+    return urlsplit(url).path.lower().endswith(".car")
 
 
 def gateways_of(gateways: Iterable[str | Gateway] | str | Gateway) -> tuple[Gateway, ...]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
+from yarl import URL
 
 from dnc_async.errors import (
     GatewayBusyError,
@@ -48,7 +49,9 @@ class HttpSource:
         """Request ``target`` below the URL; the answer has the expected status, and its body was not read."""
         sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
-            async with self._session.get(self._url + target, headers=sent, allow_redirects=False) as response:
+            async with self._session.get(
+                URL(self._url + target, encoded="%" in self._url), headers=sent, allow_redirects=False
+            ) as response:
                 await self._check(response, asked, expected)
                 yield response
         except TimeoutError as error:

@@ -73,6 +73,9 @@ def test_import_verify_export(shell: Shell) -> None:
     assert last(shell("export", root).stdout) == f"{root}.car"
     assert (shell.home / "out.car").read_bytes() == (shell.home / f"{root}.car").read_bytes()
     assert shell("import", "out.car", "--store", "second").stdout.strip() == root
+    assert shell("export", root, "-o", "indexed.car", "--indexed").stdout == "indexed.car\n"
+    assert shell("import", "indexed.car", "--store", "third").stdout.strip() == root
+    assert "name a file with -o" in shell.refuses("export", root, "-o", "-", "--indexed", status=2)
     assert [name for name in shell.files() if name.endswith(".part")] == []
 
 

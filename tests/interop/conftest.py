@@ -31,16 +31,21 @@ def announced(command: list[str]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def boxo(tmp_path_factory: pytest.TempPathFactory) -> Boxo:
-    """Serve some CAR files by the reference gateway: enter what it returns for the URL."""
+def boxo_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program beside this file, built."""
     go = shutil.which("go")
     if go is None:
         pytest.skip("no Go here: the reference gateway cannot be built")
     program = tmp_path_factory.mktemp("boxo") / "gateway"
     folder = Path(__file__).parent / "boxo"
     subprocess.run([go, "build", "-trimpath", "-o", program, "."], cwd=folder, check=True, timeout=600)
+    return program
 
-    return lambda *cars: announced([str(program), *map(str, cars)])
+
+@pytest.fixture(scope="session")
+def boxo(boxo_program: Path) -> Boxo:
+    """Serve some CAR files by the reference gateway: enter what it returns for the URL."""
+    return lambda *words: announced([str(boxo_program), *map(str, words)])
 
 
 @dataclass(frozen=True)

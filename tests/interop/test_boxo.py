@@ -1,13 +1,17 @@
 """boxo is the gateway inside Kubo and Rainbow: we read from it, and it serves what we built."""
 
+import asyncio
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 import dnc_async as dnc
 from dnc_async.gateways.http import HttpTransport
@@ -20,6 +24,7 @@ from dnc_async.publish.packing import pack
 from dnc_async.publish.rows import RowStream
 from dnc_async.serve.server import GatewayServer
 from dnc_async.store import BlockStore
+from dnc_async.store.cars import export_car
 
 from .conftest import Boxo
 
@@ -162,3 +167,30 @@ async def test_boxo_and_ours_side_by_side(boxo: Boxo, tmp_path: Path) -> None:
     assert bodies[0] == bodies[1]
     assert all((np.concatenate([batch[name] for batch in got]) == rows[name]).all() for name in rows)
     assert all(gateway.blocks for gateway in figures.gateways)
+
+
+async def test_go_reads_by_our_index(boxo: Boxo, tmp_path: Path) -> None:
+    """go-car finds every block of an indexed export where our index says."""
+    rows = {"x": np.random.default_rng(0).normal(size=(3_000, 40)), "y": np.arange(3_000)}
+    done = await dnc.upload(rows, batch_size=200, store=tmp_path / "store")
+    with (tmp_path / "x.car").open("wb") as file:
+        export_car(BlockStore.open(tmp_path / "store"), Cid.parse(done.cid), file, indexed=True)
+    with boxo("-indexed", tmp_path / "x.car") as url:
+        async with dnc.stream(done, gateways=[url], spool_dir=tmp_path / "spool") as batches:
+            got = [batch async for batch in batches]
+            assert batches.statistics().requests_failed == 0
+    assert all((np.concatenate([batch[name] for batch in got]) == rows[name]).all() for name in rows)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+async def test_we_read_by_gos_index(boxo_program: Path, tmp_path: Path, name: str) -> None:
+    """Every fixture, as an indexed CARv2 that go-car made of it, on a plain web server."""
+    folder, row = tmp_path / "www", FIXTURES[name]
+    folder.mkdir()
+    wrap = [boxo_program, "-wrap", FOLDER / f"{name}.car", folder / "x.car"]
+    await asyncio.to_thread(subprocess.run, wrap, check=True, timeout=60)
+    app = web.Application()
+    app.router.add_static("/", folder)
+    async with TestServer(app) as server:
+        saved = await dnc.get(row["root"], tmp_path / "out", gateways=str(server.make_url("/x.car")))
+    assert saved.files == len([row for row in row["files"].values() if "sha256" in row])

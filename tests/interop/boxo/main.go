@@ -1,4 +1,5 @@
-// The reference trustless gateway, from boxo's own packages, over the blocks of some CAR files held in memory.
+// The reference trustless gateway, from boxo's own packages, over the blocks of some CAR files held in memory,
+// or, after "-indexed", of one CARv2 file that is read by its own index.
 // It prints its URL when it is ready, and ends when standard input does.
 package main
 
@@ -18,6 +19,7 @@ import (
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/ipld/go-car/v2"
+	carstore "github.com/ipld/go-car/v2/blockstore"
 	_ "github.com/multiformats/go-multihash/register/all"
 )
 
@@ -47,9 +49,22 @@ func load(store blockstore.Blockstore, path string) error {
 
 func main() {
 	store := blockstore.NewIdStore(blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())))
-	for _, path := range os.Args[1:] {
-		if err := load(store, path); err != nil {
+	if len(os.Args) == 3 && os.Args[1] == "-indexed" {
+		file, err := carstore.OpenReadOnly(os.Args[2])
+		if err != nil {
 			log.Fatal(err)
+		}
+		store = blockstore.NewIdStore(file)
+	} else if len(os.Args) == 4 && os.Args[1] == "-wrap" {
+		if err := car.WrapV1File(os.Args[2], os.Args[3]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	} else {
+		for _, path := range os.Args[1:] {
+			if err := load(store, path); err != nil {
+				log.Fatal(err)
+			}
 		}
 	}
 	backend, err := gateway.NewBlocksBackend(blockservice.New(store, offline.Exchange(store)))

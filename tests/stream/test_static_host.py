@@ -1,0 +1,218 @@
+"""An indexed CAR file on a plain web server as the only gateway: no IPFS node anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+import dnc_async as dnc
+from dnc_async.errors import CarError, ChunkUnavailableError
+from dnc_async.ipld.block import make
+from dnc_async.ipld.car import CarReader
+from dnc_async.ipld.car_index import HEADER_BYTES, Index, Layout, encode_index
+from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.store import BlockStore
+from dnc_async.store.cars import export_car, import_car
+from dnc_async.store.integrity import check, walk
+from dnc_async.testing import GatewayProcess
+
+from .conftest import BATCH, SAMPLES, Published
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Host:
+    """A web server with a folder; ``answer`` takes the place of its files where a test sets it."""
+
+    folder: Path
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    answer: Answer | None = None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.headers.get("Range", ""))
+        return await self.answer(request) if self.answer else web.FileResponse(self.folder / request.match_info["name"])
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    (tmp_path / "www").mkdir()
+    host, app = Host(tmp_path / "www"), web.Application()
+    app.router.add_get("/{name}", host.handle)
+    async with TestServer(app) as server:
+        host.url = str(server.make_url("/data.car"))
+        yield host
+
+
+@pytest.fixture
+def file(published: Published, host: Host) -> Path:
+    """The dataset's CAR on the host."""
+    path = host.folder / "data.car"
+    with path.open("wb") as sink:
+        export_car(BlockStore.open(published.store), Cid.parse(published.result.cid), sink, indexed=True)
+    return path
+
+
+async def test_a_dataset_is_streamed(published: Published, host: Host, file: Path) -> None:
+    """Every batch, the index read once, each block one range, and nothing else."""
+    async with dnc.stream(published.result, gateways=host.url, spool_dir=published.spool) as batches:
+        count = 0
+        async for batch in batches:
+            published.check(batch, count)
+            count += 1
+        figures = batches.statistics()
+    assert count == SAMPLES // BATCH
+    assert (figures.requests_failed, figures.blocks_rejected) == (0, 0)
+    assert host.asked[0] == f"bytes=0-{HEADER_BYTES - 1}"
+    assert host.asked[1].endswith("-")
+    assert len(host.asked) == 2 + figures.gateways[0].blocks
+    assert len(set(host.asked)) == len(host.asked)
+
+
+async def test_beside_gateways(published: Published, host: Host, file: Path, tmp_path: Path) -> None:
+    """It takes its share; a tree comes by ``get`` as well."""
+    with GatewayProcess(published.store) as gateway:
+        async with dnc.stream(published.result, gateways=[gateway.url, host.url], spool_dir=published.spool) as batches:
+            assert len([batch async for batch in batches]) == SAMPLES // BATCH
+            assert all(each.blocks for each in batches.statistics().gateways)
+    saved = await dnc.get(published.result.cid, tmp_path / "tree", gateways=host.url)
+    assert saved.size_bytes > published.x.nbytes
+
+
+async def failing(published: Published, host: Host) -> str:
+    with pytest.raises(ChunkUnavailableError) as caught:
+        await dnc.cat(published.result.cid + "/manifest", gateways=host.url)
+    return str(caught.value)
+
+
+async def test_a_file_that_lies(published: Published, host: Host, file: Path) -> None:
+    """A wrong byte is a wrong block, as of any gateway."""
+    data = bytearray(file.read_bytes())
+    for offset in range(200, len(data) - 20_000, 997):
+        data[offset] ^= 1
+    file.write_bytes(data)
+    said = await failing(published, host)
+    assert "thrown away" in said or "has no section where its index says" in said or "another section" in said
+
+
+async def test_what_a_host_can_do_wrong(published: Published, host: Host, file: Path) -> None:
+    """Each is one clear error: no index, no CAR, no ranges, no file, another range, a file that changed."""
+    whole = file.read_bytes()
+    layout = Layout.decode(whole)
+
+    async def ignores_ranges(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=whole)
+
+    async def other_range(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=206, body=whole[7:58], headers={"Content-Range": "bytes 7-57/1000"})
+
+    async def endless(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=206, body=bytes(2**20), headers={"Content-Range": "bytes 0-50/1000"})
+
+    for content, answer, why in [
+        (whole[layout.data_offset : layout.index_offset], None, "not a CARv2 file.*dnc export --indexed"),
+        (b"PK" + whole, None, "not a CARv2 file"),
+        (
+            Layout(data_offset=51, data_bytes=layout.data_bytes, index_offset=0).encode() + whole[51:],
+            None,
+            "without an index",
+        ),
+        (whole[: layout.index_offset] + b"\x80\x08", None, "0x400 and 0x401 are read|ends too early"),
+        (whole, ignores_ranges, "answered a range with the whole file"),
+        (whole, other_range, "answered with the range 'bytes 7-57/1000'"),
+        (whole, endless, "over the limit of 51"),
+        (None, None, "answered 404"),
+    ]:
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_bytes(content)
+        host.answer = answer
+        assert re.search(why, await failing(published, host)), why
+
+
+async def test_a_signed_url_is_not_shown(published: Published, host: Host, file: Path) -> None:
+    """The query goes to the host as it is, and nowhere else."""
+    query = "X-Signature=a%2Fb%2Bc"
+    queries = set()
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        queries.add(request.raw_path.partition("?")[2])
+        return web.FileResponse(file)
+
+    host.answer = guarded
+    async with dnc.Client(gateways=f"{host.url}?{query}", disk_budget=0) as client:
+        assert await client.cat(published.result.cid + "/manifest")
+    assert queries == {query}
+    file.unlink()
+    host.answer = None
+    with pytest.raises(ChunkUnavailableError) as caught:
+        await dnc.cat(published.result.cid + "/manifest", gateways=f"{host.url}?{query}")
+    assert "a%2Fb" not in str(caught.value)
+    assert "data.car?***" in str(caught.value)
+
+
+# The index by itself.
+
+
+def test_an_index_finds_every_block(published: Published, file: Path, tmp_path: Path) -> None:
+    """At its place, with its end; and the file is a CARv2 that any reader takes."""
+    whole = file.read_bytes()
+    layout = Layout.decode(whole)
+    assert Layout.decode(layout.encode()) == layout
+    index = Index.decode(whole[layout.index_offset :])
+    store, payload = BlockStore.open(published.store), whole[layout.data_offset : layout.index_offset]
+    blocks = list(walk(store, Cid.parse(published.result.cid), lambda *_: None))
+    assert len(index) == len(blocks)
+    for block in blocks:
+        for cid in (block.cid, Cid(1, RAW, block.cid.multihash)):
+            offset = index.offset(cid)
+            assert offset is not None
+            section = payload[offset : index.end(offset, layout.data_bytes)]
+            assert section.endswith(block.data)
+            assert 36 < len(section) - len(block.data) < 42
+    assert index.offset(make(b"stranger").cid) is None
+    other = BlockStore.open(tmp_path / "other", create=True)
+    with file.open("rb") as source:
+        import_car(other, source, name="data.car")
+    assert check(other, Cid.parse(published.result.cid)).complete
+    reader = CarReader()
+    assert len(reader.feed(whole)) == len(blocks)
+
+
+def test_hash_functions_beside_each_other() -> None:
+    """Digests of several widths and functions in one index."""
+    cids = [make(bytes([i]), RAW, name).cid for i in range(50) for name in ("sha2-256", "sha2-512", "blake2b-256")]
+    index = Index.decode(b"".join(encode_index((cid, 100 * i) for i, cid in enumerate(cids))))
+    assert [index.offset(cid) for cid in cids] == [100 * i for i in range(150)]
+    assert index.end(100, 99_999) == 200
+    assert index.end(14_900, 99_999) == 99_999
+
+
+def test_an_index_of_the_older_kind() -> None:
+    """IndexSorted has no hash functions: one list of widths."""
+    cid = make(b"x").cid
+    row = cid.multihash[2:] + (77).to_bytes(8, "little")
+    body = b"\x80\x08" + (1).to_bytes(4, "little") + (40).to_bytes(4, "little") + (40).to_bytes(8, "little") + row
+    assert Index.decode(body).offset(cid) == 77
+
+
+def test_a_hostile_index() -> None:
+    """Cut anywhere, and bytes at random: nothing but the typed error."""
+    good = b"".join(encode_index((make(bytes([i])).cid, i) for i in range(20)))
+    rng = random.Random(0)
+    for _ in range(3000):
+        bad = bytearray(good[: rng.randrange(len(good))] if rng.random() < 0.5 else good)
+        for _ in range(rng.randrange(4)):
+            if bad:
+                bad[rng.randrange(min(len(bad), 40))] = rng.randrange(256)
+        with contextlib.suppress(CarError):
+            Index.decode(bytes(bad)).offset(make(b"q").cid)
