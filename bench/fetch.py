@@ -71,6 +71,15 @@ _SHAPED = (
 )
 
 
+_STRAGGLING = Scenario(
+    name="one request of 200 stalls for 10 s",
+    gateways=("rate=20MB,latency=50ms,straggle=200",) * 4,
+    megabytes=800,
+    rate=80,
+    target=0.9,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One line of the table."""
@@ -194,7 +203,7 @@ async def _spool(urls: Sequence[str], cid: str) -> int:
 def _shaped(folder: Path, repeats: int) -> list[Line]:
     lines = []
     store, dataset = _dataset(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
-    for scenario in _SHAPED:
+    for scenario in (*_SHAPED, _STRAGGLING):
         shares = []
         for _ in range(max(1, repeats // 2)):
             with contextlib.ExitStack() as stack:
@@ -202,7 +211,26 @@ def _shaped(folder: Path, repeats: int) -> list[Line]:
                 rate, _ = asyncio.run(_streamed(urls, dataset, scenario.megabytes * 10**6))
                 shares.append(rate / 1e6 / scenario.rate)
         lines.append(_least(f"{scenario.name}, of {scenario.rate:g} MB/s", statistics.median(shares), scenario.target))
-    return lines
+    return [*lines, _changing(store, dataset, repeats)]
+
+
+def _changing(store: BlockStore, dataset: str, repeats: int) -> Line:
+    """One of four gateways has a tenth of its rate after 5 s, one dies at 8 s: of what they could deliver."""
+    steady = "rate=20MB,latency=50ms"
+    shares = []
+    for _ in range(max(1, repeats // 2)):
+        with contextlib.ExitStack() as stack:
+            began = time.perf_counter()
+            faults = (steady, steady, f"{steady},slow=5s-", f"{steady},down=8s-")
+            urls = [stack.enter_context(GatewayProcess(store.path, each)).url for each in faults]
+            # The gateways' clocks began while they were started, a moment apart; the middle of it stands for all.
+            offset = (time.perf_counter() - began) / 2
+            rate, size = asyncio.run(_streamed(urls, dataset, 720e6))
+            seconds = size / rate
+            possible = 40e6 * seconds + 20e6 * (5 - offset) + 2e6 * (seconds - 5 + offset) + 20e6 * (8 - offset)
+            shares.append(size / possible)
+    what = "one of four at a tenth after 5 s, one dying at 8 s, of what remained"
+    return _least(what, statistics.median(shares), 0.93)
 
 
 def _dataset(path: Path, megabytes: int) -> tuple[BlockStore, str]:

@@ -73,6 +73,8 @@ class FetchSettings:
     requests_per_gateway: int = 32
     #: Unverified bytes live in memory only, and never more of them than this.
     in_flight_bytes: int = 32 * 2**20
+    #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
+    hedge_share: float = 0.05
     workers: int = 4
 
 

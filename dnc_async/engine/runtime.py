@@ -112,6 +112,7 @@ class Runtime:
                 patience_s=settings.patience_s,
                 requests_per_gateway=settings.requests_per_gateway,
                 in_flight_bytes=settings.in_flight_bytes,
+                hedge_share=settings.hedge_share,
             )
             self._tasks.start_soon(fetcher.run)
         return fetcher

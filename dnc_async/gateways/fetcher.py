@@ -35,6 +35,9 @@ from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
 
+#: May be asked for twice before anything was delivered.
+_FREE_HEDGES_BYTES = 4 * 2**20
+
 Priority = tuple[int, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +47,8 @@ T = TypeVar("T")
 class WantedBlock(Want):
     """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
 
-    ``faults`` counts the failures on the way, by gateway.
+    ``faults`` counts the failures on the way, by gateway. ``flights`` are its requests, two where it was hedged; the first that
+    brings it, or fails for a reason that no gateway is to blame for, settles the ``outcome`` and cancels the other.
     """
 
     cid: Cid
@@ -54,13 +58,16 @@ class WantedBlock(Want):
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
     failing_since: float | None = None
-    scope: anyio.CancelScope | None = None
+    flights: dict[int, anyio.CancelScope] = field(default_factory=dict)
+    settled: bool = False
+    outcome: Exception | None = None
+    is_hopeful: bool = True
     _errors: dict[int, GatewayError] = field(default_factory=dict)
     _attempts: dict[int, int] = field(default_factory=dict)
     _hopeless: set[int] = field(default_factory=set)
 
-    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> bool:
-        """Note a failure; returns whether anybody is left to ask.
+    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> None:
+        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask.
 
         A gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
         """
@@ -72,7 +79,7 @@ class WantedBlock(Want):
         self.excluded.add(gateway)
         if len(self.excluded) == gateways:
             self.excluded = set(self._hopeless)
-        return len(self._hopeless) < gateways
+        self.is_hopeful = len(self._hopeless) < gateways
 
     def unavailable(self) -> ChunkUnavailableError:
         """The error that holds the last cause of each gateway."""
@@ -94,7 +101,11 @@ class Fetcher:
         patience_s: float,
         requests_per_gateway: int,
         in_flight_bytes: int,
+        hedge_share: float,
     ) -> None:
+        """``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more)."""
+        self._hedge_share = hedge_share
+        self._hedged_bytes = 0
         self._transports = tuple(transports)
         self._executor = executor
         self._clock = clock
@@ -150,8 +161,8 @@ class Fetcher:
         pending = {want for _, _, want in self._pending if want in wants}
         self._pending = [entry for entry in self._pending if entry[2] not in wants]
         for want in wants - pending:
-            if want.scope is not None:
-                want.scope.cancel()
+            for scope in want.flights.values():
+                scope.cancel()
         return wants - pending
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -164,17 +175,26 @@ class Fetcher:
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
         chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
-        if not chosen:
-            return
-        self._pending = [entry for entry in self._pending if entry[2] not in chosen]
+        if chosen:
+            self._pending = [entry for entry in self._pending if entry[2] not in chosen]
         for want, gateway in chosen.items():
-            assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
-            self._board.scores[gateway].sent(want, want.size_bytes, now)
-            want.scope = scope = anyio.CancelScope()  # now, not by the task: it may be given up before that has begun
-            tasks.start_soon(self._request, want, gateway, scope)
+            self._send(tasks, want, gateway, now)
+        if len(self._transports) > 1:
+            delivered = sum(score.bytes for score in self._board.scores)
+            budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
+            for want, gateway in self._board.hedges(now, budget):
+                self._hedged_bytes += want.size_bytes
+                self._send(tasks, want, gateway, now)
+
+    def _send(self, tasks: TaskGroup, want: Want, gateway: int, now: float) -> None:
+        assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
+        self._board.scores[gateway].sent(want, want.size_bytes, now)
+        # The scope is made now, not by the task: the block may be given up before that has begun.
+        want.flights[gateway] = scope = anyio.CancelScope()
+        tasks.start_soon(self._request, want, gateway, scope)
 
     async def _request(self, want: WantedBlock, gateway: int, scope: anyio.CancelScope) -> None:
-        score, name, began = self._board.scores[gateway], self._transports[gateway].name, self._clock()
+        score, began = self._board.scores[gateway], self._clock()
         outcome: Exception | None = StreamClosedError("the stream was closed")  # stands where this is cancelled
         try:
             with scope:
@@ -185,17 +205,34 @@ class Fetcher:
                     outcome = error
         finally:
             score.missed(want)
-            want.scope = None
+            del want.flights[gateway]
             self._wake.set()
-            if isinstance(outcome, GatewayError):
-                self._again(want, gateway, outcome)
-            else:
-                if outcome is None:
-                    seconds = self._clock() - began
-                    self.observers.tell(
-                        BlockReceived(gateway=name, cid=str(want.cid), size_bytes=want.size_bytes, seconds=seconds)
-                    )
-                want.done(want, outcome)
+            if outcome is None and not want.settled:
+                name, seconds = self._transports[gateway].name, self._clock() - began
+                self.observers.tell(
+                    BlockReceived(gateway=name, cid=str(want.cid), size_bytes=want.size_bytes, seconds=seconds)
+                )
+            self._ended(want, gateway, outcome)
+
+    def _ended(self, want: WantedBlock, gateway: int, outcome: Exception | None) -> None:
+        """A request has ended: settle the block, or leave it to its other request, or ask again."""
+        if not want.settled and isinstance(outcome, GatewayError):
+            self._note(want, gateway, outcome)
+        elif not want.settled and not (isinstance(outcome, StreamClosedError) and want.flights):
+            want.settled, want.outcome = True, outcome
+        if want.settled:
+            for other, scope in want.flights.items():
+                self._board.scores[other].beaten(want, self._clock())
+                scope.cancel()
+        if want.flights:
+            return  # its worker may be writing the block this very moment: whoever ends last tells
+        if want.settled:
+            want.done(want, want.outcome)
+        elif want.is_hopeful:
+            want.hedged = False
+            self.submit(want)
+        else:
+            want.done(want, want.unavailable())
 
     async def _bring(self, want: WantedBlock, gateway: int) -> None:
         score, transport = self._board.scores[gateway], self._transports[gateway]
@@ -230,7 +267,7 @@ class Fetcher:
             ) from error
         score.verified(len(data))
 
-    def _again(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+    def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         now = self._clock()
         if want.failing_since is None:
             want.failing_since = now
@@ -244,10 +281,7 @@ class Fetcher:
             wrong = mismatch or isinstance(error, GatewayOversizeError)
             return attempts >= self._attempts and (not score.blocks or wrong or waited >= self._patience_s)
 
-        if want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports)):
-            self.submit(want)
-        else:
-            want.done(want, want.unavailable())
+        want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports))
 
 
 class FetchGroup:

@@ -23,6 +23,11 @@ there is more than one block to ask for, but a lone urgent one goes to a gateway
 asked for a while, because it was slow when it was, is asked again for the least urgent block in sight: otherwise an
 estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985).
 
+*Hedges.* A request that has brought no byte for several times what its gateway needs is asked of the best other gateway as
+well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scale, 2013). Silence is what tells: a line that
+several blocks share brings some of each all the time, so a merely full gateway is never hedged. The extra bytes are a
+stated share of what was delivered.
+
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
 nothing more until it delivers, as long as anybody else is there.
@@ -46,6 +51,7 @@ _FIRST_BLOCKS = 4
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
+_SILENCE_S, _SILENCE_LATENCIES = 0.3, 4.0
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _STALE_S = 5.0  # an estimate older than this is worth a block
@@ -53,10 +59,14 @@ _STALE_S = 5.0  # an estimate older than this is worth a block
 
 @dataclass(slots=True, eq=False)
 class Want:
-    """A block that somebody waits for: its likely size, and the gateways that will not be asked for it."""
+    """A block that somebody waits for: its likely size, and the gateways that will not be asked for it.
+
+    ``hedged`` says that it was asked of a second gateway while the first one was silent.
+    """
 
     size_bytes: int
     excluded: set[int] = field(default_factory=set)
+    hedged: bool = False
 
 
 @dataclass(slots=True)
@@ -77,8 +87,10 @@ class _Best:
 class _Sent:
     size_bytes: int
     sent_at: float
+    begins_at: float
     due_at: float
     received_bytes: int = 0
+    last_at: float = float("-inf")
 
 
 class Score:
@@ -149,11 +161,17 @@ class Score:
         allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
         return max(oldest.sent_at, self._last_delivery) + allowed
 
+    def silent_at(self) -> Iterable[tuple[float, object]]:
+        """When each open request will have been silent for too long: since its last bytes, or since they were due."""
+        patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
+        for key, sent in self._in_flight.items():
+            yield (sent.last_at if sent.received_bytes else sent.begins_at) + patience, key
+
     def sent(self, key: object, size_bytes: int, now: float) -> None:
         """A request goes out."""
-        due = max(self.free_at(now), now + self.likely_latency()) + size_bytes / self.likely_rate()
+        begins = max(self.free_at(now), now + self.likely_latency())
         self._renews = self._renews or self.is_stale(now)
-        self._in_flight[key] = _Sent(size_bytes, now, due)
+        self._in_flight[key] = _Sent(size_bytes, now, begins, begins + size_bytes / self.likely_rate())
         self._last_sent = now
 
     def first_byte(self, key: object, now: float) -> None:
@@ -176,7 +194,7 @@ class Score:
             self._bytes_sum = self._bytes_sum * keep + size_bytes
             self._busy_sum = self._busy_sum * keep + busy
         sent.received_bytes += size_bytes
-        self._last_arrival = now
+        sent.last_at = self._last_arrival = now
 
     def delivered(self, key: object, size_bytes: int, now: float) -> None:
         """A body is complete (and not yet verified)."""
@@ -199,6 +217,13 @@ class Score:
         self._good_in_a_row = 0
         self._pause(now, _MISMATCH_PAUSE_S * 2.0**self._distrust)
         self._distrust = min(self._distrust + 1, 32)
+
+    def beaten(self, key: object, now: float) -> None:
+        """Another gateway brought the block first: silence counts as a failure, being slower does not."""
+        if any(at <= now for at, silent in self.silent_at() if silent is key):
+            self.failed(key, now)
+        else:
+            self.missed(key)
 
     def missed(self, key: object) -> None:
         """It does not have the block: no fault."""
@@ -265,9 +290,28 @@ class Scoreboard:
             if i not in want.excluded:
                 chosen[-1] = (want, i)
 
+    def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
+        """Which requests have been silent for too long, and whom else to ask; at most so many bytes of them."""
+        usable, chosen = self._usable(now), list[tuple[Want, int]]()
+        silent = sorted(
+            ((at, i, key) for i, score in enumerate(self.scores) for at, key in score.silent_at() if at <= now),
+            key=lambda entry: entry[:2],
+        )
+        for _, slow, want in silent:
+            if not isinstance(want, Want) or want.hedged or want.size_bytes > budget_bytes:
+                continue
+            others = [i for i in usable if i != slow and self.scores[i].has_room(want.size_bytes)]
+            best = self._earliest(want, {i: self.scores[i].free_at(now) for i in others}, now)
+            if best is not None:
+                want.hedged = True
+                budget_bytes -= want.size_bytes
+                chosen.append((want, best))
+        return chosen
+
     def next_change(self, now: float) -> float | None:
-        """When, at the latest, :meth:`assign` may say more than now without anything having happened."""
-        times = (time for score in self.scores for time in (score.paused_until, score.overdue_at()))
+        """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
+        times = [time for score in self.scores for time in (score.paused_until, score.overdue_at())]
+        times += [time for score in self.scores for time, _ in score.silent_at()] if len(self.scores) > 1 else []
         return min((time for time in times if now < time < float("inf")), default=None)
 
     def _usable(self, now: float) -> Sequence[int]:

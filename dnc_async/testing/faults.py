@@ -57,6 +57,10 @@ class Faults:
     """``cut=300kB``: every longer body ends there, with its connection closed."""
     trickle: float | None = None
     """``trickle=1kB``: each body comes at this many bytes per second, a little at a time, so that it never stalls."""
+    slow: Window | None = None
+    """``slow=5s-`` or ``slow=2s-5s``: in that time the ``rate`` is a tenth of itself."""
+    straggle: int | None = None
+    """``straggle=200``: every 200th request is answered ten seconds late, and the others meanwhile as ever."""
     busy: Window | None = None
     """``busy=3s`` or ``busy=2s-5s``: all requests of that time are answered 429."""
     retry_after_s: float = 1.0
@@ -73,7 +77,7 @@ class Faults:
     """``seed=7``: for the jitter and the places of flipped bits."""
 
     def __post_init__(self) -> None:
-        for name in ("rate", "trickle", "flip", "other", "html"):
+        for name in ("rate", "trickle", "flip", "other", "html", "straggle"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"the fault {_word(name)}={value} cannot work; it must be greater than 0")
@@ -185,6 +189,8 @@ _KINDS = {
     "stall": _Kind(field="stall", example="300kB", read=_bytes, write=str),
     "cut": _Kind(field="cut", example="300kB", read=_bytes, write=str),
     "trickle": _Kind(field="trickle", example="1kB", read=_size, write=_number),
+    "slow": _Kind(field="slow", example="5s-", read=_outage, write=str),
+    "straggle": _Kind(field="straggle", example="200", read=int, write=str),
     "busy": _Kind(field="busy", example="2s-5s", read=_window, write=str),
     "retry-after": _Kind(field="retry_after_s", example="2s", read=_time, write=_seconds),
     "down": _Kind(field="down", example="2s-5s", read=_outage, write=str),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .faults import Faults
 
 _PAGE = "<!doctype html><html><head><title>Welcome</title></head><body>Sign in to use this network.</body></html>\n"
+_STRAGGLE_S = 10.0
+_SLOW_FACTOR = 10
 _STRANGER = b"another block than the one that was asked for"
 
 
@@ -58,6 +60,9 @@ class ScriptedDelivery:
         number = self._count("requests")
         self._counts["peak_connections"] = max(self._counts["peak_connections"], self._connections())
         pause_s = self._faults.latency_s + self._random.uniform(-1, 1) * self._faults.jitter_s
+        if self._faults.straggle is not None and number % self._faults.straggle == 0:
+            self._count("answered_late")
+            pause_s += _STRAGGLE_S
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         if self._faults.busy is not None and self._clock() - self._start_s in self._faults.busy:
@@ -96,7 +101,13 @@ class ScriptedDelivery:
     def sink(self, request: web.Request, response: web.StreamResponse) -> Sink:
         """Write through the line, and break off where the script says so."""
         shaper = _Shaper(
-            request, response, faults=self._faults, line=self._line, clock=self._clock, served=self._served
+            request,
+            response,
+            faults=self._faults,
+            line=self._line,
+            clock=self._clock,
+            start_s=self._start_s,
+            served=self._served,
         )
         return shaper.write
 
@@ -120,10 +131,12 @@ class _Shaper:
         faults: Faults,
         line: Bucket | None,
         clock: Callable[[], float],
+        start_s: float,
         served: Callable[[int], None],
     ) -> None:
         self._faults = faults
         self._clock = clock
+        self._start_s = start_s
         self._served = served
         self._request = request
         self._response = response
@@ -165,9 +178,11 @@ class _Shaper:
 
     async def _wait_for_line(self, size_bytes: int) -> float | None:
         """Wait until a piece has passed the line and the trickle; give the instant at which it was due."""
-        due_s = None
+        due_s, slow = None, self._faults.slow
         for bucket in (self._line, self._trickle):
             if bucket is not None:
+                if bucket is self._line and slow is not None and self._clock() - self._start_s in slow:
+                    size_bytes *= _SLOW_FACTOR
                 due_s = bucket.reserve(size_bytes, self._clock(), ready_s=self._ready_s)
                 await asyncio.sleep(max(0.0, due_s - self._clock()))  # 0 lets the others have their turn
         return due_s

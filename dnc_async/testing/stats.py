@@ -17,5 +17,6 @@ class GatewayStats:
     blocks_flipped: int = 0
     blocks_swapped: int = 0
     answered_busy: int = 0
+    answered_late: int = 0
     answered_html: int = 0
     peak_connections: int = 0

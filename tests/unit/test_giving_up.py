@@ -23,7 +23,7 @@ class Silent:
     def __init__(self) -> None:
         self.over = anyio.Event()
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, first_byte: Callable[[], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
         await self.over.wait()
         raise GatewayError("the test is over", gateway=self.name, cid=str(cid))
 
@@ -51,6 +51,7 @@ async def test_at_any_moment(turns: int) -> None:
             patience_s=1,
             requests_per_gateway=4,
             in_flight_bytes=2**20,
+            hedge_share=0.05,
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
