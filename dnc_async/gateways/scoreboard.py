@@ -43,11 +43,12 @@ _PRIOR_RATE = 5e6
 _PRIOR_LATENCY_S = 0.1
 _MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
+_ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
 _LATENCY_RISE = 0.05
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
-_FIRST_BLOCKS = 4
+_FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
@@ -111,8 +112,9 @@ class Score:
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second while busy; ``None`` until something was measured."""
-        return self._bytes_sum / self._busy_sum if self._busy_sum > 0 else None
+        """Bytes per second while busy; ``None`` until enough was measured."""
+        enough = self._busy_sum >= _ENOUGH_S or self._bytes_sum >= _ENOUGH_BYTES
+        return self._bytes_sum / self._busy_sum if enough else None
 
     @property
     def in_flight(self) -> int:
@@ -146,7 +148,7 @@ class Score:
     def window_bytes(self, size_bytes: int) -> float:
         """How much may be in flight at once, for blocks of such a size."""
         if self.rate is None or self.latency_s is None:
-            return _FIRST_BLOCKS * size_bytes
+            return max(size_bytes, _FIRST_BYTES)
         return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
 
     def has_room(self, size_bytes: int) -> bool:
