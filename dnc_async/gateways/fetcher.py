@@ -47,8 +47,8 @@ T = TypeVar("T")
 class WantedBlock(Want):
     """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
 
-    ``faults`` counts the failures on the way, by gateway. ``flights`` are its requests, two where it was hedged; the first that
-    brings it, or fails for a reason that no gateway is to blame for, settles the ``outcome`` and cancels the other.
+    ``faults`` counts the failures on the way, by gateway. ``flights`` are its requests, several where it was hedged; the first
+    that brings it, or fails for a reason that no gateway is to blame for, settles the ``outcome`` and cancels the others.
     """
 
     cid: Cid
@@ -136,6 +136,11 @@ class Fetcher:
             for transport, score in zip(self._transports, self._board.scores, strict=True)
         )
 
+    @property
+    def hedged_bytes(self) -> int:
+        """How many bytes were asked for twice."""
+        return self._hedged_bytes
+
     def open(self) -> FetchGroup:
         """A group of wanted blocks that are given up together."""
         return FetchGroup(self)
@@ -174,23 +179,24 @@ class Fetcher:
         return running.result()
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
-        if chosen:
-            self._pending = [entry for entry in self._pending if entry[2] not in chosen]
-        for want, gateway in chosen.items():
-            self._send(tasks, want, gateway, now)
         if len(self._transports) > 1:
             delivered = sum(score.bytes for score in self._board.scores)
             budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
             for want, gateway in self._board.hedges(now, budget):
                 self._hedged_bytes += want.size_bytes
                 self._send(tasks, want, gateway, now)
+        chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
+        if chosen:
+            self._pending = [entry for entry in self._pending if entry[2] not in chosen]
+        for want, gateway in chosen.items():
+            self._send(tasks, want, gateway, now)
 
     def _send(self, tasks: TaskGroup, want: Want, gateway: int, now: float) -> None:
         assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
         self._board.scores[gateway].sent(want, want.size_bytes, now)
         # The scope is made now, not by the task: the block may be given up before that has begun.
         want.flights[gateway] = scope = anyio.CancelScope()
+        want.asked.add(gateway)
         tasks.start_soon(self._request, want, gateway, scope)
 
     async def _request(self, want: WantedBlock, gateway: int, scope: anyio.CancelScope) -> None:
@@ -206,6 +212,7 @@ class Fetcher:
         finally:
             score.missed(want)
             del want.flights[gateway]
+            want.asked.discard(gateway)
             self._wake.set()
             if outcome is None and not want.settled:
                 name, seconds = self._transports[gateway].name, self._clock() - began
@@ -229,7 +236,6 @@ class Fetcher:
         if want.settled:
             want.done(want, want.outcome)
         elif want.is_hopeful:
-            want.hedged = False
             self.submit(want)
         else:
             want.done(want, want.unavailable())

@@ -25,8 +25,8 @@ estimate that no longer holds would never be corrected (optimism in the face of 
 
 *Hedges.* A request that has brought no byte for several times what its gateway needs is asked of the best other gateway as
 well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scale, 2013). Silence is what tells: a line that
-several blocks share brings some of each all the time, so a merely full gateway is never hedged. The extra bytes are a
-stated share of what was delivered.
+several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
+at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
@@ -35,6 +35,7 @@ nothing more until it delivers, as long as anybody else is there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ _FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate 
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
-_SILENCE_S, _SILENCE_LATENCIES = 0.3, 4.0
+_SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _STALE_S = 5.0  # an estimate older than this is worth a block
@@ -60,14 +61,11 @@ _STALE_S = 5.0  # an estimate older than this is worth a block
 
 @dataclass(slots=True, eq=False)
 class Want:
-    """A block that somebody waits for: its likely size, and the gateways that will not be asked for it.
-
-    ``hedged`` says that it was asked of a second gateway while the first one was silent.
-    """
+    """A block that somebody waits for: its likely size, the gateways that will not be asked for it, and those that are."""
 
     size_bytes: int
     excluded: set[int] = field(default_factory=set)
-    hedged: bool = False
+    asked: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -163,11 +161,15 @@ class Score:
         allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
         return max(oldest.sent_at, self._last_delivery) + allowed
 
-    def silent_at(self) -> Iterable[tuple[float, object]]:
-        """When each open request will have been silent for too long: since its last bytes, or since they were due."""
+    def late_at(self) -> Iterable[tuple[float, object]]:
+        """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
         patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
         for key, sent in self._in_flight.items():
-            yield (sent.last_at if sent.received_bytes else sent.begins_at) + patience, key
+            silent = sent.last_at if sent.received_bytes else sent.begins_at
+            # What was asked for after it shares the line with it: a window's worth at most.
+            sharing = self.window_bytes(sent.size_bytes) / self.likely_rate()
+            slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
+            yield min(silent + patience, slow), key
 
     def sent(self, key: object, size_bytes: int, now: float) -> None:
         """A request goes out."""
@@ -221,8 +223,8 @@ class Score:
         self._distrust = min(self._distrust + 1, 32)
 
     def beaten(self, key: object, now: float) -> None:
-        """Another gateway brought the block first: silence counts as a failure, being slower does not."""
-        if any(at <= now for at, silent in self.silent_at() if silent is key):
+        """Another gateway brought the block first: being late counts as a failure, being a little slower does not."""
+        if any(at <= now for at, late in self.late_at() if late is key):
             self.failed(key, now)
         else:
             self.missed(key)
@@ -293,19 +295,19 @@ class Scoreboard:
                 chosen[-1] = (want, i)
 
     def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
-        """Which requests have been silent for too long, and whom else to ask; at most so many bytes of them."""
+        """Which blocks are late wherever they were asked for, and whom else to ask; at most so many bytes of them."""
         usable, chosen = self._usable(now), list[tuple[Want, int]]()
-        silent = sorted(
-            ((at, i, key) for i, score in enumerate(self.scores) for at, key in score.silent_at() if at <= now),
-            key=lambda entry: entry[:2],
-        )
-        for _, slow, want in silent:
-            if not isinstance(want, Want) or want.hedged or want.size_bytes > budget_bytes:
+        late = Counter(key for score in self.scores for at, key in score.late_at() if at <= now)
+        for want, requests in late.items():
+            if not isinstance(want, Want) or want.size_bytes > budget_bytes:
                 continue
-            others = [i for i in usable if i != slow and self.scores[i].has_room(want.size_bytes)]
+            if requests < len(want.asked):
+                continue  # another request for it is in time
+            # Whether or not a window has room: all are full while there is work, and this is late already.
+            others = [i for i in usable if i not in want.asked]
+            others = [i for i in others if self.scores[i].in_flight < self._max_requests]
             best = self._earliest(want, {i: self.scores[i].free_at(now) for i in others}, now)
             if best is not None:
-                want.hedged = True
                 budget_bytes -= want.size_bytes
                 chosen.append((want, best))
         return chosen
@@ -313,7 +315,7 @@ class Scoreboard:
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
         times = [time for score in self.scores for time in (score.paused_until, score.overdue_at())]
-        times += [time for score in self.scores for time, _ in score.silent_at()] if len(self.scores) > 1 else []
+        times += [time for score in self.scores for time, _ in score.late_at()] if len(self.scores) > 1 else []
         return min((time for time in times if now < time < float("inf")), default=None)
 
     def _usable(self, now: float) -> Sequence[int]:
