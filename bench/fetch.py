@@ -19,13 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 
 import dnc_async as dnc
+from bench.table import Line, show
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.store import BlockStore
 from dnc_async.store.integrity import walk
@@ -68,27 +69,14 @@ _SHAPED = (
         rate=60,
         target=0.95,
     ),
+    Scenario(
+        name="one request of 200 stalls for 10 s",
+        gateways=("rate=20MB,latency=50ms,straggle=200",) * 4,
+        megabytes=800,
+        rate=80,
+        target=0.9,
+    ),
 )
-
-
-_STRAGGLING = Scenario(
-    name="one request of 200 stalls for 10 s",
-    gateways=("rate=20MB,latency=50ms,straggle=200",) * 4,
-    megabytes=800,
-    rate=80,
-    target=0.9,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of the table."""
-
-    what: str
-    measured: float
-    unit: str
-    target: str
-    met: bool
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,25 +92,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.arm:
         sys.stdout.write(json.dumps(asyncio.run(_arm(options))) + "\n")
         return 0
-    lines: list[Line] = []
-    out = sys.stderr if options.json else sys.stdout
     with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
-        for measure in (_open, _shaped):
-            if options.only in (None, measure.__name__[1:]):
-                for line in measure(Path(folder), options.repeats):
-                    lines.append(line)
-                    mark = "ok" if line.met else "MISSED"
-                    out.write(f"{line.what:<66}{line.measured:>9.3f} {line.unit:<8} {line.target:<9} {mark}\n")
-                    out.flush()
-    if options.json:
-        sys.stdout.write(json.dumps([asdict(line) for line in lines]) + "\n")
-    return 0 if all(line.met for line in lines) else 1
+        halves = [half for half in (_open, _shaped) if options.only in (None, half.__name__[1:])]
+        measured = (line for half in halves for line in half(Path(folder), options.repeats))
+        return show(measured, as_json=options.json)
 
 
 # One gateway without shaping.
 
 
-def _open(folder: Path, repeats: int) -> list[Line]:
+def _open(folder: Path, repeats: int) -> Iterator[Line]:
     store, dataset = _dataset(folder / "open", 1024)
     leaves = [cid for cid in _leaves(store, dataset) if cid.codec == RAW]
     (folder / "leaves").write_text("\n".join(map(str, leaves)))
@@ -131,21 +110,13 @@ def _open(folder: Path, repeats: int) -> list[Line]:
         for _ in range(repeats):
             for arm, what in (("plain", str(folder / "leaves")), ("memory", dataset), ("spool", dataset)):
                 found[arm].append(_child(arm, [gateway.url], what))
-    lines = []
     for arm, target, cpu in (("memory", 0.70, 1.5), ("spool", 0.55, 2.0)):
         pairs = zip(found[arm], found["plain"], strict=True)
         ratio = statistics.median(mine["rate"] / plain["rate"] for mine, plain in pairs)
         cost = statistics.median(each["cpu_s"] for each in found[arm])
         what = "into memory" if arm == "memory" else "through the spool, decoded"
-        lines += [
-            _least(f"one gateway, {what}, of plain aiohttp", ratio, target),
-            Line(what=f"one gateway, {what}: CPU", measured=cost, unit="s/GB", target=f"<= {cpu}", met=cost <= cpu),
-        ]
-    return lines
-
-
-def _least(what: str, measured: float, target: float) -> Line:
-    return Line(what=what, measured=measured, unit="", target=f">= {target}", met=measured >= target)
+        yield Line.least(f"one gateway, {what}, of plain aiohttp", ratio, target)
+        yield Line.most(f"one gateway, {what}: CPU", cost, cpu, "s/GB")
 
 
 def _leaves(store: BlockStore, dataset: str) -> list[Cid]:
@@ -200,18 +171,17 @@ async def _spool(urls: Sequence[str], cid: str) -> int:
 # Several shaped gateways.
 
 
-def _shaped(folder: Path, repeats: int) -> list[Line]:
-    lines = []
+def _shaped(folder: Path, repeats: int) -> Iterator[Line]:
     store, dataset = _dataset(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
-    for scenario in (*_SHAPED, _STRAGGLING):
+    for scenario in _SHAPED:
         shares = []
         for _ in range(max(1, repeats // 2)):
             with contextlib.ExitStack() as stack:
                 urls = [stack.enter_context(GatewayProcess(store.path, each)).url for each in scenario.gateways]
                 rate, _ = asyncio.run(_streamed(urls, dataset, scenario.megabytes * 10**6))
                 shares.append(rate / 1e6 / scenario.rate)
-        lines.append(_least(f"{scenario.name}, of {scenario.rate:g} MB/s", statistics.median(shares), scenario.target))
-    return [*lines, _changing(store, dataset, repeats)]
+        yield Line.least(f"{scenario.name}, of {scenario.rate:g} MB/s", statistics.median(shares), scenario.target)
+    yield _changing(store, dataset, repeats)
 
 
 def _changing(store: BlockStore, dataset: str, repeats: int) -> Line:
@@ -231,7 +201,7 @@ def _changing(store: BlockStore, dataset: str, repeats: int) -> Line:
             possible = 40e6 * seconds + 20e6 * (5 - offset) + 2e6 * (seconds - 5 + offset) + 20e6 * (8 - offset)
             shares.append(rate * seconds / possible)
     what = "one of four at a tenth after 5 s, one dying at 8 s, of what remained"
-    return _least(what, statistics.median(shares), 0.93)
+    return Line.least(what, statistics.median(shares), 0.93)
 
 
 def _dataset(path: Path, megabytes: int) -> tuple[BlockStore, str]:

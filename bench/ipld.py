@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import json
 import resource
 import shutil
 import statistics
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +26,7 @@ import numpy as np
 from aiohttp import web
 
 import dnc_async as dnc
+from bench.table import Line, show
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.builder import UNIXFS_V1_2025, FileBuilder, Root, build_directory
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
@@ -40,17 +40,6 @@ from dnc_async.store.cars import export_car
 _PIECE = 2**18
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of the table."""
-
-    what: str
-    measured: float
-    unit: str
-    target: str
-    met: bool
-
-
 def main(arguments: Sequence[str]) -> int:
     """Print the table; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(prog="python -m bench ipld", description=__doc__)
@@ -61,42 +50,31 @@ def main(arguments: Sequence[str]) -> int:
     if options.memory is not None:
         sys.stdout.write(f"{_flat(options.memory)}\n")
         return 0
-    lines = []
-    out = sys.stderr if options.json else sys.stdout
-    for line in _lines(options.repeats):
-        lines.append(line)
-        mark = "ok" if line.met else "MISSED"
-        out.write(f"{line.what:<58}{line.measured:>9.3f} {line.unit:<6} {line.target:<10} {mark}\n")
-        out.flush()
-    if options.json:
-        sys.stdout.write(json.dumps([asdict(line) for line in lines]) + "\n")
-    return 0 if all(line.met for line in lines) else 1
+    return show(_lines(options.repeats), as_json=options.json)
 
 
-def _lines(repeats: int) -> list[Line]:
+def _lines(repeats: int) -> Iterator[Line]:
     data = np.random.default_rng(0).bytes(64 * 2**20)
-    return [
-        _ratio("CAR parse and verify, 1 MiB blocks, of bare sha256", 0.85, *_car(data, 2**20), repeats),
-        _ratio("CAR parse and verify, 4 KiB blocks, of bare sha256", 0.6, *_car(data[: 2**24], 4096), repeats),
-        _ratio("UnixFS build of one large file, of bare sha256", 0.7, *_build(data), repeats),
-        _limit("plan of a 1 GiB file of 256 KiB leaves", 20, _plan(), repeats),
-        *_directory(repeats),
-        *asyncio.run(_serve(repeats)),
-        *asyncio.run(_beside_boxo(repeats)),
-        _memory(),
-        _serving_memory(),
-    ]
+    yield _ratio("CAR parse and verify, 1 MiB blocks, of bare sha256", 0.85, *_car(data, 2**20), repeats)
+    yield _ratio("CAR parse and verify, 4 KiB blocks, of bare sha256", 0.6, *_car(data[: 2**24], 4096), repeats)
+    yield _ratio("UnixFS build of one large file, of bare sha256", 0.7, *_build(data), repeats)
+    yield _limit("plan of a 1 GiB file of 256 KiB leaves", 20, _plan(), repeats)
+    yield from _directory(repeats)
+    yield from asyncio.run(_serve(repeats))
+    yield from asyncio.run(_beside_boxo(repeats))
+    yield _memory()
+    yield _serving_memory()
 
 
 def _ratio(what: str, target: float, base: Callable[[], None], ours: Callable[[], None], repeats: int) -> Line:
     pairs = [(_seconds(base), _seconds(ours)) for _ in range(repeats)]
     ratio = statistics.median(plain / mine for plain, mine in pairs)
-    return Line(what=what, measured=ratio, unit="", target=f">= {target}", met=ratio >= target)
+    return Line.least(what, ratio, target)
 
 
 def _limit(what: str, target_ms: float, ours: Callable[[], None], repeats: int) -> Line:
     taken = statistics.median(_seconds(ours) for _ in range(repeats)) * 1e3
-    return Line(what=what, measured=taken, unit="ms", target=f"<= {target_ms:g}", met=taken <= target_ms)
+    return Line.most(what, taken, target_ms, "ms")
 
 
 def _seconds(function: Callable[[], None]) -> float:
@@ -259,7 +237,7 @@ async def _compare(
 
     await read(plain), await read(ours)
     ratio = statistics.median([await read(ours) / await read(plain) for _ in range(repeats)])
-    return Line(what=what, measured=ratio, unit="", target=">= 0.8", met=ratio >= 0.8)
+    return Line.least(what, ratio, 0.8)
 
 
 def _memory() -> Line:
@@ -276,7 +254,7 @@ def _memory() -> Line:
         for megabytes in (10, 2000)
     )
     more = (large - small) / 2**10
-    return Line(what="memory: build and read 2 GB, over 10 MB", measured=more, unit="MB", target="<= 8", met=more <= 8)
+    return Line.most("memory: build and read 2 GB, over 10 MB", more, 8, "MB")
 
 
 async def _beside_boxo(repeats: int) -> list[Line]:
@@ -332,7 +310,7 @@ def _serving_memory() -> Line:
     """Growth of a gateway's process after a CAR of 2 GB, over that after one of 10 MB; to one client, which reads it all."""
     small, large = (asyncio.run(_grown(megabytes)) for megabytes in (10, 2000))
     more = (large - small) / 2**10
-    return Line(what="memory: serve a CAR of 2 GB, over 10 MB", measured=more, unit="MB", target="<= 8", met=more <= 8)
+    return Line.most("memory: serve a CAR of 2 GB, over 10 MB", more, 8, "MB")
 
 
 async def _grown(megabytes: int) -> int:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from dnc_async.client import Client, cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
     from dnc_async.config import Gateway
     from dnc_async.dataset.info import DatasetInfo
-    from dnc_async.engine.files import DirectoryEntry
-    from dnc_async.engine.remote_file import RemoteFile
-    from dnc_async.engine.saving import Saved
+    from dnc_async.engine.files.paths import DirectoryEntry
+    from dnc_async.engine.files.remote_file import RemoteFile
+    from dnc_async.engine.files.saving import Saved
     from dnc_async.engine.stream import BatchStream
     from dnc_async.errors import (
         ArgumentError,
@@ -79,9 +79,9 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
 _HOMES = {
     "BatchStream": "engine.stream",
     "Client": "client",
-    "DirectoryEntry": "engine.files",
-    "RemoteFile": "engine.remote_file",
-    "Saved": "engine.saving",
+    "DirectoryEntry": "engine.files.paths",
+    "RemoteFile": "engine.files.remote_file",
+    "Saved": "engine.files.saving",
     "cat": "client",
     "get": "client",
     "ls": "client",

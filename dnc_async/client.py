@@ -26,10 +26,11 @@ from dnc_async.config import (
 )
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
-from dnc_async.engine.files import DirectoryEntry, cat_range, listing
-from dnc_async.engine.remote_file import RemoteFile
+from dnc_async.engine.files.paths import DirectoryEntry, listing
+from dnc_async.engine.files.reader import cat_range
+from dnc_async.engine.files.remote_file import RemoteFile
+from dnc_async.engine.files.saving import Saved, save
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
-from dnc_async.engine.saving import Saved, save
 from dnc_async.engine.stream import BatchStream, StreamHandle
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
 from dnc_async.gateways.fetcher import FetchGroup

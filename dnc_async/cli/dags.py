@@ -18,7 +18,7 @@ from dnc_async.cli.shared import Commands, Progress, command, gateway_option, pr
 from dnc_async.errors import ArgumentError, DatasetError, OutputError, StoreError
 
 if TYPE_CHECKING:
-    from dnc_async.engine.saving import Saved
+    from dnc_async.engine.files.saving import Saved
     from dnc_async.ipld.block import Block
     from dnc_async.ipld.cid import Cid
     from dnc_async.publish.files import Added

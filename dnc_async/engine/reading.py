@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, ChunkEntry, Manifest, decode_page
-from dnc_async.engine.files import URGENT, lookup
+from dnc_async.engine.files.paths import URGENT, lookup
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.fetcher import FetchGroup, Priority
 from dnc_async.ipld.cid import RAW, Cid

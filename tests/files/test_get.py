@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import dnc_async as dnc
-from dnc_async.engine.output import Part
-from dnc_async.engine.saving import leads_out
+from dnc_async.engine.files.output import Part
+from dnc_async.engine.files.saving import leads_out
 from dnc_async.errors import DagError, OutputError, PathError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import anyio
 
-from dnc_async.engine.files import URGENT, FileReader, LeafRun, describe, entries_of, locate
-from dnc_async.engine.output import OutputFile, Part, part_of, refuse_taken
+from dnc_async.engine.files.output import OutputFile, Part, part_of, refuse_taken
+from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
+from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.errors import DagError, OutputError
 from dnc_async.gateways.fetcher import FetchGroup
 from dnc_async.ipld import dagpb, unixfs

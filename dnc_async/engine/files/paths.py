@@ -1,0 +1,109 @@
+"""Where a path leads, and what is in a directory. Blocks are asked for one by one and verified like all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dnc_async.errors import DagError, PathError
+from dnc_async.gateways.fetcher import FetchGroup, Priority
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
+from dnc_async.ipld.plan import file_size
+
+URGENT: Priority = (0,)
+_CHILDREN_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryEntry:
+    """One entry of a directory.
+
+    ``kind`` is ``file``, ``directory``, ``symlink`` or ``other``. ``size_bytes`` is a file's size: as its root node says, or,
+    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else.
+    """
+
+    name: str
+    cid: str
+    kind: str
+    size_bytes: int | None
+
+
+async def locate(group: FetchGroup, root: Cid, path: Sequence[str]) -> Block:
+    """The root block of what a path leads to. Symlinks are not followed.
+
+    Raises :class:`~dnc_async.errors.PathError` where it leads to nothing.
+    """
+    cid, at = root, str(root)
+    for name in path:
+        found = await lookup(group, cid, name, at=at)
+        if found is None:
+            raise PathError(f"{at} has no {name!r} in it")
+        cid, at = found, f"{at}/{name}"
+    return await group.block(cid, priority=URGENT)
+
+
+async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Cid | None:
+    """Where one name in a directory leads, ``None`` if it is not there; ``at`` is what to call the directory.
+
+    Raises :class:`~dnc_async.errors.PathError` where this is no directory.
+    """
+    block = await group.block(directory, priority=URGENT)
+    try:
+        kind = node_kind(block)
+        if kind != "directory":
+            note = f" to {symlink_target(block)!r}, which is not followed" if kind == "symlink" else ""
+            what = "file" if kind == "raw" else kind
+            raise PathError(f"{at} is a {what}{note}: there is no {name!r} in it")
+        reader = DirectoryReader(block.cid, name=name)
+        await _read_on(group, reader, block)
+    except DagError as error:
+        raise PathError(f"{at} cannot be searched for {name!r}: {error}") from error
+    return next((entry.cid for entry in reader.entries if entry.name == name), None)
+
+
+async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
+    """All entries of a directory, plain or sharded."""
+    reader = DirectoryReader(root.cid)
+    await _read_on(group, reader, root)
+    return reader.entries
+
+
+async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block) -> None:
+    if not reader.done:  # it is, where the CID is inline
+        reader.receive(root)
+    while wanted := reader.wanted():
+        for block in await group.blocks(wanted, priority=URGENT):
+            reader.receive(block)
+
+
+async def listing(group: FetchGroup, root: Cid, path: Sequence[str]) -> list[DirectoryEntry]:
+    """The entries of the directory at a path, or the one entry of anything else."""
+    block = await locate(group, root, path)
+    itself = describe(path[-1] if path else str(root), block)
+    if itself.kind != "directory":
+        return [itself]
+    entries = await entries_of(group, block)
+    found: dict[str, DirectoryEntry] = {}
+    nodes = [entry for entry in entries if entry.cid.codec != RAW]
+    for start in range(0, len(nodes), _CHILDREN_AT_ONCE):
+        some = nodes[start : start + _CHILDREN_AT_ONCE]
+        blocks = await group.blocks([entry.cid for entry in some], priority=URGENT)
+        found |= {e.name: describe(e.name, child) for e, child in zip(some, blocks, strict=True)}
+    return [
+        found.get(e.name) or DirectoryEntry(name=e.name, cid=str(e.cid), kind="file", size_bytes=e.tsize)
+        for e in entries
+    ]
+
+
+def describe(name: str, root: Block) -> DirectoryEntry:
+    """What a root block is, as an entry."""
+    try:
+        kind = node_kind(root)
+    except DagError:  # dag-pb that is not UnixFS
+        kind = "other"
+    kind = "file" if kind == "raw" else kind
+    return DirectoryEntry(
+        name=name, cid=str(root.cid), kind=kind, size_bytes=file_size(root) if kind == "file" else None
+    )
