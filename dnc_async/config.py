@@ -76,6 +76,8 @@ class FetchSettings:
     #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
     hedge_share: float = 0.05
     workers: int = 4
+    #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
+    trust_env: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,7 @@ class Runtime:
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=settings.requests_per_gateway),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": user_agent()},
+                trust_env=settings.trust_env,
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.stall_timeout_s
                 ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import itertools
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -111,7 +112,12 @@ class Fetcher:
         self._clock = clock
         self._attempts = attempts
         self._patience_s = patience_s
-        self._board = Scoreboard(len(self._transports), max_requests=requests_per_gateway, max_bytes=in_flight_bytes)
+        self._board = Scoreboard(
+            len(self._transports),
+            max_requests=requests_per_gateway,
+            max_bytes=in_flight_bytes,
+            jitter=random.random,
+        )
         self._pending: list[tuple[Priority, int, WantedBlock]] = []
         self._order = itertools.count()
         self._wake = anyio.Event()

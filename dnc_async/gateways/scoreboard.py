@@ -36,7 +36,7 @@ nothing more until it delivers, as long as anybody else is there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 # Until anything was measured anywhere.
@@ -51,6 +51,7 @@ _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
+_JITTER = 0.25
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
 _SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
@@ -95,8 +96,9 @@ class _Sent:
 class Score:
     """What is known of one gateway. Times are seconds of the injected clock."""
 
-    def __init__(self, best: _Best | None = None) -> None:
+    def __init__(self, best: _Best | None = None, jitter: Callable[[], float] = lambda: 0.0) -> None:
         self._best = best or _Best()
+        self._jitter = jitter
         self.blocks = self.bytes = self.rejected = self.failures = 0
         self.latency_s: float | None = None
         self.paused_until = 0.0
@@ -244,15 +246,21 @@ class Score:
         self._pause(now, retry_after_s or _FAILURE_PAUSE_S * 2.0 ** max(0, self._failed_in_a_row - 1))
 
     def _pause(self, now: float, seconds: float) -> None:
-        self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S))
+        longer = (
+            1.0 + _JITTER * self._jitter()
+        )  # many clients that were told the same time do not all come back at once
+        self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S) * longer)
 
 
 class Scoreboard:
     """All gateways of a client, and the choice between them."""
 
-    def __init__(self, gateways: int, *, max_requests: int, max_bytes: int) -> None:
+    def __init__(
+        self, gateways: int, *, max_requests: int, max_bytes: int, jitter: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """``jitter`` gives numbers from 0 to 1 that lengthen pauses."""
         self._best = _Best()
-        self.scores = [Score(self._best) for _ in range(gateways)]
+        self.scores = [Score(self._best, jitter) for _ in range(gateways)]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import dnc_async as dnc
+from dnc_async.config import FetchSettings
 from dnc_async.errors import ArgumentError, PathError, StreamClosedError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make
@@ -22,6 +23,7 @@ from dnc_async.ipld.unixfs import Kind
 from dnc_async.store import BlockStore
 from dnc_async.testing import GatewayProcess
 
+from ..conftest import NOBODY
 from .conftest import Keep, content, threads
 from .test_get import NAMES
 
@@ -184,3 +186,16 @@ async def test_small_reads_in_a_row_are_read_ahead(keep: Keep) -> None:
                 assert await file.read(10) == data[500_000:500_010]
                 assert gateway.stats().blocks_served <= len(blocks) + 2
             assert await client.cat(root.cid, 0, 3) == data[:3]  # closing a file does not close its client
+
+
+async def test_proxies_are_heeded_by_leave(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in the environment is passed by, unless the settings say otherwise."""
+    (block,), root = build_file(b"direct", UNIXFS_V1_2025)
+    with GatewayProcess(keep([block], root.cid)) as gateway:
+        monkeypatch.setenv("http_proxy", NOBODY)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert await dnc.cat(root.cid, gateways=gateway.url) == b"direct"
+        settings = FetchSettings(trust_env=True, attempts=1)
+        async with dnc.Client(gateways=gateway.url, disk_budget=0, settings=settings) as client:
+            with pytest.raises(dnc.ChunkUnavailableError, match="no gateway could serve"):
+                await client.cat(root.cid)

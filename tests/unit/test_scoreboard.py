@@ -135,3 +135,14 @@ def test_limits_are_kept() -> None:
     chosen = board.assign([Want(1_000) for _ in range(100)], 0.0)
     assert len(chosen) == 5
     assert all([gateway for _, gateway in chosen].count(i) <= 2 for i in range(3))
+
+
+def test_pauses_differ_between_clients() -> None:
+    """Never shorter than what the gateway asked for, and up to a quarter longer."""
+    ends = []
+    for jitter in (0.0, 0.5, 1.0):
+        board = Scoreboard(1, max_requests=4, max_bytes=2**20, jitter=lambda jitter=jitter: jitter)
+        board.scores[0].sent("key", 1000, 0.0)
+        board.scores[0].failed("key", 1.0, retry_after_s=8.0)
+        ends.append(board.scores[0].paused_until)
+    assert ends == [9.0, 10.0, 11.0]
