@@ -28,6 +28,9 @@ PUBLIC_GATEWAYS = (
     "https://dget.top",
 )
 
+#: What public gateways are known to allow; beyond it they answer 429.
+PUBLIC_REQUESTS_PER_MINUTE = 200.0
+
 DEFAULT_CHUNK_BYTES = 4 * 2**20
 DEFAULT_BUDGET_BYTES = 2 * 10**9
 DEFAULT_BUDGET_SHARE = 0.1
@@ -43,15 +46,22 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 class Gateway:
     """A trustless gateway: its URL, and headers for those that want a token (never shown).
 
-    A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that answers HTTP ranges.
+    A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that answers HTTP ranges. No more than
+    ``requests_per_minute`` are sent to a gateway that allows only so many.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    requests_per_minute: float | None = None
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, headers: Mapping[str, str] | None = None, requests_per_minute: float | None = None
+    ) -> None:
+        if requests_per_minute is not None and not requests_per_minute > 0:
+            raise ArgumentError(f"requests_per_minute: expected more than 0, or None, got {requests_per_minute!r}")
         object.__setattr__(self, "url", gateway_url(url))
         object.__setattr__(self, "headers", dict(headers or {}))
+        object.__setattr__(self, "requests_per_minute", requests_per_minute)
 
     @property
     def is_car_file(self) -> bool:
@@ -164,7 +174,9 @@ def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway,
             named = file.read_text(encoding="utf-8").split()
         except OSError:
             named = []
-    return gateways_of(named or PUBLIC_GATEWAYS)
+    return gateways_of(
+        named or [Gateway(url, requests_per_minute=PUBLIC_REQUESTS_PER_MINUTE) for url in PUBLIC_GATEWAYS]
+    )
 
 
 def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:

@@ -103,8 +103,13 @@ class Fetcher:
         requests_per_gateway: int,
         in_flight_bytes: int,
         hedge_share: float,
+        requests_per_minute: Sequence[float | None] = (),
     ) -> None:
-        """``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more)."""
+        """Over these gateways.
+
+        ``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more).
+        ``requests_per_minute``: what each of the gateways allows, where that is known.
+        """
         self._hedge_share = hedge_share
         self._hedged_bytes = 0
         self._transports = tuple(transports)
@@ -117,6 +122,7 @@ class Fetcher:
             max_requests=requests_per_gateway,
             max_bytes=in_flight_bytes,
             jitter=random.random,
+            requests_per_minute=requests_per_minute,
         )
         self._pending: list[tuple[Priority, int, WantedBlock]] = []
         self._order = itertools.count()

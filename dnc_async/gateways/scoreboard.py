@@ -28,6 +28,9 @@ well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scal
 several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
 at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
+*Requests per minute.* Where a gateway allows so many and no more, they are spread over the minute, ten at once at most; a block
+whose turn there comes later than it would arrive from another gateway goes to the other.
+
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
 nothing more until it delivers, as long as anybody else is there.
@@ -52,6 +55,7 @@ _WINDOW_BLOCKS = 2
 _FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
+_BURST_REQUESTS = 10.0  # of those that a minute allows, at once
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
 _SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
@@ -96,9 +100,16 @@ class _Sent:
 class Score:
     """What is known of one gateway. Times are seconds of the injected clock."""
 
-    def __init__(self, best: _Best | None = None, jitter: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        best: _Best | None = None,
+        jitter: Callable[[], float] = lambda: 0.0,
+        requests_per_minute: float | None = None,
+    ) -> None:
         self._best = best or _Best()
         self._jitter = jitter
+        self._requests_per_s = None if requests_per_minute is None else requests_per_minute / 60
+        self._allowance, self._allowance_at = _BURST_REQUESTS, float("-inf")
         self.blocks = self.bytes = self.rejected = self.failures = 0
         self.latency_s: float | None = None
         self.paused_until = 0.0
@@ -138,6 +149,18 @@ class Score:
         """Whether it was measured, but nothing has been asked of it for long."""
         return not self._in_flight and self.latency_s is not None and now - self._last_sent >= _STALE_S
 
+    def allowed_at(self, now: float, before: int = 0) -> float:
+        """When another request may go out after so many others, by the requests per minute that it allows."""
+        if self._requests_per_s is None:
+            return now
+        missing = before + 1 - self._allowed(now)
+        return now + max(0.0, missing / self._requests_per_s)
+
+    def _allowed(self, now: float) -> float:
+        rate = self._requests_per_s or 0.0
+        since = max(0.0, now - self._allowance_at) if self._allowance_at > float("-inf") else 0.0
+        return min(_BURST_REQUESTS, self._allowance + since * rate)
+
     def free_at(self, now: float) -> float:
         """When all that is in flight has arrived, by the model."""
         free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
@@ -176,6 +199,7 @@ class Score:
     def sent(self, key: object, size_bytes: int, now: float) -> None:
         """A request goes out."""
         begins = max(self.free_at(now), now + self.likely_latency())
+        self._allowance, self._allowance_at = self._allowed(now) - 1, now
         self._renews = self._renews or self.is_stale(now)
         self._in_flight[key] = _Sent(size_bytes, now, begins, begins + size_bytes / self.likely_rate())
         self._last_sent = now
@@ -256,11 +280,18 @@ class Scoreboard:
     """All gateways of a client, and the choice between them."""
 
     def __init__(
-        self, gateways: int, *, max_requests: int, max_bytes: int, jitter: Callable[[], float] = lambda: 0.0
+        self,
+        gateways: int,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        jitter: Callable[[], float] = lambda: 0.0,
+        requests_per_minute: Sequence[float | None] = (),
     ) -> None:
-        """``jitter`` gives numbers from 0 to 1 that lengthen pauses."""
+        """``jitter`` gives numbers from 0 to 1 that lengthen pauses; ``requests_per_minute`` is for each gateway, or empty."""
         self._best = _Best()
-        self.scores = [Score(self._best, jitter) for _ in range(gateways)]
+        limits = requests_per_minute or [None] * gateways
+        self.scores = [Score(self._best, jitter, limit) for limit in limits]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
 
@@ -268,7 +299,8 @@ class Scoreboard:
         """Which of the wanted blocks, most urgent first, to ask for now, and whom."""
         self._best.refresh(self.scores)
         usable = self._usable(now)
-        free = {i: self.scores[i].free_at(now) for i in usable}
+        free = {i: max(self.scores[i].free_at(now), self.scores[i].allowed_at(now)) for i in usable}
+        queued = Counter[int]()
         load = {i: [self.scores[i].in_flight, float(self.scores[i].in_flight_bytes)] for i in usable}
         room = self._max_bytes - sum(score.in_flight_bytes for score in self.scores)
         chosen: list[tuple[Want, int]] = []
@@ -280,11 +312,13 @@ class Scoreboard:
             if best is None:
                 continue
             score = self.scores[best]
-            free[best] = max(free[best], now + score.likely_latency()) + want.size_bytes / score.likely_rate()
+            leaves = score.allowed_at(now, queued[best])
+            queued[best] += 1
+            arrives = max(free[best], leaves + score.likely_latency()) + want.size_bytes / score.likely_rate()
+            free[best] = max(arrives, score.allowed_at(now, queued[best]))
             requests, in_flight = load[best]
-            if requests >= self._max_requests or (
-                requests and in_flight + want.size_bytes > score.window_bytes(want.size_bytes)
-            ):
+            full = requests and in_flight + want.size_bytes > score.window_bytes(want.size_bytes)
+            if leaves > now or requests >= self._max_requests or full:
                 open_to_more.discard(best)
                 continue
             load[best] = [requests + 1, in_flight + want.size_bytes]
@@ -314,6 +348,7 @@ class Scoreboard:
             # Whether or not a window has room: all are full while there is work, and this is late already.
             others = [i for i in usable if i not in want.asked]
             others = [i for i in others if self.scores[i].in_flight < self._max_requests]
+            others = [i for i in others if self.scores[i].allowed_at(now) <= now]
             best = self._earliest(want, {i: self.scores[i].free_at(now) for i in others}, now)
             if best is not None:
                 budget_bytes -= want.size_bytes
@@ -322,7 +357,9 @@ class Scoreboard:
 
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
-        times = [time for score in self.scores for time in (score.paused_until, score.overdue_at())]
+        times = [
+            time for score in self.scores for time in (score.paused_until, score.overdue_at(), score.allowed_at(now))
+        ]
         times += [time for score in self.scores for time, _ in score.late_at()] if len(self.scores) > 1 else []
         return min((time for time in times if now < time < float("inf")), default=None)
 

@@ -1,5 +1,6 @@
 """Bad input gets one typed error that says what was expected and what to do."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dnc_async.cli import main
 from dnc_async.ipld.block import make
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_directory
 from dnc_async.store import BlockStore
-from dnc_async.testing import Faults, ScriptedGateway
+from dnc_async.testing import Faults, GatewayProcess, ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published
 
@@ -165,3 +166,22 @@ def test_shell(published: Published, capsys: pytest.CaptureFixture[str], tmp_pat
     np.save(tmp_path / "a.npy", published.x)
     assert main(["upload", str(tmp_path / "a.npy"), "--store", str(published.store)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("bafy")
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_gateway_that_allows_no_requests(limit: float) -> None:
+    """Refused where it is said, with what would do."""
+    with pytest.raises(dnc.DncError, match="requests_per_minute: expected more than 0"):
+        dnc.Gateway("http://127.0.0.1:8080", requests_per_minute=limit)
+
+
+async def test_requests_per_minute_reach_the_gateway(published: Published) -> None:
+    """Ten at once, and then no more than the limit allows: the eleventh waits for its time."""
+    with GatewayProcess(published.store) as gateway:
+        slow = dnc.Gateway(gateway.url, requests_per_minute=60)
+        async with dnc.Client(gateways=slow, disk_budget=0) as client:
+            for _ in range(5):
+                await client.cat(f"{published.result.cid}/manifest")  # two blocks each
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.cat(f"{published.result.cid}/manifest"), 0.3)
+        assert gateway.stats().requests <= 11

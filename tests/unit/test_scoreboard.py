@@ -10,9 +10,9 @@ from dnc_async.gateways.scoreboard import Scoreboard, Want
 class Simulation:
     """Gateways that serve one block after the other at a rate, each answer after a latency."""
 
-    def __init__(self, links: list[tuple[float, float]]) -> None:
+    def __init__(self, links: list[tuple[float, float]], per_minute: tuple[float | None, ...] = ()) -> None:
         self.links = links
-        self.board = Scoreboard(len(links), max_requests=32, max_bytes=2**25)
+        self.board = Scoreboard(len(links), max_requests=32, max_bytes=2**25, requests_per_minute=per_minute)
         self.now = 0.0
         self.served = [0] * len(links)
 
@@ -146,3 +146,14 @@ def test_pauses_differ_between_clients() -> None:
         board.scores[0].failed("key", 1.0, retry_after_s=8.0)
         ends.append(board.scores[0].paused_until)
     assert ends == [9.0, 10.0, 11.0]
+
+
+def test_requests_per_minute_are_kept() -> None:
+    """A gateway that allows 200 a minute gets ten at once and then as many as that; nobody waits for it meanwhile."""
+    alone = Simulation([(0.05, 100e6)], per_minute=(200.0,))
+    assert alone.fetch(110, 2**16) == pytest.approx(100 / 200 * 60, rel=0.05)
+    both = Simulation([(0.05, 100e6), (0.05, 10e6)], per_minute=(200.0, None))
+    seconds = both.fetch(1000, 2**16)
+    assert seconds <= 1000 * 2**16 / 10e6
+    assert both.served[0] <= 11 + seconds * 200 / 60
+    assert both.served[0] >= 10 + 0.8 * seconds * 200 / 60
