@@ -80,7 +80,7 @@ async def test_a_dataset_is_streamed(published: Published, host: Host, file: Pat
 
 async def test_beside_gateways(published: Published, host: Host, file: Path, tmp_path: Path) -> None:
     """It takes its share; a tree comes by ``get`` as well."""
-    with GatewayProcess(published.store) as gateway:
+    with GatewayProcess(published.store, "rate=100kB,latency=50ms") as gateway:  # alone it would take seconds
         async with dnc.stream(published.result, gateways=[gateway.url, host.url], spool_dir=published.spool) as batches:
             assert len([batch async for batch in batches]) == SAMPLES // BATCH
             assert all(each.blocks for each in batches.statistics().gateways)
