@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from dnc_async.errors import CarError, CidError, GatewayError, GatewayMissError, GatewayRefusedError
+from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES
@@ -62,7 +62,8 @@ class CarFileTransport:
         if found.multihash != cid.multihash or start + size > len(section):
             raise self._source.error("the file has another section where its index says", asked)
         if start + size - begin > limit_bytes:
-            raise self._source.error(f"holds {start + size - begin} bytes, over the limit of {limit_bytes}", asked)
+            held = f"holds {start + size - begin} bytes, over the limit of {limit_bytes}"
+            raise GatewayOversizeError(held, gateway=self.name, cid=asked)
         return section[begin : start + size]
 
     async def _open(self, asked: str) -> tuple[Layout, Index]:
@@ -81,25 +82,22 @@ class CarFileTransport:
         if not layout.index_offset:
             raise CarError("a CARv2 file without an index", offset=0)
         headers = {"Range": f"bytes={layout.index_offset}-"}
-        async with self._source.get("", headers, asked, expected=206) as response:
+        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+            self._check(response, layout.index_offset, asked)
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
     async def _range(self, start: int, size: int, asked: str, arrived: Callable[[int], None] = lambda _: None) -> bytes:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
-        try:
-            async with self._source.get("", headers, asked, expected=206) as response:
-                arrived(0)
-                self._check(response, start, asked)
-                return await self._source.body(response, size, asked, arrived)
-        except GatewayError as error:
-            if "answered 200" in str(error):
-                raise GatewayRefusedError(
-                    "answered a range with the whole file: this host cannot serve it", gateway=self.name, cid=asked
-                ) from error
-            raise
+        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+            arrived(0)
+            self._check(response, start, asked)
+            return await self._source.body(response, size, asked, arrived)
 
     def _check(self, response: aiohttp.ClientResponse, start: int, asked: str) -> None:
         """It is the range that was asked for, of the file as it was."""
+        if response.status == 200:
+            refused = "answered a range with the whole file: this host cannot serve it"
+            raise GatewayRefusedError(refused, gateway=self.name, cid=asked)
         said = response.headers.get("Content-Range", "")
         if not said.startswith(f"bytes {start}-"):
             raise self._source.error(f"answered with the range {said!r}, asked for byte {start} on", asked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -44,9 +44,9 @@ class HttpSource:
 
     @asynccontextmanager
     async def get(
-        self, target: str, headers: Mapping[str, str], asked: str, *, expected: int
+        self, target: str, headers: Mapping[str, str], asked: str, *, expected: Container[int]
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Request ``target`` below the URL; the answer has the expected status, and its body was not read."""
+        """Request ``target`` below the URL; the answer has an expected status, and its body was not read."""
         sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
             async with self._session.get(
@@ -83,9 +83,9 @@ class HttpSource:
         """An error of this host's."""
         return GatewayError(message, gateway=self.name, cid=asked)
 
-    async def _check(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> None:
+    async def _check(self, response: aiohttp.ClientResponse, asked: str, expected: Container[int]) -> None:
         status = response.status
-        if status == expected:
+        if status in expected:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise self.error(f"sent a Content-Encoding ({response.headers['Content-Encoding']}), unasked", asked)
             return
@@ -116,7 +116,7 @@ class HttpTransport:
     async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
         """One block, unverified, of at most ``limit_bytes``."""
         source, asked = self._source, str(cid)
-        async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=200) as response:
+        async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=(200,)) as response:
             if response.content_type != RAW_TYPE:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
             arrived(0)

@@ -17,6 +17,8 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.builder import FileBuilder, Profile, Root, build_directory, build_symlink
 
 _PIECE_BYTES = 2**20
+# What takes a file's place between the look at it and its opening: a FIFO is not waited for, a symlink not followed.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,8 +109,7 @@ class Adder:
 
     def _file(self, path: str) -> Root:
         builder = FileBuilder(self._profile)
-        # Not by a FIFO that took the file's place meanwhile: that would wait for ever.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:  # noqa: PTH123
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
             before = os.fstat(file.fileno())
             while piece := file.read(_PIECE_BYTES):
                 for block in builder.feed(piece):
