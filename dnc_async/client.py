@@ -33,7 +33,7 @@ from dnc_async.engine.files.saving import Saved, save
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
 from dnc_async.engine.stream import BatchStream, StreamHandle
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore

@@ -22,7 +22,8 @@ from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.errors import DncError, StreamClosedError
-from dnc_async.gateways.fetcher import Fetcher, FetchGroup
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
@@ -233,6 +234,7 @@ class StreamTask:
             account = runtime.governor.open(floor_bytes=floor, notify=self._look_again)
             try:
                 self._pipeline = Pipeline(
+                    root="/".join([str(request.root), *request.path]),
                     plan=plan,
                     group=group,
                     account=account,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnc_async.errors import DagError, PathError
-from dnc_async.gateways.fetcher import FetchGroup, Priority
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.spans import Within
+from dnc_async.gateways.wanted import Priority
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
@@ -44,12 +46,14 @@ async def locate(group: FetchGroup, root: Cid, path: Sequence[str]) -> Block:
     return await group.block(cid, priority=URGENT)
 
 
-async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Cid | None:
+async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str, within: Sequence[Within] = ()) -> Cid | None:
     """Where one name in a directory leads, ``None`` if it is not there; ``at`` is what to call the directory.
+
+    ``within`` is the path of which it is a part, where all of that is wanted.
 
     Raises :class:`~dnc_async.errors.PathError` where this is no directory.
     """
-    block = await group.block(directory, priority=URGENT)
+    block = await group.block(directory, priority=URGENT, within=within, ahead=True)
     try:
         kind = node_kind(block)
         if kind != "directory":
@@ -57,7 +61,7 @@ async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Ci
             what = "file" if kind == "raw" else kind
             raise PathError(f"{at} is a {what}{note}: there is no {name!r} in it")
         reader = DirectoryReader(block.cid, name=name)
-        await _read_on(group, reader, block)
+        await _read_on(group, reader, block, within)
     except DagError as error:
         raise PathError(f"{at} cannot be searched for {name!r}: {error}") from error
     return next((entry.cid for entry in reader.entries if entry.name == name), None)
@@ -70,11 +74,11 @@ async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
     return reader.entries
 
 
-async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block) -> None:
+async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[Within] = ()) -> None:
     if not reader.done:  # it is, where the CID is inline
         reader.receive(root)
     while wanted := reader.wanted():
-        for block in await group.blocks(wanted, priority=URGENT):
+        for block in await group.blocks(wanted, priority=URGENT, within=within, ahead=True):
             reader.receive(block)
 
 

@@ -19,7 +19,7 @@ from dnc_async.engine.files.output import OutputFile, Part, part_of, refuse_take
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.errors import DagError, OutputError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import DAG_PB, Cid
@@ -217,7 +217,7 @@ class _Saver:
         def placed(leaf: Leaf) -> None:
             self._count(size_bytes=leaf.size or 0)
 
-        run = LeafRun(self._group, file.place, limit_bytes=self._limit_bytes, placed=placed)
+        run = LeafRun(self._group, file.place, within=reader.within, limit_bytes=self._limit_bytes, placed=placed)
         await reader.bring(self._group, run, 0, reader.size_bytes, choose=lacking)
 
     async def _symlink(self, name: str, block: Block) -> None:
