@@ -114,6 +114,8 @@ class Runtime:
                 requests_per_gateway=settings.requests_per_gateway,
                 in_flight_bytes=settings.in_flight_bytes,
                 hedge_share=settings.hedge_share,
+                early_bytes=settings.early_bytes,
+                hold_s=settings.hold_s,
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
             self._tasks.start_soon(fetcher.run)

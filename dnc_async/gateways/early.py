@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import anyio
 
 from dnc_async.ipld.block import Block
 
 
 class EarlyBlocks:
-    """Blocks by multihash. ``is_full`` asks whoever brings more to wait; a little more than the limit may be held."""
+    """Blocks by multihash. ``is_full`` asks whoever brings more to wait: what comes in one piece may lie above the limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
+        self._blocks: dict[bytes, Block] = {}
         self._size = 0
         self._changed = anyio.Event()
 
@@ -27,13 +25,10 @@ class EarlyBlocks:
         return self._size >= self._limit_bytes
 
     def put(self, block: Block) -> None:
-        """Keep a block; the oldest go where that would be twice the limit."""
-        if block.cid.multihash in self._blocks:
-            return
-        self._blocks[block.cid.multihash] = block
-        self._size += len(block.data)
-        while self._size > 2 * self._limit_bytes:
-            self._forget(next(iter(self._blocks)))
+        """Keep a block, also where it is full: who puts looks at that before more is read."""
+        if block.cid.multihash not in self._blocks:
+            self._blocks[block.cid.multihash] = block
+            self._size += len(block.data)
 
     def take(self, multihash: bytes) -> Block | None:
         """Hand a block out, and forget it."""
@@ -41,8 +36,8 @@ class EarlyBlocks:
 
     def clear(self) -> None:
         """Forget all of them."""
-        while self._blocks:
-            self._forget(next(iter(self._blocks)))
+        for multihash in list(self._blocks):
+            self._forget(multihash)
 
     async def until_room(self) -> None:
         """Wait while it is full."""

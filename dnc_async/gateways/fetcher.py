@@ -57,8 +57,8 @@ class Fetcher:
         requests_per_gateway: int,
         in_flight_bytes: int,
         hedge_share: float,
-        early_bytes: int = 2**23,
-        hold_s: float = 20.0,
+        early_bytes: int,
+        hold_s: float,
         requests_per_minute: Sequence[float | None] = (),
     ) -> None:
         """Over these gateways.
@@ -152,12 +152,7 @@ class Fetcher:
         """Take a wanted block into the order (called by a group)."""
         multihash = want.cid.multihash
         self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
-        block = self.early.take(multihash)
-        if block is not None:
-            self._handing.append((want, block))
-            self._wake.set()
-        else:
-            self._queue(want)
+        self._queue(want)
 
     def drop(self, wants: Sequence[WantedBlock]) -> None:
         """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
@@ -172,8 +167,21 @@ class Fetcher:
             await asyncio.wait([running])
         return running.result()
 
+    def keep(self, block: Block) -> None:
+        """A block came that nobody wanted when it did (called by a flight)."""
+        wants = self._wanted.get(block.cid.multihash)
+        if wants is None:
+            self.early.put(block)
+        else:  # somebody came for it meanwhile
+            self._handing += [(want, block) for want in wants]
+            self._wake.set()
+
     def _queue(self, want: WantedBlock) -> None:
-        bisect.insort(self._pending, (want.priority, next(self._order), want))
+        block = self.early.take(want.cid.multihash)
+        if block is None:
+            bisect.insort(self._pending, (want.priority, next(self._order), want))
+        else:
+            self._handing.append((want, block))
         self._wake.set()
 
     # Sending.
@@ -189,11 +197,19 @@ class Fetcher:
                 self._hedged_bytes += late.size_bytes
                 self._send(tasks, Span([late], gateway), now)
         head = [entry for entry in self._pending[:_LOOK_AHEAD] if not entry[2].settled]
-        spans = self._board.assign([want for _, _, want in head], now)
+        spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
         chosen = {want for span in spans for want in span.wants}
         self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
         for span in spans:
             self._send(tasks, span, now)
+
+    def _comes_anyway(self, want: WantedBlock) -> bool:
+        """Whether the same block was asked for, or will be, for somebody else."""
+        wanted = self._wanted[want.cid.multihash]
+        if len(wanted) == 1:
+            return False
+        others = [other for other in wanted if other is not want]
+        return any(other.flights for other in others) or (wanted[0] is not want and wanted[0].is_hopeful)
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, WantedBlock)]

@@ -52,6 +52,9 @@ class Desk(Protocol):
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
 
+    def keep(self, block: Block) -> None:
+        """A block came that nobody wanted when it did."""
+
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""
 
@@ -282,7 +285,7 @@ class CarLanding:
         if block.cid.multihash in self._flight.expected:
             return True  # somebody else was faster
         if self._flight.is_open_ended:
-            self._desk.early.put(block)
+            self._desk.keep(block)
         elif block.cid.codec == RAW and not self._ask.is_whole:
             self._abilities.ignored_range()
             return False
@@ -302,4 +305,7 @@ class CarLanding:
         now = self._desk.clock()
         for want in flight.wants:
             self._score.joined(want, want.size_bytes, now)
-        return not self._desk.early.is_full
+        if self._desk.early.is_full:
+            self._desk.early.clear()  # nobody has wanted it for so long: it would keep others waiting, too
+            return False
+        return True

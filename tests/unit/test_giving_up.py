@@ -54,6 +54,8 @@ async def test_at_any_moment(turns: int) -> None:
             requests_per_gateway=4,
             in_flight_bytes=2**20,
             hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
