@@ -151,7 +151,7 @@ class Client:
         root, names = parse_address(path)
 
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-            return await self._start().run(self._runtime.with_group, self._origin(root), function)
+            return await self._start().run(self._runtime.with_group, self._origin(root), root, function)
 
         return RemoteFile(
             root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._runtime.in_flight_bytes
@@ -164,7 +164,7 @@ class Client:
         async def fetch(group: FetchGroup) -> T:
             return await function(group, root, names, **options)
 
-        return await self._start().run(self._runtime.with_group, self._origin(root), fetch)
+        return await self._start().run(self._runtime.with_group, self._origin(root), root, fetch)
 
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, ChunkEntry, Manifest, decode_page
-from dnc_async.engine.files.paths import URGENT, lookup
+from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
@@ -15,8 +15,6 @@ from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
 _PAGES_KEPT = 2
-_MANIFEST_GUESS_BYTES = 2**18  # of a file whose size is not known before it is there
-_UNKNOWN_BYTES = 2**62
 
 
 async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> Manifest:
@@ -27,7 +25,7 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
     shown = "/".join([str(root), *path])
     cid = root
     # The blocks on the way and the file itself may come in one CAR.
-    within = (Within(f"{shown}/manifest", 0, _MANIFEST_GUESS_BYTES, _UNKNOWN_BYTES),)
+    within = path_within(f"{shown}/manifest")
     for name in (*path, "manifest"):
         try:
             found = await lookup(group, cid, name, at=shown, within=within)

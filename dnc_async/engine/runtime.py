@@ -156,11 +156,13 @@ class Runtime:
 
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""
-        return await self.with_group(request.origin, lambda group: load_manifest(group, request.root, request.path))
+        return await self.with_group(
+            request.origin, request.root, lambda group: load_manifest(group, request.root, request.path)
+        )
 
-    async def with_group(self, origin: Origin, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Have a function fetch from an origin; whatever it wanted and did not wait for is given up after it."""
-        group = self.fetcher(origin).open()
+    async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
+        """Have a function fetch from an origin what lies beneath a root; what it wanted and did not wait for is given up."""
+        group = self.fetcher(origin).open(root)
         try:
             return await function(group)
         except ExceptionGroup as error:
@@ -228,7 +230,7 @@ class StreamTask:
         spool = await runtime.spool()
         self._fetcher = fetcher = runtime.fetcher(request.origin)
         fetcher.observers.add(self.observers.tell)
-        group = fetcher.open()
+        group = fetcher.open(request.root)
         try:
             manifest = await load_manifest(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)

@@ -32,12 +32,14 @@ from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.wanted import Priority, Taken, WantedBlock
 from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
 
 #: May be asked for twice before anything was delivered.
 _FREE_HEDGES_BYTES = 4 * 2**20
 #: How far the dispatcher looks into the order at once: enough for runs of small blocks.
 _LOOK_AHEAD = 4096
+_ROOTS_REMEMBERED = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,6 +91,8 @@ class Fetcher:
         self._pending: list[tuple[Priority, int, WantedBlock]] = []
         self._order = itertools.count()
         self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
+        self._probed: dict[Cid, None] = {}
+        self._probing: list[tuple[Pilot, Cid]] = []
         self._handing: list[tuple[WantedBlock, Block]] = []
         self._groups: set[FetchGroup] = set()
         self._flying: set[Flight] = set()
@@ -122,10 +126,15 @@ class Fetcher:
         """How many bytes were asked for twice."""
         return self._hedged_bytes
 
-    def open(self) -> FetchGroup:
-        """A group of wanted blocks that are given up together."""
+    def open(self, root: Cid | None = None) -> FetchGroup:
+        """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
         group = FetchGroup(self)
         self._groups.add(group)
+        if root is not None and root.inline is None and root not in self._probed:
+            self._probed[root] = None
+            self._probing += [(pilot, root) for pilot in self._pilots]
+            if len(self._probed) > _ROOTS_REMEMBERED:
+                self._probed.pop(next(iter(self._probed)))
         return group
 
     def left(self, group: FetchGroup) -> None:
@@ -202,6 +211,10 @@ class Fetcher:
         self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
         for span in spans:
             self._send(tasks, span, now)
+        if self._flying or spans:  # never before the first useful request
+            probing, self._probing = self._probing, []
+            for pilot, root in probing:
+                tasks.start_soon(pilot.probe, root)
 
     def _comes_anyway(self, want: WantedBlock) -> bool:
         """Whether the same block was asked for, or will be, for somebody else."""

@@ -18,18 +18,19 @@ from dnc_async.errors import (
     GatewayMismatchError,
     GatewayMissError,
     GatewayNoCarError,
+    GatewayOversizeError,
     GatewayRefusedError,
     StreamClosedError,
 )
 from dnc_async.gateways.abilities import Abilities
 from dnc_async.gateways.early import EarlyBlocks
 from dnc_async.gateways.score import Score
-from dnc_async.gateways.spans import CarAsk
+from dnc_async.gateways.spans import CarAsk, Scope
 from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, verify
 from dnc_async.ipld.car import CarReader
-from dnc_async.ipld.cid import RAW
+from dnc_async.ipld.cid import RAW, Cid
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
@@ -76,7 +77,8 @@ class Flight:
         # The scope is made now, not by the task: the blocks may be given up before that has begun.
         self.scope = anyio.CancelScope()
         self.position = car.start if car is not None else 0
-        self.is_open_ended = car is not None and any(want.is_root for want in wants)
+        #: Whether it brings more than is expected of it now.
+        self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
 
     def __repr__(self) -> str:
@@ -100,7 +102,7 @@ class Flight:
         if self.car is None:
             return False
         own = (each for each in want.within if each.path == self.car.path)
-        ends = [each.start if want.has_more and want.is_root else each.end for each in own]
+        ends = [each.start if want.has_more else each.end for each in own]
         before, self.position = self.position, max([self.position, *ends])
         return self.position > before
 
@@ -128,6 +130,14 @@ class Pilot:
         finally:
             self._score.closed_car(flight)
             self._abandon(flight)
+
+    async def probe(self, root: Cid) -> None:
+        """Learn whether the gateway holds a root itself; where it does not say, nothing is learned."""
+        try:
+            if await self._transport.holds(root) is False:
+                self._abilities.lacks_root(str(root))
+        except GatewayError:
+            return
 
     def _abandon(self, flight: Flight) -> None:
         """Give back what did not come."""
@@ -207,9 +217,10 @@ class Pilot:
 
     def _refused(self, flight: Flight, ask: CarAsk, error: GatewayError) -> None:
         """A CAR that did not come, or not to its end: raw blocks of the same DAG may be had all the same."""
+        too_much = isinstance(error, GatewayOversizeError) and flight.is_open_ended  # than was guessed
         if isinstance(error, GatewayNoCarError):
             self._abilities.refused_car()
-        elif isinstance(error, (GatewayMissError, GatewayRefusedError)):
+        elif too_much or isinstance(error, (GatewayMissError, GatewayRefusedError)):
             self._abilities.refused_path(ask.path)
         else:
             first = next(iter(flight.wants), None)

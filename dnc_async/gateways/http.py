@@ -33,6 +33,8 @@ CAR_ACCEPT = f"{CAR_TYPE}; version=1; order=dfs; dups=y"
 _CAR_ANSWERS = {200, 400, 405, 406, 415, 501}
 _MISSES = {301, 302, 303, 307, 308, 403, 404}
 _BUSY = {429, 502, 503, 504}
+#: What HEAD with ``only-if-cached`` says of a root.
+_HOLDS = {200: True, 412: False}
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
@@ -50,13 +52,19 @@ class HttpSource:
 
     @asynccontextmanager
     async def get(
-        self, target: str, headers: Mapping[str, str], asked: str, *, expected: Container[int]
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        asked: str,
+        *,
+        expected: Container[int],
+        method: str = "GET",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Request ``target`` below the URL; the answer has an expected status, and its body was not read."""
         sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
-            async with self._session.get(
-                URL(self._url + target, encoded="%" in self._url), headers=sent, allow_redirects=False
+            async with self._session.request(
+                method, URL(self._url + target, encoded="%" in self._url), headers=sent, allow_redirects=False
             ) as response:
                 await self._check(response, asked, expected)
                 yield response
@@ -155,6 +163,13 @@ class HttpTransport:
                     raise source.oversize(f"sent {size} bytes and more", limit_bytes, asked)
                 if not await feed(piece):
                     return
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+        headers = {"Accept": RAW_TYPE, "Cache-Control": "only-if-cached"}
+        target = f"/ipfs/{root}?format=raw"
+        async with self._source.get(target, headers, str(root), expected=_HOLDS, method="HEAD") as response:
+            return _HOLDS[response.status]
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -186,10 +186,10 @@ class Scoreboard:
         want, score, able = wants[place], self.scores[gateway], self.abilities[gateway]
         limit = max(_SMALLEST_SCARCE_SPAN_BYTES, int(score.likely_rate() * _SCARCE_SPAN_S))
         limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
-        if want.is_root:
-            for ask in (tree_ask(want, _LARGEST_TREE_BYTES), ask_for([want]) if want.has_more else None):
-                if ask is not None and able.allows(ask):
-                    return None if self.holds_ahead else Span([want], gateway, ask)
+        tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.is_root else None
+        for ask in (tree, ask_for([want]) if want.has_more else None):
+            if ask is not None and able.allows(ask):
+                return None if self.holds_ahead else Span([want], gateway, ask)
         return self._run(wants, place, gateway, limit)
 
     def _run(self, wants: Sequence[Want], place: int, gateway: int, limit_bytes: int) -> Span:

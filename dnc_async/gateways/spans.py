@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+from urllib.parse import quote
 
 
 class Scope(StrEnum):
     """What of a DAG a CAR holds; the words of the specification."""
 
+    BLOCK = "block"
     ENTITY = "entity"
     ALL = "all"
 
@@ -75,7 +77,7 @@ class CarAsk(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it is everything that is there."""
-        return self.scope is Scope.ALL or (self.start == 0 and self.end >= self.total)
+        return self.scope is not Scope.ENTITY or (self.start == 0 and self.end >= self.total)
 
     @property
     def expected_bytes(self) -> int:
@@ -90,7 +92,7 @@ class CarAsk(NamedTuple):
         """The request below a gateway's URL, with every parameter spelled out (they are optional for the gateway)."""
         span = "" if self.is_whole else f"&entity-bytes={self.start}:{self.end - 1}"
         path = self.via if from_root and self.via else self.path
-        return f"/ipfs/{path}?format=car&dag-scope={self.scope}{span}&car-version=1&car-order=dfs&car-dups=y"
+        return f"/ipfs/{quote(path)}?format=car&dag-scope={self.scope}{span}&car-version=1&car-order=dfs&car-dups=y"
 
 
 def run_of(wants: Sequence[Want], first: int, limit_bytes: int) -> list[Want]:

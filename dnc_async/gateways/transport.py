@@ -48,6 +48,9 @@ class Transport(Protocol):
         Raises :class:`~dnc_async.errors.GatewayNoCarError` where it has no CARs.
         """
 
+    async def holds(self, root: Cid) -> bool | None:
+        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+
 
 class RawOnly:
     """What has no CARs."""
@@ -66,6 +69,10 @@ class RawOnly:
     ) -> None:
         """Never called."""
         raise GatewayNoCarError("has single blocks only", gateway=self.name, cid=asked)
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Nobody knows before a block is asked for."""
+        return None
 
 
 class StoreTransport(RawOnly):

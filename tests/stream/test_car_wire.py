@@ -79,7 +79,16 @@ async def test_a_gateway_without_cars_is_asked_for_one_once(published: Published
     """It is remembered."""
     with GatewayProcess(published.store, "no-car") as gateway:
         figures = await streamed(published, [gateway.url])
-        assert gateway.stats().requests == figures.gateways[0].blocks + 1
+        assert gateway.stats().requests == figures.gateways[0].blocks + 2  # that, and whether it holds the root
+
+
+async def test_a_gateway_that_knows_the_root_alone(published: Published) -> None:
+    """Many providers announce nothing but roots: such a gateway is asked for all it has by paths from the root."""
+    with GatewayProcess(published.store, "cold,latency=5ms") as cold:
+        figures = await streamed(published, [cold.url])
+        assert figures.batches == SAMPLES // BATCH
+        async with dnc.Client(gateways=cold.url, disk_budget=0) as client:
+            assert await client.cat(f"{published.result.cid}/manifest", 0, 8)
 
 
 async def test_two_streams_share_what_comes(published: Published) -> None:

@@ -86,7 +86,8 @@ async def save(
     part = await group.in_worker(Part, part_of(final, block.cid), final, folder=entry.kind == "directory")
     try:
         empty = Saved(path=final, cid=str(block.cid), kind=entry.kind)
-        saver = _Saver(group, part, empty, limit_bytes=limit_bytes, progress=progress)
+        shown = "/".join([str(root), *path])
+        saver = _Saver(group, part, shown, empty, limit_bytes=limit_bytes, progress=progress)
         await saver.run(block)
         await group.in_worker(part.publish)
     finally:
@@ -118,6 +119,7 @@ class _Saver:
         self,
         group: FetchGroup,
         part: Part,
+        root: str,
         saved: Saved,
         *,
         limit_bytes: int,
@@ -125,6 +127,7 @@ class _Saver:
     ) -> None:
         self._group = group
         self._part = part
+        self._root = root
         self._limit_bytes = limit_bytes
         self._progress = progress
         self._todo: list[_Item] = []
@@ -192,7 +195,7 @@ class _Saver:
         self._count(directories=1)
 
     async def _file(self, item: _Item, block: Block) -> None:
-        reader = FileReader(block, about=item.name or self.saved.cid)
+        reader = FileReader(block, about="/".join(filter(None, (self._root, item.name))))
         body = unixfs.decode(dagpb.decode(block.data).data) if block.cid.codec == DAG_PB else None
         if body is None or not body.blocksizes:
             data = block.data if body is None else body.data
