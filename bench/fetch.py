@@ -154,7 +154,8 @@ async def _plain(urls: Sequence[str], cids: str) -> int:
             nonlocal size
             for cid in left:
                 async with session.get(f"{urls[0]}/ipfs/{cid}?format=raw") as response:
-                    size += len(await response.read())
+                    body = await response.read()
+                    size += len(body)  # not before the await: that would add to what it was then
 
         await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
     return size

@@ -20,6 +20,7 @@ from dnc_async.errors import (
     GatewayNoCarError,
     GatewayOversizeError,
     GatewayRefusedError,
+    IpldError,
     StreamClosedError,
 )
 from dnc_async.gateways.abilities import Abilities
@@ -34,8 +35,8 @@ from dnc_async.ipld.cid import RAW, Cid
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
-#: Bytes are hashed in a worker thread, and not fewer at a time than this, while more are coming.
-_HOP_BYTES = 2**17
+#: Bytes are hashed in a worker thread: what came since the first of them came so long ago, or so many.
+_HOP_S, _HOP_BYTES = 0.02, 2**20
 
 
 class Desk(Protocol):
@@ -248,6 +249,7 @@ class CarLanding:
         self._reader = CarReader()
         self._pieces: list[bytes] = []
         self._size = 0
+        self._since = 0.0
 
     def arrived(self, size_bytes: int) -> None:
         """The answer begins (0), or so many bytes more have come."""
@@ -262,9 +264,12 @@ class CarLanding:
 
     async def feed(self, piece: bytes) -> bool:
         """Take a piece of the body; ``False`` where no more of it should come."""
+        now = self._desk.clock()
+        if not self._pieces:
+            self._since = now
         self._pieces.append(piece)
         self._size += len(piece)
-        return self._size < _HOP_BYTES or await self._hop()
+        return (self._size < _HOP_BYTES and now - self._since < _HOP_S) or await self._hop()
 
     async def close(self) -> None:
         """The body has ended; raises :class:`~dnc_async.errors.CarError` where it should not have ended there."""
@@ -279,17 +284,28 @@ class CarLanding:
             return
 
     async def _hop(self) -> bool:
-        data, self._pieces, self._size = b"".join(self._pieces), [], 0
-        if not data:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if not pieces:
             return True
         going_on = True
-        for block, wanted in await self._desk.land(self._flight, lambda: self._reader.feed(data)):
+        for block, wanted in await self._desk.land(self._flight, lambda: self._read(pieces)):
             self._abilities.sent_car()
             if not wanted and not self._stray(block):
                 going_on = False
         if self._flight.is_open_ended and self._desk.early.is_full:
             going_on = await self._hold() and going_on
         return going_on and (bool(self._flight.wants) or self._flight.is_open_ended)
+
+    def _read(self, pieces: list[bytes]) -> list[Block]:
+        """The blocks of some pieces, in a worker thread; what is wrong behind them is raised next time, or at the end."""
+        blocks: list[Block] = []
+        try:
+            for piece in pieces:
+                blocks += self._reader.feed(piece)
+        except IpldError:
+            if not blocks:
+                raise
+        return blocks
 
     def _stray(self, block: Block) -> bool:
         """A block that nobody waits for; ``False`` where it shows that the range was not kept."""

@@ -29,8 +29,9 @@ several blocks share brings some of each all the time, so a merely full gateway 
 at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
 *Spans.* A request has its price: a round trip, half a millisecond of both machines, or one of the few that a minute allows. Where
-many small blocks would be needed to fill a window, those that follow each other in a file are asked for together, as one CAR,
-of an eighth of the window, so that there are still several requests to balance; where requests are scarce, of a second's worth of
+many small blocks would be needed to fill a window, or a gateway sends a block in hardly more time than the request takes, blocks
+that follow each other in a file are asked for together, as one CAR, of an eighth of the window or of 20 ms, so that there are
+still several requests to balance; where requests are scarce, of a second's worth of
 the rate, and a file's root or a small directory with all that is in it. Larger blocks go one by one: they can be had from
 anybody, cannot be truncated unseen, and go back one by one when something fails. What an open CAR
 will bring is not asked for again.
@@ -56,6 +57,7 @@ from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _SPANS_IN_WINDOW = 8
+_SPAN_S = 0.02  # fifty times what a request costs both machines
 _LARGEST_SPAN_BYTES = 8 * 2**20
 _SMALLEST_SCARCE_SPAN_BYTES = 2**20
 _SCARCE_SPAN_S = 1.0
@@ -178,8 +180,8 @@ class Scoreboard:
             ask = ask if alone else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
             if self.abilities[gateway].allows(ask):
                 return Span([want], gateway, ask)
-        limit = min(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, _LARGEST_SPAN_BYTES, room_bytes)
-        return self._run(wants, place, gateway, int(limit))
+        worth = max(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, score.likely_rate() * _SPAN_S)
+        return self._run(wants, place, gateway, int(min(worth, _LARGEST_SPAN_BYTES, room_bytes)))
 
     def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int) -> Span | None:
         """As much as one request can bring."""
