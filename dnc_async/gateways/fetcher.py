@@ -11,7 +11,7 @@ import asyncio
 import bisect
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,10 +82,15 @@ class WantedBlock(Want):
             self.excluded = set(self._hopeless)
         self.is_hopeful = len(self._hopeless) < gateways
 
-    def unavailable(self) -> ChunkUnavailableError:
-        """The error that holds the last cause of each gateway."""
+    def is_hopeless(self, gateways: int) -> bool:
+        """Whether all of so many gateways have failed for it."""
+        return len(self._hopeless) >= gateways
+
+    def unavailable(self, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
+        """The error that holds the last cause of each gateway, and these."""
         return ChunkUnavailableError(
-            f"no gateway could serve the block {self.cid}; what each of them said last:", list(self._errors.values())
+            f"no gateway could serve the block {self.cid}; what each of them said last:",
+            [*self._errors.values(), *causes],
         )
 
 
@@ -127,6 +132,8 @@ class Fetcher:
         self._pending: list[tuple[Priority, int, WantedBlock]] = []
         self._order = itertools.count()
         self._wake = anyio.Event()
+        self._expected = 0
+        self._search_causes: dict[str, GatewayError] = {}
         self.observers = Observers()
 
     def __repr__(self) -> str:
@@ -145,13 +152,38 @@ class Fetcher:
                 rate=score.rate,
                 latency_s=score.latency_s,
             )
-            for transport, score in zip(self._transports, self._board.scores, strict=True)
+            # Not strict: this is also called from another thread, perhaps while a gateway is being added.
+            for transport, score in zip(self._transports, self._board.scores, strict=False)
         )
 
     @property
     def hedged_bytes(self) -> int:
         """How many bytes were asked for twice."""
         return self._hedged_bytes
+
+    def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
+        """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
+        self._board.add(requests_per_minute)
+        self._transports = (*self._transports, transport)
+        self._wake.set()
+
+    def expect(self) -> None:
+        """Gateways may be added soon: until :meth:`settle`, a block that all of them have failed for waits for more."""
+        self._expected += 1
+
+    def settle(self, causes: Iterable[GatewayError] = ()) -> None:
+        """Undo one :meth:`expect`. ``causes`` say why nobody came; they go with the error of a block that nobody serves."""
+        self._expected -= 1
+        self._search_causes.update((cause.gateway, cause) for cause in causes)
+        self._give_up_hopeless()
+
+    def _give_up_hopeless(self) -> None:
+        if self._expected:
+            return
+        hopeless = [want for _, _, want in self._pending if want.is_hopeless(len(self._transports))]
+        self._pending = [entry for entry in self._pending if not entry[2].is_hopeless(len(self._transports))]
+        for want in hopeless:
+            want.done(want, want.unavailable(self._search_causes.values()))
 
     def open(self) -> FetchGroup:
         """A group of wanted blocks that are given up together."""
@@ -191,6 +223,8 @@ class Fetcher:
         return running.result()
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
+        if not self._transports:
+            self._give_up_hopeless()
         if len(self._transports) > 1:
             delivered = sum(score.bytes for score in self._board.scores)
             budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
@@ -247,10 +281,10 @@ class Fetcher:
             return  # its worker may be writing the block this very moment: whoever ends last tells
         if want.settled:
             want.done(want, want.outcome)
-        elif want.is_hopeful:
+        elif want.is_hopeful or self._expected:
             self.submit(want)
         else:
-            want.done(want, want.unavailable())
+            want.done(want, want.unavailable(self._search_causes.values()))
 
     async def _bring(self, want: WantedBlock, gateway: int) -> None:
         score, transport = self._board.scores[gateway], self._transports[gateway]

@@ -290,10 +290,15 @@ class Scoreboard:
     ) -> None:
         """``jitter`` gives numbers from 0 to 1 that lengthen pauses; ``requests_per_minute`` is for each gateway, or empty."""
         self._best = _Best()
+        self._jitter = jitter
         limits = requests_per_minute or [None] * gateways
         self.scores = [Score(self._best, jitter, limit) for limit in limits]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
+
+    def add(self, requests_per_minute: float | None = None) -> None:
+        """One more gateway, of which nothing is known."""
+        self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
     def assign(self, wants: Iterable[Want], now: float) -> list[tuple[Want, int]]:
         """Which of the wanted blocks, most urgent first, to ask for now, and whom."""
