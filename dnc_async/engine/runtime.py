@@ -171,10 +171,14 @@ class Runtime:
                 user_agent=user_agent(),
                 trust_env=settings.trust_env,
             )
-            self._stack.push_async_callback(self._http.aclose)
-            # Before it: a router's answer that is cut off by us is not to be told as the router's error.
-            self._stack.callback(self._tasks.cancel_scope.cancel)
+            self._stack.push_async_callback(self._close_sessions, self._http)
         return self._http
+
+    async def _close_sessions(self, sessions: Sessions) -> None:
+        # First: a router's answer that is cut off by us is not to be told as the router's error.
+        self._tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await sessions.aclose()
 
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""

@@ -39,7 +39,10 @@ class HttpSource:
         """``server_name`` is whom its certificate must name, and who is asked for there, where that is not the URL's host."""
         self._url = url
         self._session = session
-        self._headers = dict(headers) | ({"Host": server_name} if server_name else {})
+        self._headers = dict(headers)
+        if server_name is not None:
+            port = URL(url).explicit_port
+            self._headers["Host"] = server_name if port is None else f"{server_name}:{port}"
         self._server_name = server_name
         self.name = without_secrets(url)
 

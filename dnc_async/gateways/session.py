@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EACCES
 from socket import AddressFamily
 
 import aiohttp
@@ -71,7 +72,7 @@ class Sessions:
 class GuardedResolver(AbstractResolver):
     """Resolves names to permitted addresses only.
 
-    It is asked for each connection, and what it says is what is connected to: a name that leads to another address a second
+    What it says is what is connected to, and nothing else is ever looked up: a name that leads to another address a second
     later (DNS rebinding) gains nothing. A URL that is written with an address does not come here: judge it when it is read.
     """
 
@@ -88,7 +89,7 @@ class GuardedResolver(AbstractResolver):
         permitted = [each for each in found if self._permitted(each["host"])]
         if not permitted:
             addresses = ", ".join(each["host"] for each in found) or "nothing"
-            raise OSError(f"{host} leads to {addresses}: not where somebody unknown may send us")
+            raise PermissionError(EACCES, f"{host} leads to {addresses}: not where a router may send us")
         return permitted
 
     async def close(self) -> None:
