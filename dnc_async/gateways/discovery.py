@@ -106,7 +106,9 @@ class Discovery:
             late = f"its answer had not ended after {self._timeout_s:g} s"
             raise GatewayTimeoutError(late, gateway=router.name, cid=str(root)) from error
         if not named:
-            raise GatewayMissError("knows no gateway that serves it over HTTP", gateway=router.name, cid=str(root))
+            full = "knows nobody whom we ask; no more gateways are taken from routers than found_gateways allows"
+            said = "knows no gateway that serves it over HTTP" if self._free > 0 else full
+            raise GatewayMissError(said, gateway=router.name, cid=str(root))
 
     def _found(self, router: Router, named: list[Provider], provider: Provider) -> bool:
         place = same_place(provider.url)
