@@ -33,7 +33,7 @@ from dnc_async.engine.files.saving import Saved, save
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
 from dnc_async.engine.stream import BatchStream, StreamHandle
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore
@@ -155,7 +155,7 @@ class Client:
         root, names = parse_address(path)
 
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-            return await self._start().run(self._runtime.with_group, self._origin(root), function)
+            return await self._start().run(self._runtime.with_group, self._origin(root), root, function)
 
         return RemoteFile(
             root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._runtime.in_flight_bytes
@@ -168,7 +168,7 @@ class Client:
         async def fetch(group: FetchGroup) -> T:
             return await function(group, root, names, **options)
 
-        return await self._start().run(self._runtime.with_group, self._origin(root), fetch)
+        return await self._start().run(self._runtime.with_group, self._origin(root), root, fetch)
 
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""

@@ -87,6 +87,10 @@ class FetchSettings:
     requests_per_gateway: int = 32
     #: Unverified bytes live in memory only, and never more of them than this.
     in_flight_bytes: int = 32 * 2**20
+    #: What came in a CAR before it was wanted is kept, verified, in memory: about so much of it…
+    early_bytes: int = 8 * 2**20
+    #: …and when that is full, the CAR that brings more is held open for so long.
+    hold_s: float = 20.0
     #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
     hedge_share: float = 0.05
     #: How many gateways that routers name are asked at most, over all datasets that share gateways of the user's.

@@ -19,6 +19,7 @@
     │   ├── GatewayTimeoutError             no connection, or no byte, within the limit
     │   ├── GatewayMissError                it does not have the block
     │   ├── GatewayRefusedError             it will not serve the block (410, 451)
+    │   ├── GatewayNoCarError               it does not send CARs, or not of such a form
     │   ├── GatewayBusyError                it asked us to come back later (429, 502, 503, 504)
     │   ├── GatewayOversizeError            it sent more than the block may have, by its parent
     │   └── GatewayMismatchError            it sent bytes that do not hash to the CID
@@ -124,6 +125,10 @@ class GatewayMissError(GatewayError):
 
 class GatewayRefusedError(GatewayError):
     """The gateway has decided not to serve this CID (410 or 451)."""
+
+
+class GatewayNoCarError(GatewayError):
+    """The gateway does not understand a request for a CAR, or answers it with something else. It may serve raw blocks."""
 
 
 class GatewayBusyError(GatewayError):

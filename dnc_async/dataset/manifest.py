@@ -26,6 +26,8 @@ VERSION = 1
 CHUNKS_PER_PAGE = 1024
 #: Chunks lie in directories of so many, in plan order: one CAR can bring as many as are leased.
 CHUNKS_PER_DIRECTORY = 64
+#: And those in directories of up to so many, and so on, up to ``chunks``.
+ENTRIES_PER_DIRECTORY = 1024
 #: No chunk may be larger: its size is reserved in memory and on disk before a byte of it was seen.
 MAX_CHUNK_BYTES = 2**32
 MAX_MANIFEST_BYTES = 2**26
@@ -34,12 +36,15 @@ _MAX_COUNT = 2**48
 
 @dataclass(frozen=True, slots=True)
 class ChunkEntry:
-    """One chunk: its file's CID, its samples, and its file's size."""
+    """One chunk: its file's CID, its samples, its file's size, and where that lies among those of its directory."""
 
     index: int
     cid: Cid
     samples: int
     size_bytes: int
+    directory: Cid
+    directory_offset: int
+    directory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +151,11 @@ class Manifest:
     def entries(self, page: int, directories: tuple[ChunkDirectory, ...]) -> Iterator[ChunkEntry]:
         """The chunks of a page, each checked against what the manifest promises of it."""
         first = page * CHUNKS_PER_PAGE
-        listed = [chunk for directory in directories for chunk in directory.chunks]
+        listed = list(_listed(directories))
         if len(listed) != min(CHUNKS_PER_PAGE, self.chunks - first):
             raise ManifestError(f"page {page} of the manifest lists {len(listed)} chunks: too many or too few")
         sizes: dict[int, int] = {}
-        for index, (cid, size_bytes) in enumerate(listed, first):
+        for index, (cid, size_bytes, directory, offset, total) in enumerate(listed, first):
             samples = self.chunk_samples(index)
             if not self.schema.has_text and samples not in sizes:
                 sizes[samples] = fixed_layout(self.schema, samples).size_bytes
@@ -159,7 +164,27 @@ class Manifest:
                 raise ManifestError(
                     f"chunk {index} is listed with {size_bytes} bytes, which cannot hold {samples} samples"
                 )
-            yield ChunkEntry(index, cid, samples, size_bytes)
+            yield ChunkEntry(index, cid, samples, size_bytes, directory, offset, total)
+
+    def chunk_path(self, index: int) -> str:
+        """Where a chunk's file lies beneath the dataset's root, by its number."""
+        number, place = divmod(index, CHUNKS_PER_DIRECTORY)
+        names = [f"{place:06d}"]
+        directories = -(-self.chunks // CHUNKS_PER_DIRECTORY)
+        while True:
+            number, place = divmod(number, ENTRIES_PER_DIRECTORY)
+            names.append(f"{place:06d}")
+            directories = -(-directories // ENTRIES_PER_DIRECTORY)
+            if directories == 1:
+                return "/".join(["chunks", *reversed(names)])
+
+
+def _listed(directories: tuple[ChunkDirectory, ...]) -> Iterator[tuple[Cid, int, Cid, int, int]]:
+    for directory in directories:
+        offset, total = 0, sum(size for _, size in directory.chunks)
+        for cid, size in directory.chunks:
+            yield cid, size, directory.cid, offset, total
+            offset += size
 
 
 def halves(samples: int) -> tuple[int, ...]:

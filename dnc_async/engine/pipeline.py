@@ -29,9 +29,10 @@ from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import ChunkTimes
 from dnc_async.engine.mailbox import Mailbox
-from dnc_async.engine.reading import PageReader, chunk_leaves
+from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
 from dnc_async.errors import DncError
-from dnc_async.gateways.fetcher import FetchGroup, WantedBlock
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.files import SpoolFolder
@@ -73,6 +74,7 @@ class Pipeline:
     def __init__(
         self,
         *,
+        root: str,
         plan: Plan,
         group: FetchGroup,
         account: Account,
@@ -81,7 +83,12 @@ class Pipeline:
         clock: Callable[[], float],
         prefetch: int | None,
     ) -> None:
-        """``prefetch`` limits how many batches ahead of the consumer's demand are fetched; ``None`` is no limit."""
+        """One run of a plan.
+
+        ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
+        consumer's demand are fetched; ``None`` is no limit.
+        """
+        self._root = root
         self._plan = plan
         self._group = group
         self._account = account
@@ -149,7 +156,13 @@ class Pipeline:
 
     async def _prove(self, chunk: _Chunk) -> None:
         try:
-            chunk.leaves = await chunk_leaves(self._group, chunk.entry, priority=(_PROOF, *_position(chunk)))
+            chunk.leaves = await chunk_leaves(
+                self._group,
+                chunk.entry,
+                priority=(_PROOF, *_position(chunk)),
+                via=self._via(chunk),
+                ahead=chunk.batch.position <= self._taken,  # its rows are free: all of it is wanted now
+            )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
         chunk.times.proved = self._clock()
@@ -195,14 +208,20 @@ class Pipeline:
             landing.write_at(leaf.offset, payload(leaf, block))
 
         chunk.missing = len(chunk.leaves)
+        via = self._via(chunk)
         for leaf in chunk.leaves:
+            size = leaf.size or chunk.entry.size_bytes
             self._group.submit(
                 leaf.cid,
-                size_bytes=leaf.size or chunk.entry.size_bytes,
+                size_bytes=size,
+                within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, via),
                 priority=(_LEAF, *_position(chunk), leaf.offset),
                 accept=partial(accept, leaf),
                 done=partial(self._leaf_done, chunk),
             )
+
+    def _via(self, chunk: _Chunk) -> str:
+        return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
 
     def _leaf_done(self, chunk: _Chunk, want: WantedBlock, error: Exception | None) -> None:
         chunk.missing -= 1

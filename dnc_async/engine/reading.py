@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, ChunkEntry, Manifest, decode_page
-from dnc_async.engine.files.paths import URGENT, lookup
+from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
-from dnc_async.gateways.fetcher import FetchGroup, Priority
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.wanted import Priority
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
@@ -21,9 +24,11 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
     """
     shown = "/".join([str(root), *path])
     cid = root
+    # The blocks on the way and the file itself may come in one CAR.
+    within = path_within(f"{shown}/manifest")
     for name in (*path, "manifest"):
         try:
-            found = await lookup(group, cid, name, at=shown)
+            found = await lookup(group, cid, name, at=shown, within=within)
         except PathError:
             found = None
         if found is None:
@@ -33,37 +38,46 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
             )
         cid = found
     try:
-        return Manifest.decode(await read_file(group, cid, limit_bytes=MAX_MANIFEST_BYTES))
+        return Manifest.decode(await read_file(group, cid, limit_bytes=MAX_MANIFEST_BYTES, within=within))
     except DagError as error:
         raise ManifestError(f"{shown} is not a dataset: its 'manifest' cannot be read: {error}") from error
 
 
-async def read_file(group: FetchGroup, cid: Cid, *, limit_bytes: int) -> bytes:
+async def read_file(group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[Within] = ()) -> bytes:
     """A whole small file in memory. Raises :class:`~dnc_async.errors.DagError` where it is larger, or not a file."""
-    leaves = await _leaves(group, cid, URGENT, limit_bytes)
-    parts = []
-    for leaf in leaves:
-        block = await group.block(leaf.cid, priority=URGENT)
-        parts.append(bytes(payload(leaf, block)))
-    return b"".join(parts)
+    leaves = await _leaves(group, cid, URGENT, limit_bytes, within, ahead=True)
+    blocks = await group.blocks([leaf.cid for leaf in leaves], priority=URGENT, within=within, ahead=True)
+    return b"".join(payload(leaf, block) for leaf, block in zip(leaves, blocks, strict=True))
 
 
-async def chunk_leaves(group: FetchGroup, entry: ChunkEntry, *, priority: Priority) -> tuple[Leaf, ...]:
-    """The leaves of a chunk's file, from its intermediate nodes alone."""
+def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[Within, ...]:
+    """Where a part of a chunk lies: in its file, which ``via`` names from the root, and in the directory around that."""
+    size, offset, total = entry.size_bytes, entry.directory_offset, entry.directory_bytes
+    file = Within(str(entry.cid), start, end, size, via=via)
+    return file, Within(str(entry.directory), offset + start, offset + end, total, Scope.ALL, via.rpartition("/")[0])
+
+
+async def chunk_leaves(
+    group: FetchGroup, entry: ChunkEntry, *, priority: Priority, via: str, ahead: bool
+) -> tuple[Leaf, ...]:
+    """The leaves of a chunk's file, from its intermediate nodes alone; ``ahead`` where they too are wanted at once."""
     if entry.cid.codec == RAW:
         return (Leaf(entry.cid, 0, entry.size_bytes, None),)
-    leaves = await _leaves(group, entry.cid, priority, entry.size_bytes)
+    within = chunk_within(entry, 0, entry.size_bytes, via)
+    leaves = await _leaves(group, entry.cid, priority, entry.size_bytes, within, ahead=ahead)
     size = sum(leaf.size or 0 for leaf in leaves)
     if size != entry.size_bytes:
         raise ManifestError(f"chunk {entry.index} ({entry.cid}) has {size} bytes, the manifest says {entry.size_bytes}")
     return leaves
 
 
-async def _leaves(group: FetchGroup, cid: Cid, priority: Priority, limit_bytes: int) -> tuple[Leaf, ...]:
+async def _leaves(
+    group: FetchGroup, cid: Cid, priority: Priority, limit_bytes: int, within: Sequence[Within], *, ahead: bool
+) -> tuple[Leaf, ...]:
     planner = FilePlanner(cid)
     while wanted := planner.wanted():
-        for node in wanted:
-            planner.receive(await group.block(node, priority=priority))
+        for block in await group.blocks(wanted, priority=priority, within=within, ahead=ahead):
+            planner.receive(block)
         if planner.size is not None and planner.size > limit_bytes:
             raise DagError(f"{cid} is a file of {planner.size} bytes, expected at most {limit_bytes}")
     return tuple(planner.leaves)

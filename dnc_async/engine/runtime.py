@@ -22,7 +22,8 @@ from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.errors import DncError, StreamClosedError
-from dnc_async.gateways.fetcher import Fetcher, FetchGroup
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
@@ -117,6 +118,8 @@ class Runtime:
                 requests_per_gateway=settings.requests_per_gateway,
                 in_flight_bytes=settings.in_flight_bytes,
                 hedge_share=settings.hedge_share,
+                early_bytes=settings.early_bytes,
+                hold_s=settings.hold_s,
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
             self._tasks.start_soon(fetcher.run)
@@ -182,11 +185,13 @@ class Runtime:
 
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""
-        return await self.with_group(request.origin, lambda group: load_manifest(group, request.root, request.path))
+        return await self.with_group(
+            request.origin, request.root, lambda group: load_manifest(group, request.root, request.path)
+        )
 
-    async def with_group(self, origin: Origin, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Have a function fetch from an origin; whatever it wanted and did not wait for is given up after it."""
-        group = self.fetcher(origin).open()
+    async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
+        """Have a function fetch from an origin what lies beneath a root; what it wanted and did not wait for is given up."""
+        group = self.fetcher(origin).open(root)
         try:
             return await function(group)
         except ExceptionGroup as error:
@@ -254,7 +259,7 @@ class StreamTask:
         spool = await runtime.spool()
         self._fetcher = fetcher = runtime.fetcher(request.origin)
         fetcher.observers.add(self.observers.tell)
-        group = fetcher.open()
+        group = fetcher.open(request.root)
         try:
             manifest = await load_manifest(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
@@ -262,6 +267,7 @@ class StreamTask:
             account = runtime.governor.open(floor_bytes=floor, notify=self._look_again)
             try:
                 self._pipeline = Pipeline(
+                    root="/".join([str(request.root), *request.path]),
                     plan=plan,
                     group=group,
                     account=account,

@@ -14,6 +14,7 @@ import anyio
 
 from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
+from dnc_async.gateways.transport import RawOnly
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES
 from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, Index, Layout
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-class CarFileTransport:
+class CarFileTransport(RawOnly):
     """One indexed CARv2 file at a URL."""
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:

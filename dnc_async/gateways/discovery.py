@@ -82,7 +82,7 @@ class Discovery:
         finally:
             if len(causes) == len(self._routers):
                 self._next_search[root.multihash] = self._clock() + _AGAIN_AFTER_S
-            self._fetcher.settle(causes)
+            self._fetcher.expect_no_more(causes)
 
     async def _ask(self, router: Router, root: Cid, causes: list[GatewayError]) -> None:
         named: list[Provider] = []

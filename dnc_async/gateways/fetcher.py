@@ -1,8 +1,9 @@
 """The fetcher: wanted blocks in, verified blocks out, over all gateways at once.
 
-The scoreboard decides, one dispatcher sends, and a task per request brings the body. Hashing a block and handing it to
-whoever wants it is one hop to a worker thread. A block that a gateway could not give, or gave wrong, goes back among the
-wanted ones and is asked of another; when all have failed for it, whoever wants it is told why each of them did.
+The scoreboard decides, one dispatcher sends, and a task per request brings the body. Hashing blocks and handing them to
+whoever wants them is one hop to a worker thread. A block that a gateway could not give, or gave wrong, goes back among the
+wanted ones and is asked of another; when all have failed for it, whoever wants it is told why each of them did. A block that
+came counts for everybody who wants it, whoever asked for it; what nobody wants yet is kept for a moment.
 """
 
 from __future__ import annotations
@@ -13,85 +14,35 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.errors import (
-    BlockMismatchError,
-    ChunkUnavailableError,
     GatewayError,
     GatewayMismatchError,
-    GatewayMissError,
     GatewayOversizeError,
-    GatewayRefusedError,
     StreamClosedError,
 )
-from dnc_async.gateways.scoreboard import Scoreboard, Want
+from dnc_async.gateways.early import EarlyBlocks
+from dnc_async.gateways.flight import Flight, Pilot
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
-from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.gateways.wanted import Priority, Taken, WantedBlock
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
 
 #: May be asked for twice before anything was delivered.
 _FREE_HEDGES_BYTES = 4 * 2**20
+#: How far the dispatcher looks into the order at once: enough for runs of small blocks.
+_LOOK_AHEAD = 4096
+_ROOTS_REMEMBERED = 1024
 
-Priority = tuple[int, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class WantedBlock(Want):
-    """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
-
-    ``faults`` counts the failures on the way, by gateway. ``flights`` are its requests, several where it was hedged; the first
-    that brings it, or fails for a reason that no gateway is to blame for, settles the ``outcome`` and cancels the others.
-    """
-
-    cid: Cid
-    priority: Priority
-    accept: Callable[[Block], None]
-    done: Callable[[WantedBlock, Exception | None], None]
-    limit_bytes: int = MAX_BLOCK_BYTES
-    faults: dict[str, int] = field(default_factory=dict)
-    failing_since: float | None = None
-    flights: dict[int, anyio.CancelScope] = field(default_factory=dict)
-    settled: bool = False
-    outcome: Exception | None = None
-    is_hopeful: bool = True
-    _errors: dict[int, GatewayError] = field(default_factory=dict)
-    _attempts: dict[int, int] = field(default_factory=dict)
-    _hopeless: set[int] = field(default_factory=set)
-
-    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> None:
-        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask.
-
-        A gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
-        """
-        self._errors[gateway] = error
-        self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
-        attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1
-        if isinstance(error, (GatewayMissError, GatewayRefusedError)) or hopeless(attempts):
-            self._hopeless.add(gateway)
-        self.excluded.add(gateway)
-        if len(self.excluded) == gateways:
-            self.excluded = set(self._hopeless)
-        self.is_hopeful = len(self._hopeless) < gateways
-
-    def is_hopeless(self, gateways: int) -> bool:
-        """Whether all of so many gateways have failed for it."""
-        return len(self._hopeless) >= gateways
-
-    def unavailable(self, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
-        """The error that holds the last cause of each gateway, and these."""
-        return ChunkUnavailableError(
-            f"no gateway could serve the block {self.cid}; what each of them said last:",
-            [*self._errors.values(), *causes],
-        )
 
 
 class Fetcher:
@@ -108,18 +59,21 @@ class Fetcher:
         requests_per_gateway: int,
         in_flight_bytes: int,
         hedge_share: float,
+        early_bytes: int,
+        hold_s: float,
         requests_per_minute: Sequence[float | None] = (),
     ) -> None:
         """Over these gateways.
 
         ``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more).
-        ``requests_per_minute``: what each of the gateways allows, where that is known.
+        ``early_bytes``: how much is kept of what came before it was wanted, and ``hold_s``: how long a CAR that brings more of
+        it is held open. ``requests_per_minute``: what each of the gateways allows, where that is known.
         """
         self._hedge_share = hedge_share
         self._hedged_bytes = 0
         self._transports = tuple(transports)
         self._executor = executor
-        self._clock = clock
+        self.clock = clock
         self._attempts = attempts
         self._patience_s = patience_s
         self._board = Scoreboard(
@@ -128,16 +82,30 @@ class Fetcher:
             max_bytes=in_flight_bytes,
             jitter=random.random,
             requests_per_minute=requests_per_minute,
+            can_car=[transport.has_cars for transport in self._transports],
         )
+        self._pilots = [
+            Pilot(i, transport, self._board.scores[i], self._board.abilities[i], self)
+            for i, transport in enumerate(self._transports)
+        ]
         self._pending: list[tuple[Priority, int, WantedBlock]] = []
         self._order = itertools.count()
+        self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
+        self._probed: dict[Cid, None] = {}
+        self._probing: list[tuple[Pilot, Cid]] = []
+        self._handing: list[tuple[WantedBlock, Block]] = []
+        self._groups: set[FetchGroup] = set()
+        self._flying: set[Flight] = set()
+        self._holding: set[Flight] = set()
         self._wake = anyio.Event()
         self._expected = 0
         self._search_causes: dict[str, GatewayError] = {}
+        self.early = EarlyBlocks(early_bytes)
+        self.hold_s = hold_s
         self.observers = Observers()
 
     def __repr__(self) -> str:
-        return f"<Fetcher over {len(self._transports)} gateways, {len(self._pending)} blocks pending>"
+        return f"<Fetcher over {len(self._transports)} gateways, {len(self._wanted)} blocks wanted>"
 
     def statistics(self) -> tuple[GatewayStatistics, ...]:
         """A line for each gateway."""
@@ -163,38 +131,58 @@ class Fetcher:
 
     def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
         """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
-        self._board.add(requests_per_minute)
+        i = len(self._transports)
+        self._board.add(requests_per_minute, can_car=transport.has_cars)
+        self._pilots.append(Pilot(i, transport, self._board.scores[i], self._board.abilities[i], self))
         self._transports = (*self._transports, transport)
+        self._probing += [(self._pilots[i], root) for root in list(self._probed)[-1:]]
+        for want in itertools.chain.from_iterable(self._wanted.values()):
+            want.is_hopeful = True
         self._wake.set()
 
     def expect(self) -> None:
-        """Gateways may be added soon: until :meth:`settle`, a block that all of them have failed for waits for more."""
+        """Gateways may be added soon: until :meth:`expect_no_more`, a block that all have failed for waits for them."""
         self._expected += 1
 
-    def settle(self, causes: Iterable[GatewayError] = ()) -> None:
+    def expect_no_more(self, causes: Iterable[GatewayError] = ()) -> None:
         """Undo one :meth:`expect`. ``causes`` say why nobody came; they go with the error of a block that nobody serves."""
         self._expected -= 1
         self._search_causes.update((cause.gateway, cause) for cause in causes)
         self._give_up_hopeless()
+        self._wake.set()
 
     def _give_up_hopeless(self) -> None:
-        if self._expected:
-            return
-        hopeless = [want for _, _, want in self._pending if want.is_hopeless(len(self._transports))]
-        self._pending = [entry for entry in self._pending if not entry[2].is_hopeless(len(self._transports))]
-        for want in hopeless:
-            want.done(want, want.unavailable(self._search_causes.values()))
+        pending = [want for _, _, want in self._pending if not want.settled]
+        for want in pending if not self._expected else ():
+            if not want.is_hopeful or not self._transports:
+                self._settle(want, want.unavailable(self._search_causes.values()))
 
-    def open(self) -> FetchGroup:
-        """A group of wanted blocks that are given up together."""
-        return FetchGroup(self)
+    def open(self, root: Cid | None = None) -> FetchGroup:
+        """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
+        group = FetchGroup(self)
+        self._groups.add(group)
+        if root is not None and root.inline is None and root not in self._probed:
+            self._probed[root] = None
+            self._probing += [(pilot, root) for pilot in self._pilots]
+            if len(self._probed) > _ROOTS_REMEMBERED:
+                self._probed.pop(next(iter(self._probed)))
+        return group
+
+    def left(self, group: FetchGroup) -> None:
+        """A group was closed (called by it)."""
+        self._groups.discard(group)
+        if not self._groups:
+            self.early.clear()
+            for flight in self._flying:
+                if not flight.wants:
+                    flight.scope.cancel()
 
     async def run(self) -> None:
         """Send requests until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
                 self._wake = anyio.Event()
-                now = self._clock()
+                now = self.clock()
                 self._dispatch(tasks, now)
                 change = self._board.next_change(now)
                 with anyio.move_on_after(None if change is None else max(0.001, change - now)):
@@ -202,17 +190,14 @@ class Fetcher:
 
     def submit(self, want: WantedBlock) -> None:
         """Take a wanted block into the order (called by a group)."""
-        bisect.insort(self._pending, (want.priority, next(self._order), want))
-        self._wake.set()
+        multihash = want.cid.multihash
+        self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
+        self._queue(want)
 
-    def drop(self, wants: set[WantedBlock]) -> set[WantedBlock]:
-        """Forget those that are still pending and cancel the others; returns the latter (called by a group)."""
-        pending = {want for _, _, want in self._pending if want in wants}
-        self._pending = [entry for entry in self._pending if entry[2] not in wants]
-        for want in wants - pending:
-            for scope in want.flights.values():
-                scope.cancel()
-        return wants - pending
+    def drop(self, wants: Sequence[WantedBlock]) -> None:
+        """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
+        for want in wants:
+            self._settle(want, StreamClosedError("the stream was closed"))
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
@@ -222,105 +207,175 @@ class Fetcher:
             await asyncio.wait([running])
         return running.result()
 
+    def keep(self, block: Block) -> None:
+        """A block came that nobody wanted when it did (called by a flight)."""
+        wants = self._wanted.get(block.cid.multihash)
+        if wants is None:
+            self.early.put(block)
+        else:  # somebody came for it meanwhile
+            self._handing += [(want, block) for want in wants]
+            self._wake.set()
+
+    def _queue(self, want: WantedBlock) -> None:
+        block = self.early.take(want.cid.multihash)
+        if block is None:
+            bisect.insort(self._pending, (want.priority, next(self._order), want))
+        else:
+            self._handing.append((want, block))
+        self._wake.set()
+
+    # Sending.
+
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
+        handing, self._handing = self._handing, []
+        for want, block in handing:
+            tasks.start_soon(self._hand, want, block)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
             delivered = sum(score.bytes for score in self._board.scores)
             budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
-            for want, gateway in self._board.hedges(now, budget):
-                self._hedged_bytes += want.size_bytes
-                self._send(tasks, want, gateway, now)
-        chosen = dict(self._board.assign((want for _, _, want in self._pending), now))
-        if chosen:
-            self._pending = [entry for entry in self._pending if entry[2] not in chosen]
-        for want, gateway in chosen.items():
-            self._send(tasks, want, gateway, now)
+            for late, gateway in self._board.hedges(now, budget):
+                self._hedged_bytes += late.size_bytes
+                self._send(tasks, Span([late], gateway), now)
+        head = [entry for entry in self._pending[:_LOOK_AHEAD] if not entry[2].settled]
+        spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
+        chosen = {want for span in spans for want in span.wants}
+        self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
+        for span in spans:
+            self._send(tasks, span, now)
+        if self._flying or spans:  # never before the first useful request
+            probing, self._probing = self._probing, []
+            for pilot, root in probing:
+                tasks.start_soon(pilot.probe, root)
 
-    def _send(self, tasks: TaskGroup, want: Want, gateway: int, now: float) -> None:
-        assert isinstance(want, WantedBlock)  # noqa: S101 - what went in comes out
-        self._board.scores[gateway].sent(want, want.size_bytes, now)
-        # The scope is made now, not by the task: the block may be given up before that has begun.
-        want.flights[gateway] = scope = anyio.CancelScope()
-        want.asked.add(gateway)
-        tasks.start_soon(self._request, want, gateway, scope)
+    def _comes_anyway(self, want: WantedBlock) -> bool:
+        """Whether the same block was asked for, or will be, for somebody else."""
+        wanted = self._wanted[want.cid.multihash]
+        if len(wanted) == 1:
+            return False
+        others = [other for other in wanted if other is not want]
+        return any(other.flights for other in others) or (wanted[0] is not want and wanted[0].is_hopeful)
 
-    async def _request(self, want: WantedBlock, gateway: int, scope: anyio.CancelScope) -> None:
-        score, began = self._board.scores[gateway], self._clock()
-        outcome: Exception | None = StreamClosedError("the stream was closed")  # stands where this is cancelled
-        try:
-            with scope:
-                try:
-                    await self._bring(want, gateway)
-                    outcome = None
-                except Exception as error:  # noqa: BLE001 - a full disk, or our own mistake: the stream is told
-                    outcome = error
-        finally:
-            score.missed(want)
-            del want.flights[gateway]
-            want.asked.discard(gateway)
-            self._wake.set()
-            if outcome is None and not want.settled:
-                name, seconds = self._transports[gateway].name, self._clock() - began
-                self.observers.tell(
-                    BlockReceived(gateway=name, cid=str(want.cid), size_bytes=want.size_bytes, seconds=seconds)
-                )
-            self._ended(want, gateway, outcome)
-
-    def _ended(self, want: WantedBlock, gateway: int, outcome: Exception | None) -> None:
-        """A request has ended: settle the block, or leave it to its other request, or ask again."""
-        if not want.settled and isinstance(outcome, GatewayError):
-            self._note(want, gateway, outcome)
-        elif not want.settled and not (isinstance(outcome, StreamClosedError) and want.flights):
-            want.settled, want.outcome = True, outcome
-        if want.settled:
-            for other, scope in want.flights.items():
-                self._board.scores[other].beaten(want, self._clock())
-                scope.cancel()
-        if want.flights:
-            return  # its worker may be writing the block this very moment: whoever ends last tells
-        if want.settled:
-            want.done(want, want.outcome)
-        elif want.is_hopeful or self._expected:
-            self.submit(want)
+    def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
+        wants = [want for want in span.wants if isinstance(want, WantedBlock)]
+        score, flight = self._board.scores[span.gateway], span.joins
+        if isinstance(flight, Flight):
+            for want in wants:
+                score.joined(want, want.size_bytes, now)
+                flight.join(want)
         else:
-            want.done(want, want.unavailable(self._search_causes.values()))
+            flight = Flight(span.gateway, wants, span.car, now)
+            sizes = [want.size_bytes for want in wants]
+            sizes[0] = max(sizes[0], span.size_bytes - sum(sizes[1:]))
+            score.sent_run(list(zip(wants, sizes, strict=True)), now)
+            tasks.start_soon(self._fly, flight)
+        for want in wants:
+            want.flights[span.gateway] = flight
+            want.asked.add(span.gateway)
 
-    async def _bring(self, want: WantedBlock, gateway: int) -> None:
-        score, transport = self._board.scores[gateway], self._transports[gateway]
-
-        def arrived(size_bytes: int) -> None:
-            now = self._clock()
-            if size_bytes:
-                score.received(want, size_bytes, now)
-                if self._pending and score.has_room(self._pending[0][2].size_bytes):
-                    self._wake.set()
-            else:
-                score.first_byte(want, now)
-
+    async def _fly(self, flight: Flight) -> None:
+        self._flying.add(flight)
         try:
-            data = await transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
-        except (GatewayMissError, GatewayRefusedError):
-            score.missed(want)
-            raise
-        except GatewayError as error:
-            score.failed(want, self._clock(), error.retry_after_s)
-            raise
-        score.delivered(want, len(data), self._clock())
+            await self._pilots[flight.gateway].fly(flight)
+        finally:
+            self._flying.discard(flight)
+            self._wake.set()
+
+    async def _hand(self, want: WantedBlock, block: Block) -> None:
+        taken = await self.in_worker(want.take, block)
+        if taken is not None:
+            self._settle(want, taken.error)
+        want.tell()
+
+    # What flights tell.
+
+    def progressed(self, gateway: int) -> None:
+        """Some bytes came: there may be room to ask for more."""
+        if self._pending and self._board.scores[gateway].has_room(self._pending[0][2].size_bytes):
+            self._wake.set()
+
+    def holds(self, flight: Flight, *, holding: bool) -> None:
+        """A flight waits, or no longer waits, until what it brought is wanted."""
+        (self._holding.add if holding else self._holding.discard)(flight)
+        self._board.holds_ahead = bool(self._holding)
         self._wake.set()
-        try:
-            await self.in_worker(_verify_and_accept, want, data)
-        except BlockMismatchError as error:
-            score.mismatched(self._clock())
-            raise GatewayMismatchError(
-                "sent bytes that do not hash to the CID; they were thrown away",
-                gateway=transport.name,
-                cid=str(want.cid),
-            ) from error
-        score.verified(len(data))
+
+    async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+        """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
+        wanted = self._wanted
+
+        def work() -> list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]]:
+            blocks = make()
+            return [(b, [(w, w.take(b)) for w in wanted.get(b.cid.multihash, ())]) for b in blocks]
+
+        landed = await self.in_worker(work)
+        score, now = self._board.scores[flight.gateway], self.clock()
+        for block, taken in landed:
+            size = len(block.data)
+            score.verified(size)
+            fresh = [want for want, _ in taken if not want.settled]
+            if fresh:
+                name, seconds = self._transports[flight.gateway].name, now - flight.began
+                cid = str(fresh[0].cid)
+                self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
+            for want, result in taken:
+                if want in flight.wants:
+                    score.delivered(want, size, now)
+                    flight.wants.pop(want)
+                    want.flights.pop(flight.gateway, None)
+                if flight.advance(want):
+                    score.advanced_car(flight, flight.position)
+                if result is not None:  # else whoever takes it settles it
+                    self._settle(want, result.error)
+                want.tell()
+        self._wake.set()
+        return [(block, bool(taken)) for block, taken in landed]
+
+    def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+        """The gateway could not bring this block."""
+        if not want.settled:
+            self._note(want, gateway, error)
+        self._leave(want, gateway)
+
+    def give_back(self, want: WantedBlock, gateway: int) -> None:
+        """The gateway will not bring this block, and is not to blame."""
+        self._leave(want, gateway)
+
+    def _leave(self, want: WantedBlock, gateway: int) -> None:
+        """A request for the block has ended without it: leave it to its other request, or ask again."""
+        want.flights.pop(gateway, None)
+        want.asked.discard(gateway)
+        self._wake.set()
+        if want.settled or want.flights:
+            return
+        if want.is_hopeful or self._expected:
+            self._queue(want)
+        else:
+            self._settle(want, want.unavailable(self._search_causes.values()))
+
+    def _settle(self, want: WantedBlock, outcome: Exception | None) -> None:
+        """Decide how it ended, and let go of the other requests for it."""
+        if not want.settle(outcome):
+            return
+        others = tuple(other for other in self._wanted.get(want.cid.multihash, ()) if other is not want)
+        if others:
+            self._wanted[want.cid.multihash] = others
+        else:
+            self._wanted.pop(want.cid.multihash, None)
+        flights, want.flights = want.flights, {}
+        for gateway, flight in flights.items():
+            score = self._board.scores[gateway]
+            if outcome is None:
+                score.beaten(want, self.clock())
+            else:
+                score.missed(want)
+            flight.release(want)
+        want.asked.clear()
+        want.tell()
 
     def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
-        now = self._clock()
+        now = self.clock()
         if want.failing_since is None:
             want.failing_since = now
         mismatch = isinstance(error, GatewayMismatchError)
@@ -334,82 +389,3 @@ class Fetcher:
             return attempts >= self._attempts and (not score.blocks or wrong or waited >= self._patience_s)
 
         want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports))
-
-
-class FetchGroup:
-    """The wanted blocks of one stream. Closing it gives up on all of them, and waits for their workers."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher = fetcher
-        self._open: set[WantedBlock] = set()
-        self._idle = anyio.Event()
-        self._closed = False
-        self.in_worker = fetcher.in_worker
-
-    def submit(
-        self,
-        cid: Cid,
-        *,
-        size_bytes: int,
-        priority: Priority,
-        accept: Callable[[Block], None],
-        done: Callable[[WantedBlock, Exception | None], None],
-    ) -> None:
-        """Want a block of this likely size; smaller priorities first."""
-
-        def finished(want: WantedBlock, error: Exception | None) -> None:
-            self._open.discard(want)
-            if not self._open:
-                self._idle.set()
-            if not self._closed:
-                done(want, error)
-
-        if self._closed:
-            raise StreamClosedError("the stream was closed")
-        limit = min(size_bytes, MAX_BLOCK_BYTES) if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
-        want = WantedBlock(
-            cid=cid, size_bytes=size_bytes or 4096, priority=priority, accept=accept, done=finished, limit_bytes=limit
-        )
-        self._open.add(want)
-        self._fetcher.submit(want)
-
-    async def block(self, cid: Cid, *, priority: Priority) -> Block:
-        """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
-        return (await self.blocks([cid], priority=priority))[0]
-
-    async def blocks(self, cids: Sequence[Cid], *, priority: Priority) -> list[Block]:
-        """Wait for blocks that are wanted at once, and are held at once; errors as of :meth:`block`."""
-        found: dict[int, Block] = {}
-        failed: list[Exception] = []
-        changed = anyio.Event()
-
-        def done(_: WantedBlock, error: Exception | None) -> None:
-            if error is not None:
-                failed.append(error)
-            if failed or len(found) == len(cids):
-                changed.set()
-
-        for place, cid in enumerate(cids):
-            if cid.inline is not None:
-                found[place] = verify(cid, cid.inline)
-            else:
-                accept = partial(found.__setitem__, place)
-                self.submit(cid, size_bytes=0, priority=priority, accept=accept, done=done)
-        if len(found) < len(cids):
-            await changed.wait()
-        if failed:
-            raise failed[0]
-        return [found[place] for place in range(len(cids))]
-
-    async def aclose(self) -> None:
-        """Give up on everything that is still wanted; returns when no worker touches it any more."""
-        self._closed = True
-        self._open = self._fetcher.drop(self._open)
-        while self._open:
-            self._idle = anyio.Event()
-            with anyio.CancelScope(shield=True):
-                await self._idle.wait()
-
-
-def _verify_and_accept(want: WantedBlock, data: bytes) -> None:
-    want.accept(verify(want.cid, data))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -18,6 +18,7 @@ from dnc_async.errors import (
     GatewayBusyError,
     GatewayError,
     GatewayMissError,
+    GatewayNoCarError,
     GatewayOversizeError,
     GatewayRefusedError,
     GatewayTimeoutError,
@@ -25,8 +26,15 @@ from dnc_async.errors import (
 from dnc_async.ipld.cid import Cid
 
 RAW_TYPE = "application/vnd.ipld.raw"
+CAR_TYPE = "application/vnd.ipld.car"
+#: The same words as in the URL: gateways differ in which of the two they read.
+CAR_ACCEPT = f"{CAR_TYPE}; version=1; order=dfs; dups=y"
+#: 200, and what a gateway says that does not know CARs, or one of their parameters.
+_CAR_ANSWERS = {200, 400, 405, 406, 415, 501}
 _MISSES = {301, 302, 303, 307, 308, 403, 404}
 _BUSY = {429, 502, 503, 504}
+#: What HEAD with ``only-if-cached`` says of a root.
+_HOLDS = {200: True, 412: False}
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
@@ -51,12 +59,19 @@ class HttpSource:
 
     @asynccontextmanager
     async def get(
-        self, target: str, headers: Mapping[str, str], asked: str, *, expected: Container[int]
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        asked: str,
+        *,
+        expected: Container[int],
+        method: str = "GET",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Request ``target`` below the URL; the answer has an expected status, and its body was not read."""
         sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
-            async with self._session.get(
+            async with self._session.request(
+                method,
                 URL(self._url + target, encoded="%" in self._url),
                 headers=sent,
                 allow_redirects=False,
@@ -79,12 +94,12 @@ class HttpSource:
     ) -> bytes:
         """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
         if response.content_length is not None and response.content_length > limit_bytes:
-            raise self._oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
+            raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
         parts, size = [], 0
         async for part in response.content.iter_any():
             size += len(part)
             if size > limit_bytes:
-                raise self._oversize(f"sent {size} bytes and more", limit_bytes, asked)
+                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
             parts.append(part)
             arrived(len(part))
         return b"".join(parts)
@@ -109,7 +124,8 @@ class HttpSource:
             raise GatewayBusyError(said, gateway=self.name, cid=asked, retry_after_s=pause)
         raise self.error(said, asked)
 
-    def _oversize(self, did: str, limit_bytes: int, asked: str) -> GatewayError:
+    def oversize(self, did: str, limit_bytes: int, asked: str) -> GatewayError:
+        """An error of this host's, that sends more than it may."""
         return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=asked)
 
 
@@ -134,6 +150,40 @@ class HttpTransport:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
             arrived(0)
             return await source.body(response, limit_bytes, asked, arrived)
+
+    has_cars = True
+
+    async def car(
+        self,
+        target: str,
+        *,
+        asked: str,
+        limit_bytes: int,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``."""
+        source = self._source
+        async with source.get(target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
+            if response.status != 200 or response.content_type != CAR_TYPE:
+                said = f"{response.status} {response.content_type}"
+                raise GatewayNoCarError(f"answered {said}, expected {CAR_TYPE}", gateway=self.name, cid=asked)
+            arrived(0)
+            size = 0
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                arrived(len(piece))
+                if size > limit_bytes:
+                    raise source.oversize(f"sent {size} bytes and more", limit_bytes, asked)
+                if not await feed(piece):
+                    return
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+        headers = {"Accept": RAW_TYPE, "Cache-Control": "only-if-cached"}
+        target = f"/ipfs/{root}?format=raw"
+        async with self._source.get(target, headers, str(root), expected=_HOLDS, method="HEAD") as response:
+            return _HOLDS[response.status]
 
 
 def retry_after(value: str | None, now: float) -> float | None:

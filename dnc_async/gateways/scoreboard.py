@@ -28,6 +28,13 @@ well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scal
 several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
 at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
+*Spans.* A request has its price: a round trip, half a millisecond of both machines, or one of the few that a minute allows. Where
+many small blocks would be needed to fill a window, those that follow each other in a file are asked for together, as one CAR,
+of an eighth of the window, so that there are still several requests to balance; where requests are scarce, of a second's worth of
+the rate, and a file's root or a small directory with all that is in it. Larger blocks go one by one: they can be had from
+anybody, cannot be truncated unseen, and go back one by one when something fails. What an open CAR
+will bring is not asked for again.
+
 *Requests per minute.* Where a gateway allows so many and no more, they are spread over the minute, ten at once at most; a block
 whose turn there comes later than it would arrive from another gateway goes to the other.
 
@@ -39,241 +46,77 @@ nothing more until it delivers, as long as anybody else is there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-# Until anything was measured anywhere.
-_PRIOR_RATE = 5e6
-_PRIOR_LATENCY_S = 0.1
-_MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
-_MEMORY_S = 2.0  # …or this one, whichever is shorter
-_ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
-_SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
-_LATENCY_RISE = 0.05
-_WINDOW_GAIN = 1.25
-_WINDOW_BLOCKS = 2
-_FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
-_FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
-_JITTER = 0.25
-_BURST_REQUESTS = 10.0  # of those that a minute allows, at once
-_FORGIVEN_AFTER = 16
-_OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
-_SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
+from dnc_async.gateways.abilities import Abilities
+from dnc_async.gateways.score import Best, Score
+from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
+
 _LOOK_AHEAD = 128
 _SEVERAL = 4
-_STALE_S = 5.0  # an estimate older than this is worth a block
+_SPANS_IN_WINDOW = 8
+_LARGEST_SPAN_BYTES = 8 * 2**20
+_SMALLEST_SCARCE_SPAN_BYTES = 2**20
+_SCARCE_SPAN_S = 1.0
+_LARGEST_TREE_BYTES = 64 * 2**20
+_AHEAD_BYTES = 2**20  # of a file whose leaves are wanted at once; the rest is spread over all gateways
 
 
-@dataclass(slots=True, eq=False)
-class Want:
-    """A block that somebody waits for: its likely size, the gateways that will not be asked for it, and those that are."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """A choice: blocks to ask a gateway for in one go, as raw block or as ``car``; or to expect from its open CAR ``joins``."""
 
-    size_bytes: int
-    excluded: set[int] = field(default_factory=set)
-    asked: set[int] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Best:
-    """The best that was measured at any gateway: what is assumed of one that was not measured."""
-
-    rate: float = _PRIOR_RATE
-    latency_s: float = _PRIOR_LATENCY_S
-
-    def refresh(self, scores: Iterable[Score]) -> None:
-        scores = tuple(scores)
-        self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
-        known = (score.latency_s for score in scores if score.latency_s is not None)
-        self.latency_s = min(known, default=_PRIOR_LATENCY_S)
-
-
-@dataclass(slots=True)
-class _Sent:
-    size_bytes: int
-    sent_at: float
-    begins_at: float
-    due_at: float
-    received_bytes: int = 0
-    last_at: float = float("-inf")
-
-
-class Score:
-    """What is known of one gateway. Times are seconds of the injected clock."""
-
-    def __init__(
-        self,
-        best: _Best | None = None,
-        jitter: Callable[[], float] = lambda: 0.0,
-        requests_per_minute: float | None = None,
-    ) -> None:
-        self._best = best or _Best()
-        self._jitter = jitter
-        self._requests_per_s = None if requests_per_minute is None else requests_per_minute / 60
-        self._allowance, self._allowance_at = _BURST_REQUESTS, float("-inf")
-        self.blocks = self.bytes = self.rejected = self.failures = 0
-        self.latency_s: float | None = None
-        self.paused_until = 0.0
-        self._bytes_sum = self._busy_sum = 0.0
-        self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
-        self._in_flight: dict[object, _Sent] = {}
-        self._renews = False  # the next measurement replaces the sums, which are too old
-        self._failed_in_a_row = 0
-        self._distrust = 0
-        self._good_in_a_row = 0
+    wants: list[Want]
+    gateway: int
+    car: CarAsk | None = None
+    joins: object | None = None
 
     @property
-    def rate(self) -> float | None:
-        """Bytes per second while busy; ``None`` until enough was measured."""
-        enough = self._busy_sum >= _ENOUGH_S or self._bytes_sum >= _ENOUGH_BYTES
-        return self._bytes_sum / self._busy_sum if enough else None
+    def size_bytes(self) -> int:
+        """How many bytes it is to bring."""
+        ahead = self.car.expected_bytes if self.car is not None else 0
+        return max(ahead, sum(want.size_bytes for want in self.wants))
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests are open."""
-        return len(self._in_flight)
 
-    @property
-    def in_flight_bytes(self) -> int:
-        """How many bytes were asked for and have not come."""
-        return sum(max(0, sent.size_bytes - sent.received_bytes) for sent in self._in_flight.values())
+class _Round:
+    """One call of :meth:`Scoreboard.assign`: what the gateways would owe if all that was chosen so far were sent."""
 
-    def likely_rate(self) -> float:
-        """The measured rate, or the best of the others'."""
-        return self.rate or self._best.rate
+    def __init__(self, scores: Sequence[Score], usable: Sequence[int], room_bytes: int, now: float) -> None:
+        self.now = now
+        self.scores = scores
+        self.room_bytes = room_bytes
+        self.open = set(usable)
+        self._line = {i: scores[i].free_at(now) for i in usable}
+        self._queued = Counter[int]()
+        self._load = {i: [scores[i].in_flight, float(scores[i].in_flight_bytes)] for i in usable}
 
-    def likely_latency(self) -> float:
-        """The measured latency, or the best of the others'."""
-        return self._best.latency_s if self.latency_s is None else self.latency_s
+    def begins(self, want: Want) -> dict[int, float]:
+        """When each gateway would begin to send a block."""
+        return {i: line if self.scores[i].covering(want) else self._answered(i) for i, line in self._line.items()}
 
-    def is_stale(self, now: float) -> bool:
-        """Whether it was measured, but nothing has been asked of it for long."""
-        return not self._in_flight and self.latency_s is not None and now - self._last_sent >= _STALE_S
+    def _answered(self, i: int) -> float:
+        """When the first byte of one more request would come."""
+        leaves = self.scores[i].allowed_at(self.now, self._queued[i])
+        return max(self._line[i], leaves + self.scores[i].likely_latency())
 
-    def allowed_at(self, now: float, before: int = 0) -> float:
-        """When another request may go out after so many others, by the requests per minute that it allows."""
-        if self._requests_per_s is None:
-            return now
-        missing = before + 1 - self._allowed(now)
-        return now + max(0.0, missing / self._requests_per_s)
-
-    def _allowed(self, now: float) -> float:
-        rate = self._requests_per_s or 0.0
-        since = max(0.0, now - self._allowance_at) if self._allowance_at > float("-inf") else 0.0
-        return min(_BURST_REQUESTS, self._allowance + since * rate)
-
-    def free_at(self, now: float) -> float:
-        """When all that is in flight has arrived, by the model."""
-        free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
-        for sent in self._in_flight.values():
-            free = max(free, sent.sent_at + latency) + max(0, sent.size_bytes - sent.received_bytes) / rate
-        return max(free, now)
-
-    def window_bytes(self, size_bytes: int) -> float:
-        """How much may be in flight at once, for blocks of such a size."""
-        if self.rate is None or self.latency_s is None:
-            return max(size_bytes, _FIRST_BYTES)
-        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
-
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether the window has room for another block of such a size."""
-        return not self._in_flight or self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
-
-    def overdue_at(self) -> float:
-        """When the oldest request counts as one that should have been answered long ago."""
-        oldest = next(iter(self._in_flight.values()), None)
-        if oldest is None:
-            return float("inf")
-        allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
-        return max(oldest.sent_at, self._last_delivery) + allowed
-
-    def late_at(self) -> Iterable[tuple[float, object]]:
-        """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
-        patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
-        for key, sent in self._in_flight.items():
-            silent = sent.last_at if sent.received_bytes else sent.begins_at
-            # What was asked for after it shares the line with it: a window's worth at most.
-            sharing = self.window_bytes(sent.size_bytes) / self.likely_rate()
-            slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
-            yield min(silent + patience, slow), key
-
-    def sent(self, key: object, size_bytes: int, now: float) -> None:
-        """A request goes out."""
-        begins = max(self.free_at(now), now + self.likely_latency())
-        self._allowance, self._allowance_at = self._allowed(now) - 1, now
-        self._renews = self._renews or self.is_stale(now)
-        self._in_flight[key] = _Sent(size_bytes, now, begins, begins + size_bytes / self.likely_rate())
-        self._last_sent = now
-
-    def first_byte(self, key: object, now: float) -> None:
-        """The answer to a request begins."""
-        sent = self._in_flight.get(key)
-        if sent is not None:
-            sample = now - sent.sent_at
-            known = self.latency_s
-            self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
-
-    def received(self, key: object, size_bytes: int, now: float) -> None:
-        """So many bytes more of an answer have come."""
-        sent = self._in_flight.get(key)
-        if sent is None or not size_bytes:
-            return
-        busy = max(now - max(self._last_arrival, sent.sent_at + self.likely_latency()), 1e-6)
-        if sent.size_bytes >= _SMALL_BYTES:
-            keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy / _MEMORY_S))
-            self._renews = False
-            self._bytes_sum = self._bytes_sum * keep + size_bytes
-            self._busy_sum = self._busy_sum * keep + busy
-        sent.received_bytes += size_bytes
-        sent.last_at = self._last_arrival = now
-
-    def delivered(self, key: object, size_bytes: int, now: float) -> None:
-        """A body is complete (and not yet verified)."""
-        self.received(key, size_bytes - self._in_flight[key].received_bytes, now)
-        del self._in_flight[key]
-        self._last_delivery = now
-        self._failed_in_a_row = 0
-
-    def verified(self, size_bytes: int) -> None:
-        """The block was what its CID says."""
-        self.blocks += 1
-        self.bytes += size_bytes
-        self._good_in_a_row += 1
-        if self._good_in_a_row >= _FORGIVEN_AFTER:
-            self._distrust, self._good_in_a_row = max(0, self._distrust - 1), 0
-
-    def mismatched(self, now: float) -> None:
-        """The block was not what its CID says: quarantine that grows."""
-        self.rejected += 1
-        self._good_in_a_row = 0
-        self._pause(now, _MISMATCH_PAUSE_S * 2.0**self._distrust)
-        self._distrust = min(self._distrust + 1, 32)
-
-    def beaten(self, key: object, now: float) -> None:
-        """Another gateway brought the block first: being late counts as a failure, being a little slower does not."""
-        if any(at <= now for at, late in self.late_at() if late is key):
-            self.failed(key, now)
-        else:
-            self.missed(key)
-
-    def missed(self, key: object) -> None:
-        """It does not have the block: no fault."""
-        self._in_flight.pop(key, None)
-
-    def failed(self, key: object, now: float, retry_after_s: float | None = None) -> None:
-        """The request failed, perhaps with a pause that the gateway asked for."""
-        if self._in_flight.pop(key, None) is None:
-            return
-        self.failures += 1
-        # What was in flight when the first of several failed at once is one failure, not many.
-        if now >= self.paused_until:
-            self._failed_in_a_row = min(self._failed_in_a_row + 1, 32)
-        self._pause(now, retry_after_s or _FAILURE_PAUSE_S * 2.0 ** max(0, self._failed_in_a_row - 1))
-
-    def _pause(self, now: float, seconds: float) -> None:
-        longer = (
-            1.0 + _JITTER * self._jitter()
-        )  # many clients that were told the same time do not all come back at once
-        self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S) * longer)
+    def enter(self, span: Span, *, max_requests: int) -> bool:
+        """Count a choice; returns whether it may be sent now."""
+        i, score, size = span.gateway, self.scores[span.gateway], span.size_bytes
+        if span.joins is not None:
+            self._line[i] += size / score.likely_rate()
+            return True
+        leaves, begins = score.allowed_at(self.now, self._queued[i]), self._answered(i)
+        self._queued[i] += 1
+        self._line[i] = begins + size / score.likely_rate()
+        requests, in_flight = self._load[i]
+        full = requests and in_flight + size > score.window_bytes(size)
+        if leaves > self.now or requests >= max_requests or full:
+            self.open.discard(i)
+            return False
+        self._load[i] = [requests + 1, in_flight + size]
+        self.room_bytes -= size
+        return True
 
 
 class Scoreboard:
@@ -287,59 +130,94 @@ class Scoreboard:
         max_bytes: int,
         jitter: Callable[[], float] = lambda: 0.0,
         requests_per_minute: Sequence[float | None] = (),
+        can_car: Sequence[bool] = (),
     ) -> None:
-        """``jitter`` gives numbers from 0 to 1 that lengthen pauses; ``requests_per_minute`` is for each gateway, or empty."""
-        self._best = _Best()
+        """``jitter`` gives numbers from 0 to 1 that lengthen pauses; the sequences are for each gateway, or empty."""
+        self._best = Best()
         self._jitter = jitter
         limits = requests_per_minute or [None] * gateways
         self.scores = [Score(self._best, jitter, limit) for limit in limits]
+        self.abilities = [Abilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
+        self.holds_ahead = False
 
-    def add(self, requests_per_minute: float | None = None) -> None:
+    def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
         """One more gateway, of which nothing is known."""
+        self.abilities.append(Abilities(can_car=can_car))
         self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
-    def assign(self, wants: Iterable[Want], now: float) -> list[tuple[Want, int]]:
-        """Which of the wanted blocks, most urgent first, to ask for now, and whom."""
+    def assign(self, wants: Sequence[Want], now: float) -> list[Span]:
+        """Which of the wanted blocks, most urgent first, to ask for now, and whom, and how."""
         self._best.refresh(self.scores)
         usable = self._usable(now)
-        free = {i: max(self.scores[i].free_at(now), self.scores[i].allowed_at(now)) for i in usable}
-        queued = Counter[int]()
-        load = {i: [self.scores[i].in_flight, float(self.scores[i].in_flight_bytes)] for i in usable}
         room = self._max_bytes - sum(score.in_flight_bytes for score in self.scores)
-        chosen: list[tuple[Want, int]] = []
-        open_to_more = set(usable)
-        for looked_at, want in enumerate(wants):
-            if looked_at >= _LOOK_AHEAD or not open_to_more or room < want.size_bytes:
+        this = _Round(self.scores, usable, room, now)
+        chosen: list[Span] = []
+        seen = set[Want]()
+        looked_at = 0
+        for place, want in enumerate(wants):
+            if want in seen:
+                continue
+            looked_at += 1
+            if looked_at > _LOOK_AHEAD or not this.open or this.room_bytes < want.size_bytes:
                 break
-            best = self._earliest(want, free, now)
-            if best is None:
-                continue
-            score = self.scores[best]
-            leaves = score.allowed_at(now, queued[best])
-            queued[best] += 1
-            arrives = max(free[best], leaves + score.likely_latency()) + want.size_bytes / score.likely_rate()
-            free[best] = max(arrives, score.allowed_at(now, queued[best]))
-            requests, in_flight = load[best]
-            full = requests and in_flight + want.size_bytes > score.window_bytes(want.size_bytes)
-            if leaves > now or requests >= self._max_requests or full:
-                open_to_more.discard(best)
-                continue
-            load[best] = [requests + 1, in_flight + want.size_bytes]
-            room -= want.size_bytes
-            chosen.append((want, best))
+            best = self._earliest(want, this.begins(want))
+            span = None if best is None else self._span(wants, place, best, this.room_bytes, alone=len(usable) == 1)
+            if span is not None:
+                seen.update(span.wants)
+                if this.enter(span, max_requests=self._max_requests):
+                    chosen.append(span)
         self._try_stale(chosen, usable, now)
         return chosen
 
-    def _try_stale(self, chosen: list[tuple[Want, int]], usable: Sequence[int], now: float) -> None:
+    def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, *, alone: bool) -> Span | None:
+        """The want at ``place`` and what goes with it at this gateway; ``None`` where it has to wait."""
+        want, score = wants[place], self.scores[gateway]
+        joins = score.covering(want)
+        if joins is not None:
+            return Span([want], gateway, joins=joins)
+        if score.is_scarce:
+            return self._scarce_span(wants, place, gateway, room_bytes)
+        if want.ahead and want.has_more:
+            ask = ask_for([want])
+            ask = ask if alone else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
+            if self.abilities[gateway].allows(ask):
+                return Span([want], gateway, ask)
+        limit = min(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, _LARGEST_SPAN_BYTES, room_bytes)
+        return self._run(wants, place, gateway, int(limit))
+
+    def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int) -> Span | None:
+        """As much as one request can bring."""
+        want, score, able = wants[place], self.scores[gateway], self.abilities[gateway]
+        limit = max(_SMALLEST_SCARCE_SPAN_BYTES, int(score.likely_rate() * _SCARCE_SPAN_S))
+        limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
+        tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.is_root else None
+        for ask in (tree, ask_for([want]) if want.has_more else None):
+            if ask is not None and able.allows(ask):
+                return None if self.holds_ahead else Span([want], gateway, ask)
+        return self._run(wants, place, gateway, limit)
+
+    def _run(self, wants: Sequence[Want], place: int, gateway: int, limit_bytes: int) -> Span:
+        """A run of leaves as one CAR where there are several, else a raw block."""
+        run = run_of(wants, place, limit_bytes)
+        run = run[: next((i for i, each in enumerate(run) if gateway in each.excluded), len(run))] or run[:1]
+        able = self.abilities[gateway]
+        names_root = bool(run[0].within) and able.is_cold(run[0].within[0].via.partition("/")[0])
+        if len(run) > 1 or names_root:
+            ask = ask_for(run)
+            if able.allows(ask):
+                return Span(run, gateway, ask)
+        return Span(run[:1], gateway)
+
+    def _try_stale(self, chosen: list[Span], usable: Sequence[int], now: float) -> None:
         """Give the least urgent of several blocks to a gateway that has not been heard of for long."""
-        asked = {gateway for _, gateway in chosen}
+        asked = {span.gateway for span in chosen}
         stale = (i for i in usable if i not in asked and self.scores[i].is_stale(now))
         if len(chosen) >= _SEVERAL and (i := next(stale, None)) is not None:
-            want, _ = chosen[-1]
-            if i not in want.excluded:
-                chosen[-1] = (want, i)
+            last = chosen[-1]
+            if last.car is None and last.joins is None and i not in last.wants[0].excluded:
+                chosen[-1] = Span(last.wants, i)
 
     def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
         """Which blocks are late wherever they were asked for, and whom else to ask; at most so many bytes of them."""
@@ -354,7 +232,8 @@ class Scoreboard:
             others = [i for i in usable if i not in want.asked]
             others = [i for i in others if self.scores[i].in_flight < self._max_requests]
             others = [i for i in others if self.scores[i].allowed_at(now) <= now]
-            best = self._earliest(want, {i: self.scores[i].free_at(now) for i in others}, now)
+            soonest = {i: max(self.scores[i].free_at(now), now + self.scores[i].likely_latency()) for i in others}
+            best = self._earliest(want, soonest)
             if best is not None:
                 budget_bytes -= want.size_bytes
                 chosen.append((want, best))
@@ -373,13 +252,13 @@ class Scoreboard:
         prompt = [i for i in awake if self.scores[i].overdue_at() > now]
         return prompt or awake
 
-    def _earliest(self, want: Want, free: dict[int, float], now: float) -> int | None:
+    def _earliest(self, want: Want, begins: Mapping[int, float]) -> int | None:
         best, soonest = None, (float("inf"), False)
-        for i, at in free.items():
+        for i, at in begins.items():
             if i in want.excluded:
                 continue
             score = self.scores[i]
-            arrival = max(at, now + score.likely_latency()) + want.size_bytes / score.likely_rate()
+            arrival = at + want.size_bytes / score.likely_rate()
             if (arrival, score.latency_s is None) < soonest:
                 best, soonest = i, (arrival, score.latency_s is None)
         return best

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from dnc_async.errors import GatewayError, GatewayMissError, GatewayOversizeError, StoreError
+from dnc_async.errors import (
+    GatewayError,
+    GatewayMissError,
+    GatewayNoCarError,
+    GatewayOversizeError,
+    StoreError,
+)
 from dnc_async.ipld.cid import Cid
 
 
@@ -24,8 +30,52 @@ class Transport(Protocol):
         ``arrived`` is called with 0 when its answer begins, and with the count of bytes whenever some have come.
         """
 
+    @property
+    def has_cars(self) -> bool:
+        """Whether :meth:`car` is worth a try."""
 
-class StoreTransport:
+    async def car(
+        self,
+        target: str,
+        *,
+        asked: str,
+        limit_bytes: int,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``; ``asked`` is for errors.
+
+        Raises :class:`~dnc_async.errors.GatewayNoCarError` where it has no CARs.
+        """
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+
+
+class RawOnly:
+    """What has no CARs."""
+
+    name: str
+    has_cars = False
+
+    async def car(
+        self,
+        target: str,
+        *,
+        asked: str,
+        limit_bytes: int,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """Never called."""
+        raise GatewayNoCarError("has single blocks only", gateway=self.name, cid=asked)
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Nobody knows before a block is asked for."""
+        return None
+
+
+class StoreTransport(RawOnly):
     """The local store as a gateway of this process: no socket, the same way through verification and spool."""
 
     def __init__(self, name: str, read: Callable[[Cid], bytes | None], executor: Executor) -> None:

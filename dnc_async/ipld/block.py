@@ -67,6 +67,15 @@ def matching(cid: Cid, data: bytes) -> Block | None:
     return _construct(cid, data) if sha256(data).digest() == cid.multihash[2:] else None
 
 
+def as_link(block: Block, cid: Cid) -> Block:
+    """The same block under the CID by which it was linked: identity is the multihash, the codec is the link's."""
+    if block.cid == cid:
+        return block
+    if block.cid.multihash != cid.multihash:
+        raise BlockMismatchError(f"{cid} is another block than {block.cid}")
+    return _construct(cid, block.data)
+
+
 def make(data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: int = 1) -> Block:
     """Compute the CID of ``data``; raises :class:`DagError` when it is more than a block may have."""
     if len(data) > MAX_BLOCK_BYTES:

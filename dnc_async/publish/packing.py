@@ -16,6 +16,7 @@ from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.manifest import (
     CHUNKS_PER_DIRECTORY,
     CHUNKS_PER_PAGE,
+    ENTRIES_PER_DIRECTORY,
     MAX_CHUNK_BYTES,
     ChunkDirectory,
     Manifest,
@@ -30,7 +31,6 @@ from dnc_async.publish.rows import RowStream
 
 _LEAVES_PER_CHUNK = 8
 _MIN_LEAF_BYTES, _MAX_LEAF_BYTES = 64 * 2**10, 2**20
-_ENTRIES_PER_DIRECTORY = 1024
 _PROBE_ROWS = 1024
 
 
@@ -69,7 +69,7 @@ class Packer:
         self._schema = schema
         self._batch_size = batch_size
         self._sink = sink
-        self._tree = _DirectoryTree(self._keep, _ENTRIES_PER_DIRECTORY)
+        self._tree = _DirectoryTree(self._keep, ENTRIES_PER_DIRECTORY)
         self._directory: list[Root] = []
         self._page: list[ChunkDirectory] = []
         self._first_page: tuple[ChunkDirectory, ...] | None = None
@@ -106,7 +106,7 @@ class Packer:
             pages=tuple(page.cid for page in self._pages),
         )
         body = manifest.encode()
-        pages = _DirectoryTree(self._keep, _ENTRIES_PER_DIRECTORY)
+        pages = _DirectoryTree(self._keep, ENTRIES_PER_DIRECTORY)
         for page in self._pages:
             pages.add(page)
         entries = [

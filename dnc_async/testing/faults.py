@@ -73,6 +73,8 @@ class Faults:
     """``ignore-entity-bytes``: a range of a file is answered with the whole file."""
     no_car: bool = False
     """``no-car``: it serves raw blocks only; a CAR request is answered 406."""
+    cold: bool = False
+    """``cold``: it holds nothing itself and finds data by its root alone: what no path from a root named before is 404."""
     seed: int = 0
     """``seed=7``: for the jitter and the places of flipped bits."""
 
@@ -199,6 +201,7 @@ _KINDS = {
         field="ignore_entity_bytes", example="", read=_switch, write=lambda _: "yes", bare=True
     ),
     "no-car": _Kind(field="no_car", example="", read=_switch, write=lambda _: "yes", bare=True),
+    "cold": _Kind(field="cold", example="", read=_switch, write=lambda _: "yes", bare=True),
     "seed": _Kind(field="seed", example="7", read=int, write=str),
 }
 _DEFAULTS = {field.name: field.default for field in fields(Faults)}

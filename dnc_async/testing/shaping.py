@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from aiohttp import web
 
+from dnc_async.serve.accept import only_if_cached
 from dnc_async.serve.ask import RefusalError
 
 from .bucket import PIECE_BYTES, Bucket
@@ -45,6 +46,7 @@ class ScriptedDelivery:
         self._line = Bucket(faults.rate, burst_bytes=2 * PIECE_BYTES) if faults.rate else None
         self._last_block: bytes = _STRANGER
         self._counts: Counter[str] = Counter()
+        self._found: set[Cid] = set()
 
     @property
     def stats(self) -> GatewayStats:
@@ -65,6 +67,8 @@ class ScriptedDelivery:
             pause_s += _STRAGGLE_S
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+        if self._faults.cold and only_if_cached(request.headers.get("Cache-Control")):
+            return web.Response(status=412)
         if self._faults.busy is not None and self._clock() - self._start_s in self._faults.busy:
             self._count("answered_busy")
             headers = {"Retry-After": str(math.ceil(self._faults.retry_after_s))}
@@ -78,6 +82,11 @@ class ScriptedDelivery:
         """Ignore ``entity-bytes``, or refuse CARs, if the script says so."""
         if self._faults.no_car and ask.format == "car":
             raise RefusalError(406, "this gateway serves raw blocks only")
+        if self._faults.cold:
+            if ask.segments:
+                self._found.add(ask.root)
+            elif ask.root not in self._found:
+                raise RefusalError(404, "nobody was found who has this block")
         return replace(ask, entity_bytes=None) if self._faults.ignore_entity_bytes else ask
 
     def block(self, cid: Cid, data: bytes) -> bytes:

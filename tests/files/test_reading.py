@@ -180,11 +180,12 @@ async def test_small_reads_in_a_row_are_read_ahead(keep: Keep) -> None:
         async with dnc.Client(gateways=gateway.url, disk_budget=0) as client:
             async with client.open(root.cid) as file:
                 assert b"".join([await file.read(100) for _ in range(1000)]) == data[:100_000]
-                assert gateway.stats().blocks_served == len(blocks)
+                stats = gateway.stats()
+                assert stats.blocks_served <= len(blocks) + stats.requests  # each CAR repeats the root
             async with client.open(root.cid) as file:
                 await file.seek(500_000)
                 assert await file.read(10) == data[500_000:500_010]
-                assert gateway.stats().blocks_served <= len(blocks) + 2
+                assert gateway.stats().blocks_served <= stats.blocks_served + 3
             assert await client.cat(root.cid, 0, 3) == data[:3]  # closing a file does not close its client
 
 

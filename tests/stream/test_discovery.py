@@ -214,6 +214,14 @@ async def test_providers_that_lie_and_die(published: Published, router: Router, 
     assert [each.blocks > 0 for each in figures.gateways] == [False, False, True]
 
 
+async def test_a_provider_of_raw_blocks_only(published: Published, router: Router) -> None:
+    """CARs are optional for a gateway, and a provider need not be a whole one: nothing fails for it."""
+    with GatewayProcess(published.store, "no-car") as gateway:
+        router.addresses = [multiaddr(gateway.url)]
+        batches = await consume(published, gateways="discover", routers=router.url)
+    assert batches.statistics().requests_failed == 0
+
+
 async def test_no_more_than_so_many(published: Published, router: Router, gateway: GatewayProcess) -> None:
     """A router cannot have us ask the whole world."""
     router.addresses = [multiaddr(gateway.url), *[f"/ip4/127.0.0.1/tcp/{port}/http" for port in range(1, 9)]]
@@ -240,6 +248,8 @@ async def discovering(router: Router, is_local: bool) -> AsyncIterator[tuple[Fet
             requests_per_gateway=4,
             in_flight_bytes=2**20,
             hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
         )
         discovery = Discovery(
             fetcher,

@@ -22,6 +22,8 @@ BLOCK = make(b"a block")
 class Scripted:
     """A gateway that goes through some outcomes, and stays at the last: bytes, or an error's type."""
 
+    has_cars = False
+
     def __init__(self, name: str, *outcomes: bytes | type[GatewayError]) -> None:
         self.name = name
         self._outcomes = list(outcomes)
@@ -59,6 +61,8 @@ async def running() -> AsyncIterator[tuple[Fetcher, Clock]]:
             requests_per_gateway=4,
             in_flight_bytes=2**20,
             hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
         )
         task = asyncio.create_task(fetcher.run())
         yield fetcher, clock
@@ -103,7 +107,7 @@ async def test_what_is_wanted_already_is_asked_of_a_new_one(running: tuple[Fetch
     fetcher.add(Scripted("new", BLOCK.data), 60.0)
     assert await wanted.end() is None
     assert [(each.url, each.blocks) for each in fetcher.statistics()] == [("new", 1)]
-    fetcher.settle()
+    fetcher.expect_no_more()
 
 
 async def test_failed_at_all_and_then_one_is_added(running: tuple[Fetcher, Clock]) -> None:
@@ -118,7 +122,7 @@ async def test_failed_at_all_and_then_one_is_added(running: tuple[Fetcher, Clock
         await anyio.lowlevel.checkpoint()
     assert wanted.ended == []
     fetcher.add(Scripted("new", BLOCK.data))
-    fetcher.settle()
+    fetcher.expect_no_more()
     assert await wanted.end() is None
     assert old.asked == 1
 
@@ -132,11 +136,11 @@ async def test_failed_at_all_and_nobody_came(running: tuple[Fetcher, Clock]) -> 
     fetcher.expect()
     wanted = Wanted(fetcher)
     await until(lambda: old.asked == 1)
-    fetcher.settle([GatewayError("is down", gateway="router A")])
+    fetcher.expect_no_more([GatewayError("is down", gateway="router A")])
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert wanted.ended == []
-    fetcher.settle([GatewayError("knows nobody", gateway="router B")])
+    fetcher.expect_no_more([GatewayError("knows nobody", gateway="router B")])
     error = await wanted.end()
     assert isinstance(error, ChunkUnavailableError)
     assert [cause.gateway for cause in error.exceptions] == ["old", "router A", "router B"]
@@ -150,7 +154,7 @@ async def test_nobody_at_all(running: tuple[Fetcher, Clock]) -> None:
     fetcher, _ = running
     fetcher.expect()
     wanted = Wanted(fetcher)
-    fetcher.settle([GatewayError("is down", gateway="router")])
+    fetcher.expect_no_more([GatewayError("is down", gateway="router")])
     for error in (await wanted.end(), await Wanted(fetcher).end()):
         assert isinstance(error, ChunkUnavailableError)
         assert [str(cause) for cause in error.exceptions] == ["router: is down"]
@@ -168,7 +172,7 @@ async def test_a_passing_failure_does_not_wait_for_a_router(running: tuple[Fetch
     fetcher.add(Scripted("busy", GatewayMissError))  # wakes it, as time would
     assert await wanted.end() is None
     assert only.asked == 2
-    fetcher.settle()
+    fetcher.expect_no_more()
 
 
 async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
@@ -181,7 +185,7 @@ async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
     await until(lambda: old.asked == 1)
     with anyio.fail_after(10):
         await wanted.group.aclose()
-    fetcher.settle()
+    fetcher.expect_no_more()
     assert wanted.ended == []
 
 

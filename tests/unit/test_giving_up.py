@@ -8,7 +8,8 @@ import anyio.lowlevel
 import pytest
 
 from dnc_async.errors import GatewayError
-from dnc_async.gateways.fetcher import Fetcher, FetchGroup
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import Cid
 
@@ -19,6 +20,7 @@ class Silent:
     """A gateway that answers when the test is over."""
 
     name = "silent"
+    has_cars = False
 
     def __init__(self) -> None:
         self.over = anyio.Event()
@@ -52,6 +54,8 @@ async def test_at_any_moment(turns: int) -> None:
             requests_per_gateway=4,
             in_flight_bytes=2**20,
             hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import dnc_async as dnc
-from dnc_async.gateways.scoreboard import Scoreboard, Want
+from dnc_async.gateways.scoreboard import Scoreboard
+from dnc_async.gateways.spans import Want
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.store import BlockStore
 from dnc_async.testing import GatewayProcess

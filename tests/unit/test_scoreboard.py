@@ -4,7 +4,8 @@ import heapq
 
 import pytest
 
-from dnc_async.gateways.scoreboard import Scoreboard, Want
+from dnc_async.gateways.scoreboard import Scoreboard
+from dnc_async.gateways.spans import Want
 
 
 class Simulation:
@@ -23,7 +24,8 @@ class Simulation:
         events: list[tuple[float, int, int, Want]] = []
         missing = blocks
         while missing:
-            for want, i in self.board.assign(wants, self.now):
+            for span in self.board.assign(wants, self.now):
+                (want,), i = span.wants, span.gateway
                 wants.remove(want)
                 latency, rate = self.links[i]
                 self.board.scores[i].sent(want, size, self.now)
@@ -75,7 +77,7 @@ def test_liar_is_quarantined_and_comes_back() -> None:
     for _ in range(4):
         liar.mismatched(now)
         pauses.append(liar.paused_until - now)
-        assert {gateway for _, gateway in board.assign([Want(1000)], now)} == {1}
+        assert {span.gateway for span in board.assign([Want(1000)], now)} == {1}
         now = liar.paused_until
     assert pauses == sorted(pauses)
     assert pauses[-1] > pauses[0]
@@ -90,11 +92,11 @@ def test_overdue_gateway_is_suspect_while_others_are_there() -> None:
     board = Scoreboard(2, max_requests=8, max_bytes=2**20)
     board.scores[0].sent("stalled", 1000, 0.0)
     assert board.next_change(0.0) is not None
-    assert {gateway for _, gateway in board.assign([Want(1000) for _ in range(6)], 60.0)} == {1}
+    assert {span.gateway for span in board.assign([Want(1000) for _ in range(6)], 60.0)} == {1}
     board.scores[1].failed("never sent", 60.0)
     board.scores[1].sent("x", 1, 60.0)
     board.scores[1].failed("x", 60.0)
-    assert {gateway for _, gateway in board.assign([Want(1000)], 60.0)} == {0}
+    assert {span.gateway for span in board.assign([Want(1000)], 60.0)} == {0}
 
 
 def test_gateway_that_was_never_tried_is_tried() -> None:
@@ -134,7 +136,7 @@ def test_limits_are_kept() -> None:
     board = Scoreboard(3, max_requests=2, max_bytes=5_000)
     chosen = board.assign([Want(1_000) for _ in range(100)], 0.0)
     assert len(chosen) == 5
-    assert all([gateway for _, gateway in chosen].count(i) <= 2 for i in range(3))
+    assert all([span.gateway for span in chosen].count(i) <= 2 for i in range(3))
 
 
 def test_pauses_differ_between_clients() -> None:

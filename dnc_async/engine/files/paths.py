@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnc_async.errors import DagError, PathError
-from dnc_async.gateways.fetcher import FetchGroup, Priority
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.wanted import Priority
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
@@ -14,6 +16,11 @@ from dnc_async.ipld.plan import file_size
 
 URGENT: Priority = (0,)
 _CHILDREN_AT_ONCE = 32
+_SHARDS_AT_ONCE = 4  # of a sharded directory; for more of them, all of it is asked for
+#: Wanted of a file whose size is not known before it is there.
+GUESS_BYTES = 2**18
+_PROOF_BYTES = 2**16  # of a few directories
+_UNKNOWN_BYTES = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,26 +37,41 @@ class DirectoryEntry:
     size_bytes: int | None
 
 
-async def locate(group: FetchGroup, root: Cid, path: Sequence[str]) -> Block:
+async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tuple[int, int] | None = None) -> Block:
     """The root block of what a path leads to. Symlinks are not followed.
+
+    ``ahead`` are the bytes of it that will be wanted next, from the first to before the second, if it is a file.
 
     Raises :class:`~dnc_async.errors.PathError` where it leads to nothing.
     """
     cid, at = root, str(root)
+    shown = "/".join([str(root), *path])
+    within: tuple[Within, ...] = ()
+    if ahead is not None:
+        within = path_within(shown, *ahead)
+    elif path:
+        within = (Within(shown, 0, _PROOF_BYTES, _PROOF_BYTES, Scope.BLOCK, shown),)
     for name in path:
-        found = await lookup(group, cid, name, at=at)
+        found = await lookup(group, cid, name, at=at, within=within)
         if found is None:
             raise PathError(f"{at} has no {name!r} in it")
         cid, at = found, f"{at}/{name}"
-    return await group.block(cid, priority=URGENT)
+    return await group.block(cid, priority=URGENT, within=within, ahead=True)
 
 
-async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Cid | None:
+def path_within(path: str, start: int = 0, end: int = GUESS_BYTES) -> tuple[Within, ...]:
+    """Where the blocks of a path lie, and those bytes of what it leads to: one CAR may bring them all."""
+    return (Within(path, start, end, _UNKNOWN_BYTES, via=path),)
+
+
+async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str, within: Sequence[Within] = ()) -> Cid | None:
     """Where one name in a directory leads, ``None`` if it is not there; ``at`` is what to call the directory.
+
+    ``within`` is the path of which it is a part, where all of that is wanted.
 
     Raises :class:`~dnc_async.errors.PathError` where this is no directory.
     """
-    block = await group.block(directory, priority=URGENT)
+    block = await group.block(directory, priority=URGENT, within=within, ahead=True)
     try:
         kind = node_kind(block)
         if kind != "directory":
@@ -57,7 +79,7 @@ async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str) -> Ci
             what = "file" if kind == "raw" else kind
             raise PathError(f"{at} is a {what}{note}: there is no {name!r} in it")
         reader = DirectoryReader(block.cid, name=name)
-        await _read_on(group, reader, block)
+        await _read_on(group, reader, block, within)
     except DagError as error:
         raise PathError(f"{at} cannot be searched for {name!r}: {error}") from error
     return next((entry.cid for entry in reader.entries if entry.name == name), None)
@@ -70,11 +92,13 @@ async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
     return reader.entries
 
 
-async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block) -> None:
+async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[Within] = ()) -> None:
     if not reader.done:  # it is, where the CID is inline
         reader.receive(root)
     while wanted := reader.wanted():
-        for block in await group.blocks(wanted, priority=URGENT):
+        if not within and len(wanted) > _SHARDS_AT_ONCE:
+            within = path_within(str(root.cid))
+        for block in await group.blocks(wanted, priority=URGENT, within=within, ahead=True):
             reader.receive(block)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from dnc_async.engine.files.paths import URGENT, describe, locate
+from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate
 from dnc_async.errors import PathError, PlanTooLargeError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.spans import Within
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
@@ -28,7 +29,10 @@ class FileReader:
     """One file, by ranges. It keeps a few intermediate nodes, and no leaves."""
 
     def __init__(self, root: Block, *, about: str) -> None:
-        """Raises :class:`~dnc_async.errors.PathError` where ``root``, called ``about``, is not a file's."""
+        """``about`` is the path that leads to it, from a root.
+
+        Raises :class:`~dnc_async.errors.PathError` where ``root`` is not a file's.
+        """
         if (kind := describe(about, root).kind) != "file":
             raise PathError(f"{about} is a {kind}, expected a file")
         self._root = root
@@ -36,6 +40,7 @@ class FileReader:
         self._window_bytes = _WINDOW_BYTES
         self._presume_bytes = MAX_BLOCK_BYTES
         self.size_bytes = file_size(root)
+        self.within = Within(str(root.cid), 0, self.size_bytes, self.size_bytes, via=about)
 
     async def leaves(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
         """The leaves from ``start`` on, as many as one window has; they reach ``end`` or somewhere before it."""
@@ -80,7 +85,7 @@ class FileReader:
                 whole = last - first == len(body)
                 parts[first] = body if whole else memoryview(body)[first - leaf.offset : last - leaf.offset]
 
-        await self.bring(group, LeafRun(group, place, limit_bytes=limit_bytes), start, end)
+        await self.bring(group, LeafRun(group, place, within=self.within, limit_bytes=limit_bytes), start, end)
         return await group.in_worker(lambda: b"".join(parts[offset] for offset in sorted(parts)))
 
     async def bring(
@@ -120,7 +125,8 @@ async def cat_range(
     group: FetchGroup, root: Cid, path: Sequence[str], *, start: int, end: int | None, limit_bytes: int
 ) -> bytes:
     """The bytes of the file at a path, from ``start`` to before ``end``, taken as a slice of Python takes them."""
-    reader = FileReader(await locate(group, root, path), about="/".join([str(root), *path]))
+    ahead = (start, min(end, start + GUESS_BYTES)) if end is not None and 0 <= start < end else None
+    reader = FileReader(await locate(group, root, path, ahead=ahead), about="/".join([str(root), *path]))
     first, last, _ = slice(start, end).indices(reader.size_bytes)
     return await reader.read(group, first, last, limit_bytes=limit_bytes)
 
@@ -138,9 +144,12 @@ class LeafRun:
         group: FetchGroup,
         place: Callable[[Leaf, bytes], None],
         *,
+        within: Within,
         limit_bytes: int,
         placed: Callable[[Leaf], None] | None = None,
     ) -> None:
+        """``within`` is the whole file."""
+        self._within = within
         self._group = group
         self._place = place
         self._placed = placed
@@ -168,6 +177,7 @@ class LeafRun:
             leaf.cid,
             size_bytes=size,
             priority=URGENT,
+            within=[self._within._replace(start=leaf.offset, end=leaf.offset + size)],
             accept=lambda block: is_placed.append(self._accept(leaf, block)),
             done=lambda _, error: self._done(leaf, error, is_placed=any(is_placed)),
         )

@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 from dnc_async.engine.files.paths import locate
 from dnc_async.engine.files.reader import FileReader
 from dnc_async.errors import ArgumentError, StreamClosedError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from dnc_async.engine.files.output import OutputFile, Part, part_of, refuse_take
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.errors import DagError, OutputError
-from dnc_async.gateways.fetcher import FetchGroup
+from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import DAG_PB, Cid
@@ -86,7 +86,8 @@ async def save(
     part = await group.in_worker(Part, part_of(final, block.cid), final, folder=entry.kind == "directory")
     try:
         empty = Saved(path=final, cid=str(block.cid), kind=entry.kind)
-        saver = _Saver(group, part, empty, limit_bytes=limit_bytes, progress=progress)
+        shown = "/".join([str(root), *path])
+        saver = _Saver(group, part, shown, empty, limit_bytes=limit_bytes, progress=progress)
         await saver.run(block)
         await group.in_worker(part.publish)
     finally:
@@ -118,6 +119,7 @@ class _Saver:
         self,
         group: FetchGroup,
         part: Part,
+        root: str,
         saved: Saved,
         *,
         limit_bytes: int,
@@ -125,6 +127,7 @@ class _Saver:
     ) -> None:
         self._group = group
         self._part = part
+        self._root = root
         self._limit_bytes = limit_bytes
         self._progress = progress
         self._todo: list[_Item] = []
@@ -192,7 +195,7 @@ class _Saver:
         self._count(directories=1)
 
     async def _file(self, item: _Item, block: Block) -> None:
-        reader = FileReader(block, about=item.name or self.saved.cid)
+        reader = FileReader(block, about="/".join(filter(None, (self._root, item.name))))
         body = unixfs.decode(dagpb.decode(block.data).data) if block.cid.codec == DAG_PB else None
         if body is None or not body.blocksizes:
             data = block.data if body is None else body.data
@@ -217,7 +220,7 @@ class _Saver:
         def placed(leaf: Leaf) -> None:
             self._count(size_bytes=leaf.size or 0)
 
-        run = LeafRun(self._group, file.place, limit_bytes=self._limit_bytes, placed=placed)
+        run = LeafRun(self._group, file.place, within=reader.within, limit_bytes=self._limit_bytes, placed=placed)
         await reader.bring(self._group, run, 0, reader.size_bytes, choose=lacking)
 
     async def _symlink(self, name: str, block: Block) -> None:

@@ -1,0 +1,322 @@
+"""One request on the wire: a raw block, or a CAR that brings a run of blocks.
+
+A flight ends in one of few ways for each block that it was to bring: it lands, it failed (its gateway is to blame, and somebody
+else is asked), or it is given back without blame. Blocks that have landed stay, whatever becomes of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import anyio
+
+from dnc_async.errors import (
+    BlockMismatchError,
+    CarError,
+    GatewayError,
+    GatewayMismatchError,
+    GatewayMissError,
+    GatewayNoCarError,
+    GatewayOversizeError,
+    GatewayRefusedError,
+    StreamClosedError,
+)
+from dnc_async.gateways.abilities import Abilities
+from dnc_async.gateways.early import EarlyBlocks
+from dnc_async.gateways.score import Score
+from dnc_async.gateways.spans import CarAsk, Scope
+from dnc_async.gateways.transport import Transport
+from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.car import CarReader
+from dnc_async.ipld.cid import RAW, Cid
+
+#: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
+_PROOF_BYTES = 2**21
+#: Bytes are hashed in a worker thread, and not fewer at a time than this, while more are coming.
+_HOP_BYTES = 2**17
+
+
+class Desk(Protocol):
+    """What a flight needs of the fetcher."""
+
+    early: EarlyBlocks
+    hold_s: float
+
+    def clock(self) -> float:
+        """Seconds, monotonic."""
+
+    def progressed(self, gateway: int) -> None:
+        """Some bytes came: there may be room to ask for more."""
+
+    async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+        """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
+
+    def keep(self, block: Block) -> None:
+        """A block came that nobody wanted when it did."""
+
+    def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+        """The gateway could not bring this block."""
+
+    def give_back(self, want: WantedBlock, gateway: int) -> None:
+        """The gateway will not bring this block, and is not to blame."""
+
+    def holds(self, flight: Flight, *, holding: bool) -> None:
+        """A flight waits, or no longer waits, until what it brought is wanted."""
+
+
+class Flight:
+    """A request to one gateway, and the blocks that are still expected of it, in order."""
+
+    def __init__(self, gateway: int, wants: Sequence[WantedBlock], car: CarAsk | None, began: float) -> None:
+        self.gateway = gateway
+        self.car = car
+        self.wants = dict.fromkeys(wants)
+        self.began = began
+        # The scope is made now, not by the task: the blocks may be given up before that has begun.
+        self.scope = anyio.CancelScope()
+        self.position = car.start if car is not None else 0
+        #: Whether it brings more than is expected of it now.
+        self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
+        self.expected = {want.cid.multihash for want in wants}
+
+    def __repr__(self) -> str:
+        what = self.car.path if self.car is not None else "raw"
+        return f"<Flight {what} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
+
+    def join(self, want: WantedBlock) -> None:
+        """Expect one more of what it will bring anyway."""
+        self.wants[want] = None
+        self.expected.add(want.cid.multihash)
+
+    def release(self, want: WantedBlock) -> None:
+        """Expect a block no more; a flight of which nothing is expected ends, but for one that brings what comes next."""
+        self.wants.pop(want, None)
+        given_up = isinstance(want.outcome, StreamClosedError)
+        if not self.wants and (given_up or not self.is_open_ended):
+            self.scope.cancel()
+
+    def advance(self, want: WantedBlock) -> bool:
+        """A block of its CAR has come: note how far it is; says whether that is further than before."""
+        if self.car is None:
+            return False
+        own = (each for each in want.within if each.path == self.car.path)
+        ends = [each.start if want.has_more else each.end for each in own]
+        before, self.position = self.position, max([self.position, *ends])
+        return self.position > before
+
+
+class Pilot:
+    """Flies for one gateway."""
+
+    def __init__(self, gateway: int, transport: Transport, score: Score, abilities: Abilities, desk: Desk) -> None:
+        self._gateway = gateway
+        self._transport = transport
+        self._score = score
+        self._abilities = abilities
+        self._desk = desk
+
+    async def fly(self, flight: Flight) -> None:
+        """Bring what is expected; never raises but to be cancelled."""
+        try:
+            with flight.scope:
+                if not flight.wants:
+                    return  # given up before this began
+                if flight.car is None:
+                    await self._raw(flight, next(iter(flight.wants)))
+                else:
+                    await self._car(flight, flight.car)
+        finally:
+            self._score.closed_car(flight)
+            self._abandon(flight)
+
+    async def probe(self, root: Cid) -> None:
+        """Learn whether the gateway holds a root itself; where it does not say, nothing is learned."""
+        try:
+            if await self._transport.holds(root) is False:
+                self._abilities.lacks_root(str(root))
+        except GatewayError:
+            return
+
+    def _abandon(self, flight: Flight) -> None:
+        """Give back what did not come."""
+        for want in list(flight.wants):
+            self._score.missed(want)
+            self._desk.give_back(want, self._gateway)
+
+    # A raw block.
+
+    async def _raw(self, flight: Flight, want: WantedBlock) -> None:
+        score, clock = self._score, self._desk.clock
+
+        def arrived(size_bytes: int) -> None:
+            if size_bytes:
+                score.received(want, size_bytes, clock())
+                self._desk.progressed(self._gateway)
+            else:
+                score.first_byte(want, clock())
+
+        try:
+            data = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
+        except GatewayError as error:
+            self._charge(want, error)
+            self._fail(flight, want, error)
+            return
+        score.delivered(want, len(data), clock())
+        self._desk.progressed(self._gateway)
+        try:
+            await self._desk.land(flight, lambda: [verify(want.cid, data)])
+        except BlockMismatchError as error:
+            self._mismatched(flight, want, error)
+
+    def _charge(self, want: WantedBlock, error: GatewayError) -> None:
+        if isinstance(error, (GatewayMissError, GatewayRefusedError)):
+            self._score.missed(want)
+        else:
+            self._score.failed(want, self._desk.clock(), error.retry_after_s)
+
+    def _fail(self, flight: Flight, want: WantedBlock, error: GatewayError) -> None:
+        flight.wants.pop(want, None)
+        self._score.missed(want)
+        self._desk.failed(want, self._gateway, error)
+
+    def _mismatched(self, flight: Flight, want: WantedBlock | None, cause: BlockMismatchError) -> None:
+        self._score.mismatched(self._desk.clock())
+        if want is not None:
+            wrong = "sent bytes that do not hash to the CID; they were thrown away"
+            error = GatewayMismatchError(wrong, gateway=self._transport.name, cid=str(want.cid))
+            error.__cause__ = cause
+            self._fail(flight, want, error)
+
+    # A CAR.
+
+    async def _car(self, flight: Flight, ask: CarAsk) -> None:
+        self._score.opened_car(flight, ask)
+        landing = CarLanding(flight, ask, self._score, self._abilities, self._desk)
+        target = ask.target(from_root=self._abilities.is_cold(ask.via.partition("/")[0]))
+        limit = ask.expected_bytes + ask.expected_bytes // 2 + _PROOF_BYTES
+        try:
+            await self._transport.car(
+                target, asked=ask.path, limit_bytes=limit, arrived=landing.arrived, feed=landing.feed
+            )
+            await landing.close()
+        except GatewayError as error:
+            await landing.settle()
+            self._refused(flight, ask, error)
+            return
+        except BlockMismatchError as error:
+            self._abilities.refused_path(ask.path)
+            self._mismatched(flight, next(iter(flight.wants), None), error)
+            return
+        except CarError as error:
+            self._truncated(flight, ask, f"sent a CAR that breaks off: {error}")
+            return
+        if flight.wants:
+            self._truncated(flight, ask, "sent a CAR that ends without the block")
+
+    def _refused(self, flight: Flight, ask: CarAsk, error: GatewayError) -> None:
+        """A CAR that did not come, or not to its end: raw blocks of the same DAG may be had all the same."""
+        too_much = isinstance(error, GatewayOversizeError) and flight.is_open_ended  # than was guessed
+        if isinstance(error, GatewayNoCarError):
+            self._abilities.refused_car()
+        elif too_much or isinstance(error, (GatewayMissError, GatewayRefusedError)):
+            self._abilities.refused_path(ask.path)
+        else:
+            first = next(iter(flight.wants), None)
+            if first is not None:
+                self._charge(first, error)
+                self._fail(flight, first, error)
+
+    def _truncated(self, flight: Flight, ask: CarAsk, what: str) -> None:
+        """What came is kept; the rest is asked for otherwise, and is this gateway's failure where it named the blocks."""
+        self._abilities.refused_path(ask.path)
+        for want in list(flight.wants):
+            if not flight.is_open_ended:
+                self._fail(flight, want, GatewayError(what, gateway=self._transport.name, cid=str(want.cid)))
+
+
+class CarLanding:
+    """The body of one CAR on its way to whoever wants its blocks."""
+
+    def __init__(self, flight: Flight, ask: CarAsk, score: Score, abilities: Abilities, desk: Desk) -> None:
+        self._flight = flight
+        self._ask = ask
+        self._score = score
+        self._abilities = abilities
+        self._desk = desk
+        self._reader = CarReader()
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def arrived(self, size_bytes: int) -> None:
+        """The answer begins (0), or so many bytes more have come."""
+        now, want = self._desk.clock(), next(iter(self._flight.wants), None)
+        if size_bytes and want is None:
+            self._score.received_more(size_bytes, now)
+        elif size_bytes:
+            self._score.received(want, size_bytes, now)
+        else:
+            self._score.first_byte(want, now)
+        self._desk.progressed(self._flight.gateway)
+
+    async def feed(self, piece: bytes) -> bool:
+        """Take a piece of the body; ``False`` where no more of it should come."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        return self._size < _HOP_BYTES or await self._hop()
+
+    async def close(self) -> None:
+        """The body has ended; raises :class:`~dnc_async.errors.CarError` where it should not have ended there."""
+        if await self._hop():
+            self._reader.close()
+
+    async def settle(self) -> None:
+        """Keep what came whole of a body that broke off."""
+        try:
+            await self._hop()
+        except (CarError, BlockMismatchError):
+            return
+
+    async def _hop(self) -> bool:
+        data, self._pieces, self._size = b"".join(self._pieces), [], 0
+        if not data:
+            return True
+        going_on = True
+        for block, wanted in await self._desk.land(self._flight, lambda: self._reader.feed(data)):
+            self._abilities.sent_car()
+            if not wanted and not self._stray(block):
+                going_on = False
+        if self._flight.is_open_ended and self._desk.early.is_full:
+            going_on = await self._hold() and going_on
+        return going_on and (bool(self._flight.wants) or self._flight.is_open_ended)
+
+    def _stray(self, block: Block) -> bool:
+        """A block that nobody waits for; ``False`` where it shows that the range was not kept."""
+        if block.cid.multihash in self._flight.expected:
+            return True  # somebody else was faster
+        if self._flight.is_open_ended:
+            self._desk.keep(block)
+        elif block.cid.codec == RAW and not self._ask.is_whole:
+            self._abilities.ignored_range()
+            return False
+        return True
+
+    async def _hold(self) -> bool:
+        """Read no further until some of what came early was wanted; ``False`` where that takes too long."""
+        flight = self._flight
+        for want in flight.wants:
+            self._score.missed(want)
+        self._desk.holds(flight, holding=True)
+        try:
+            with anyio.move_on_after(self._desk.hold_s):
+                await self._desk.early.until_room()
+        finally:
+            self._desk.holds(flight, holding=False)
+        now = self._desk.clock()
+        for want in flight.wants:
+            self._score.joined(want, want.size_bytes, now)
+        if self._desk.early.is_full:
+            self._desk.early.clear()  # nobody has wanted it for so long: it would keep others waiting, too
+            return False
+        return True

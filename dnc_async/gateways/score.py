@@ -1,0 +1,305 @@
+"""What is known of one gateway: its rate, its latency, what it owes, and when it may be asked again. PURE.
+
+The policy behind the numbers is told in :mod:`~dnc_async.gateways.scoreboard`, which chooses by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from dnc_async.gateways.spans import CarAsk, Want
+
+# Until anything was measured anywhere.
+_PRIOR_RATE = 5e6
+_PRIOR_LATENCY_S = 0.1
+_MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
+_MEMORY_S = 2.0  # …or this one, whichever is shorter
+_ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
+_SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
+_LATENCY_RISE = 0.05
+_WINDOW_GAIN = 1.25
+_WINDOW_BLOCKS = 2
+_FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
+_FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
+_JITTER = 0.25
+_BURST_REQUESTS = 10.0  # of those that a minute allows, at once
+_FORGIVEN_AFTER = 16
+_OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
+_SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
+_STALE_S = 5.0  # an estimate older than this is worth a block
+
+
+@dataclass(slots=True)
+class Best:
+    """The best that was measured at any gateway: what is assumed of one that was not measured."""
+
+    rate: float = _PRIOR_RATE
+    latency_s: float = _PRIOR_LATENCY_S
+
+    def refresh(self, scores: Iterable[Score]) -> None:
+        """Look at all gateways again."""
+        scores = tuple(scores)
+        self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
+        known = (score.latency_s for score in scores if score.latency_s is not None)
+        self.latency_s = min(known, default=_PRIOR_LATENCY_S)
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request on the wire: how many bytes it is to bring, and how many blocks of them are still to come."""
+
+    size_bytes: int
+    missing: int
+    last_at: float = float("-inf")
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A block that was asked for, and when it is expected by the model."""
+
+    request: _Request
+    size_bytes: int
+    sent_at: float
+    begins_at: float
+    due_at: float
+    received_bytes: int = 0
+
+
+class Score:
+    """What is known of one gateway. Times are seconds of the injected clock."""
+
+    def __init__(
+        self,
+        best: Best | None = None,
+        jitter: Callable[[], float] = lambda: 0.0,
+        requests_per_minute: float | None = None,
+    ) -> None:
+        self._best = best or Best()
+        self._jitter = jitter
+        self._requests_per_s = None if requests_per_minute is None else requests_per_minute / 60
+        self._allowance, self._allowance_at = _BURST_REQUESTS, float("-inf")
+        self.blocks = self.bytes = self.rejected = self.failures = 0
+        self.latency_s: float | None = None
+        self.paused_until = 0.0
+        self._bytes_sum = self._busy_sum = 0.0
+        self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
+        self._in_flight: dict[object, _Sent] = {}
+        self._requests = 0
+        self._cars: dict[object, tuple[CarAsk, int]] = {}
+        self._renews = False  # the next measurement replaces the sums, which are too old
+        self._failed_in_a_row = 0
+        self._distrust = 0
+        self._good_in_a_row = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second while busy; ``None`` until enough was measured."""
+        enough = self._busy_sum >= _ENOUGH_S or self._bytes_sum >= _ENOUGH_BYTES
+        return self._bytes_sum / self._busy_sum if enough else None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are open."""
+        return self._requests
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether each request should bring as much as it can, because there may be only so many."""
+        return self._requests_per_s is not None
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """How many bytes were asked for and have not come."""
+        return sum(max(0, sent.size_bytes - sent.received_bytes) for sent in self._in_flight.values())
+
+    def likely_rate(self) -> float:
+        """The measured rate, or the best of the others'."""
+        return self.rate or self._best.rate
+
+    def likely_latency(self) -> float:
+        """The measured latency, or the best of the others'."""
+        return self._best.latency_s if self.latency_s is None else self.latency_s
+
+    def is_stale(self, now: float) -> bool:
+        """Whether it was measured, but nothing has been asked of it for long."""
+        return not self._in_flight and self.latency_s is not None and now - self._last_sent >= _STALE_S
+
+    def allowed_at(self, now: float, before: int = 0) -> float:
+        """When another request may go out after so many others, by the requests per minute that it allows."""
+        if self._requests_per_s is None:
+            return now
+        missing = before + 1 - self._allowed(now)
+        return now + max(0.0, missing / self._requests_per_s)
+
+    def _allowed(self, now: float) -> float:
+        rate = self._requests_per_s or 0.0
+        since = max(0.0, now - self._allowance_at) if self._allowance_at > float("-inf") else 0.0
+        return min(_BURST_REQUESTS, self._allowance + since * rate)
+
+    def free_at(self, now: float) -> float:
+        """When all that is in flight has arrived, by the model."""
+        free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
+        for sent in self._in_flight.values():
+            free = max(free, sent.sent_at + latency) + max(0, sent.size_bytes - sent.received_bytes) / rate
+        return max(free, now)
+
+    def window_bytes(self, size_bytes: int) -> float:
+        """How much may be in flight at once, for blocks of such a size."""
+        if self.rate is None or self.latency_s is None:
+            return max(size_bytes, _FIRST_BYTES)
+        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the window has room for another block of such a size."""
+        return not self._in_flight or self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
+
+    def overdue_at(self) -> float:
+        """When the oldest request counts as one that should have been answered long ago."""
+        oldest = next(iter(self._in_flight.values()), None)
+        if oldest is None:
+            return float("inf")
+        allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
+        return max(oldest.sent_at, self._last_delivery) + allowed
+
+    def late_at(self) -> Iterable[tuple[float, object]]:
+        """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
+        patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
+        for key, sent in self._in_flight.items():
+            silent = max(sent.begins_at, sent.request.last_at)
+            # What was asked for after it shares the line with it: a window's worth at most.
+            sharing = self.window_bytes(sent.size_bytes) / self.likely_rate()
+            slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
+            yield min(silent + patience, slow), key
+
+    def sent(self, key: object, size_bytes: int, now: float) -> None:
+        """A request for one block goes out."""
+        self.sent_run([(key, size_bytes)], now)
+
+    def sent_run(self, run: Sequence[tuple[object, int]], now: float) -> None:
+        """A request for several (key, bytes) goes out; they will come in this order."""
+        begins = max(self.free_at(now), now + self.likely_latency())
+        self._allowance, self._allowance_at = self._allowed(now) - 1, now
+        self._renews = self._renews or self.is_stale(now)
+        self._expect(run, now, begins)
+        self._last_sent = now
+
+    def joined(self, key: object, size_bytes: int, now: float) -> None:
+        """A block is expected from a request that is open already."""
+        self._expect([(key, size_bytes)], now - self.likely_latency(), self.free_at(now))
+
+    def _expect(self, run: Sequence[tuple[object, int]], sent_at: float, begins: float) -> None:
+        request, rate = _Request(sum(size for _, size in run), len(run)), self.likely_rate()
+        self._requests += 1
+        for key, size in run:
+            due = begins + size / rate
+            self._in_flight[key] = _Sent(request, size, sent_at, begins, due)
+            begins = due
+
+    def _forget(self, key: object) -> bool:
+        sent = self._in_flight.pop(key, None)
+        if sent is None:
+            return False
+        sent.request.missing -= 1
+        self._requests -= not sent.request.missing
+        return True
+
+    def opened_car(self, flight: object, ask: CarAsk) -> None:
+        """A CAR is on its way: what it covers may be waited for instead of asked for."""
+        self._cars[flight] = ask, ask.start
+
+    def advanced_car(self, flight: object, position: int) -> None:
+        """All before ``position`` has come."""
+        if flight in self._cars:
+            self._cars[flight] = self._cars[flight][0], position
+
+    def closed_car(self, flight: object) -> None:
+        """Nothing more comes of it."""
+        self._cars.pop(flight, None)
+
+    def covering(self, want: Want) -> object | None:
+        """The open CAR that will bring a block anyway, if there is one."""
+        for flight, (ask, position) in self._cars.items():
+            if any(ask.covers(within, position) for within in want.within):
+                return flight
+        return None
+
+    def first_byte(self, key: object, now: float) -> None:
+        """The answer to a request begins."""
+        sent = self._in_flight.get(key)
+        if sent is not None:
+            sample = now - sent.sent_at
+            known = self.latency_s
+            self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
+
+    def received(self, key: object, size_bytes: int, now: float) -> None:
+        """So many bytes more of an answer have come."""
+        sent = self._in_flight.get(key)
+        if sent is None or not size_bytes:  # it may be negative, where a CAR's next block had been counted to this one
+            return
+        if sent.request.size_bytes >= _SMALL_BYTES:
+            self._measure(size_bytes, now - max(self._last_arrival, sent.sent_at + self.likely_latency()))
+        sent.received_bytes += size_bytes
+        sent.request.last_at = self._last_arrival = now
+
+    def received_more(self, size_bytes: int, now: float) -> None:
+        """Bytes of an open CAR have come that are nobody's yet."""
+        self._measure(size_bytes, now - self._last_arrival)
+        self._last_arrival = now
+
+    def _measure(self, size_bytes: int, busy_s: float) -> None:
+        busy_s = max(busy_s, 1e-6)
+        keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy_s / _MEMORY_S))
+        self._renews = False
+        self._bytes_sum = self._bytes_sum * keep + size_bytes
+        self._busy_sum = self._busy_sum * keep + busy_s
+
+    def delivered(self, key: object, size_bytes: int, now: float) -> None:
+        """A body is complete (and not yet verified)."""
+        sent = self._in_flight.get(key)
+        if sent is not None:
+            self.received(key, size_bytes - sent.received_bytes, now)
+            self._forget(key)
+        self._last_delivery = now
+        self._failed_in_a_row = 0
+
+    def verified(self, size_bytes: int) -> None:
+        """The block was what its CID says."""
+        self.blocks += 1
+        self.bytes += size_bytes
+        self._good_in_a_row += 1
+        if self._good_in_a_row >= _FORGIVEN_AFTER:
+            self._distrust, self._good_in_a_row = max(0, self._distrust - 1), 0
+
+    def mismatched(self, now: float) -> None:
+        """The block was not what its CID says: quarantine that grows."""
+        self.rejected += 1
+        self._good_in_a_row = 0
+        self._pause(now, _MISMATCH_PAUSE_S * 2.0**self._distrust)
+        self._distrust = min(self._distrust + 1, 32)
+
+    def beaten(self, key: object, now: float) -> None:
+        """Another gateway brought the block first: being late counts as a failure, being a little slower does not."""
+        if any(at <= now for at, late in self.late_at() if late is key):
+            self.failed(key, now)
+        else:
+            self.missed(key)
+
+    def missed(self, key: object) -> None:
+        """It does not have the block: no fault."""
+        self._forget(key)
+
+    def failed(self, key: object, now: float, retry_after_s: float | None = None) -> None:
+        """The request failed, perhaps with a pause that the gateway asked for."""
+        if not self._forget(key):
+            return
+        self.failures += 1
+        # What was in flight when the first of several failed at once is one failure, not many.
+        if now >= self.paused_until:
+            self._failed_in_a_row = min(self._failed_in_a_row + 1, 32)
+        self._pause(now, retry_after_s or _FAILURE_PAUSE_S * 2.0 ** max(0, self._failed_in_a_row - 1))
+
+    def _pause(self, now: float, seconds: float) -> None:
+        # Many clients that were told the same time do not all come back at once.
+        longer = 1.0 + _JITTER * self._jitter()
+        self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S) * longer)

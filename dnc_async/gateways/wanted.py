@@ -1,0 +1,106 @@
+"""A block that somebody waits for, from its wish to its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from dnc_async.errors import ChunkUnavailableError, GatewayError, GatewayMissError, GatewayRefusedError
+from dnc_async.gateways.spans import Want
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, as_link
+from dnc_async.ipld.cid import Cid
+
+if TYPE_CHECKING:
+    from dnc_async.gateways.flight import Flight
+
+Priority = tuple[int, ...]
+
+
+class Taken(NamedTuple):
+    """A block was accepted, or went wrong there."""
+
+    error: Exception | None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class WantedBlock(Want):
+    """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
+
+    ``faults`` counts the failures on the way, by gateway. ``flights`` are the requests that are to bring it, by gateway, several
+    where it was hedged; the first that does, or fails for a reason that no gateway is to blame for, settles the ``outcome``.
+    ``done`` waits until no worker thread writes the block any more: after it the memory may be the consumer's.
+    """
+
+    cid: Cid
+    priority: Priority
+    accept: Callable[[Block], None]
+    done: Callable[[WantedBlock, Exception | None], None]
+    limit_bytes: int = MAX_BLOCK_BYTES
+    faults: dict[str, int] = field(default_factory=dict)
+    failing_since: float | None = None
+    flights: dict[int, Flight] = field(default_factory=dict)
+    settled: bool = False
+    outcome: Exception | None = None
+    is_hopeful: bool = True
+    _errors: dict[int, GatewayError] = field(default_factory=dict)
+    _attempts: dict[int, int] = field(default_factory=dict)
+    _hopeless: set[int] = field(default_factory=set)
+    _is_taken: bool = False
+    _is_written: bool = False
+    _told: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, block: Block) -> Taken | None:
+        """Accept the block, in a worker thread; ``None`` where it was settled before, or another thread is at it."""
+        with self._lock:
+            if self.settled or self._is_taken:
+                return None
+            self._is_taken = self._is_written = True
+        try:
+            self.accept(as_link(block, self.cid))
+        except Exception as error:  # noqa: BLE001 - a full disk, or our own mistake: whoever wants it is told
+            return Taken(error)
+        finally:
+            with self._lock:
+                self._is_written = False
+        return Taken(None)
+
+    def settle(self, outcome: Exception | None) -> bool:
+        """Decide how it ended; ``False`` where that was decided before."""
+        with self._lock:
+            if self.settled:
+                return False
+            self.settled, self.outcome = True, outcome
+        return True
+
+    def tell(self) -> None:
+        """Call ``done``, once it is settled and nobody writes it any more."""
+        with self._lock:
+            if not self.settled or self._is_written or self._told:
+                return
+            self._told = True
+        self.done(self, self.outcome)
+
+    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> None:
+        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask.
+
+        A gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
+        """
+        self._errors[gateway] = error
+        self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
+        attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1
+        if isinstance(error, (GatewayMissError, GatewayRefusedError)) or hopeless(attempts):
+            self._hopeless.add(gateway)
+        self.excluded.add(gateway)
+        if len(self.excluded) == gateways:
+            self.excluded = set(self._hopeless)
+        self.is_hopeful = len(self._hopeless) < gateways
+
+    def unavailable(self, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
+        """The error that holds the last cause of each gateway, and these."""
+        return ChunkUnavailableError(
+            f"no gateway could serve the block {self.cid}; what each of them said last:",
+            [*self._errors.values(), *causes],
+        )

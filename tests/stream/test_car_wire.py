@@ -1,0 +1,115 @@
+"""Blocks that come in CARs: fewer requests, the same bytes, whatever the gateway makes of such requests."""
+
+from __future__ import annotations
+
+import pytest
+
+import dnc_async as dnc
+from dnc_async.config import FetchSettings
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.ipld.cid import Cid
+from dnc_async.telemetry import StreamStatistics
+from dnc_async.testing import GatewayProcess
+
+from .conftest import BATCH, SAMPLES, Published
+
+
+async def streamed(
+    published: Published, gateways: list[str | dnc.Gateway], budget: str = "4 MB", settings: FetchSettings | None = None
+) -> StreamStatistics:
+    """Stream all of it, each batch checked; returns what that took."""
+    async with dnc.Client(
+        gateways=gateways, disk_budget=budget, spool_dir=published.spool, settings=settings
+    ) as client:
+        stream, count = client.stream(published.result), 0
+        async for batch in stream:
+            published.check(batch, count)
+            count += 1
+        assert count == SAMPLES // BATCH
+        return stream.statistics()
+
+
+def scarce(gateway: GatewayProcess) -> dnc.Gateway:
+    return dnc.Gateway(gateway.url, requests_per_minute=200)
+
+
+async def test_a_scarce_gateway_sends_small_chunks_together(published: Published) -> None:
+    """Where requests are rationed, one brings the manifest and one all that lies in the chunks' directory."""
+    with GatewayProcess(published.store) as gateway:
+        figures = await streamed(published, [scarce(gateway)])
+        assert gateway.stats().requests <= 4
+        assert figures.fetched_bytes == pytest.approx(published.result.size_bytes, rel=0.2)
+
+
+async def test_a_held_car_goes_on_when_there_is_room(published: Published) -> None:
+    """A directory larger than what may be kept is still one request: it is read as fast as it is wanted, not faster."""
+    settings = FetchSettings(early_bytes=20_000)
+    smallest = 2 * 8192 + 64 * 2**10 + 4 * 4096
+    with GatewayProcess(published.store) as gateway:
+        figures = await streamed(published, [scarce(gateway)], str(smallest), settings)
+        assert gateway.stats().requests <= 6
+    assert figures.requests_failed == 0
+
+
+async def test_a_car_is_held_for_a_while_only(published: Published) -> None:
+    """A consumer that takes its time costs a request more, and loses nothing."""
+    settings = FetchSettings(early_bytes=20_000, hold_s=0.02)
+    with GatewayProcess(published.store) as gateway:
+        gateways = [dnc.Gateway(gateway.url, requests_per_minute=60_000)]
+        figures = await streamed(published, gateways, "100 kB", settings)
+    assert figures.requests_failed == 0
+
+
+@pytest.mark.parametrize(
+    "fault", ["no-car", "html=2", "cut=50kB", "flip=9", "other=9", "ignore-entity-bytes", "busy=0.2s"]
+)
+@pytest.mark.parametrize("is_scarce", [False, True], ids=["free", "scarce"])
+async def test_whatever_becomes_of_cars(published: Published, fault: str, *, is_scarce: bool) -> None:
+    """A gateway that has none, cuts them off, lies in them or sends something else costs time, beside a good one."""
+    with GatewayProcess(published.store, fault) as bad, GatewayProcess(published.store, "latency=2ms") as good:
+        gateways = [scarce(bad) if is_scarce else bad.url, good.url]
+        figures = await streamed(published, gateways)
+    if fault == "no-car":
+        assert figures.requests_failed == 0  # not knowing CARs is no failure
+    if fault in ("cut=50kB", "ignore-entity-bytes"):
+        assert figures.blocks_rejected == 0  # nor is it a lie
+
+
+async def test_a_gateway_without_cars_is_asked_for_one_once(published: Published) -> None:
+    """It is remembered."""
+    with GatewayProcess(published.store, "no-car") as gateway:
+        figures = await streamed(published, [gateway.url])
+        assert gateway.stats().requests == figures.gateways[0].blocks + 2  # that, and whether it holds the root
+
+
+async def test_a_gateway_that_knows_the_root_alone(published: Published) -> None:
+    """Many providers announce nothing but roots: such a gateway is asked for all it has by paths from the root."""
+    with GatewayProcess(published.store, "cold,latency=5ms") as cold:
+        figures = await streamed(published, [cold.url])
+        assert figures.batches == SAMPLES // BATCH
+        async with dnc.Client(gateways=cold.url, disk_budget=0) as client:
+            assert await client.cat(f"{published.result.cid}/manifest", 0, 8)
+
+
+async def test_two_streams_share_what_comes(published: Published) -> None:
+    """A block that comes counts for whoever wants it."""
+    with GatewayProcess(published.store, "latency=20ms,rate=300kB") as gateway:
+        async with dnc.Client(gateways=gateway.url, disk_budget="8 MB", spool_dir=published.spool) as client:
+            first, second = client.stream(published.result), client.stream(published.result)
+            async with first, second:
+                for index in range(SAMPLES // BATCH):
+                    published.check(await anext(first), index)
+                    published.check(await anext(second), index)
+            assert gateway.stats().blocks_served < 1.5 * 2 * SAMPLES // BATCH
+
+
+async def test_names_of_chunks(published: Published) -> None:
+    """The path by which a chunk is named from the root is where the packer put it."""
+    root = published.result.cid
+    with GatewayProcess(published.store) as gateway:
+        async with dnc.Client(gateways=gateway.url, disk_budget=0) as client:
+            manifest = Manifest.decode(await client.cat(f"{root}/manifest"))
+            for entry in manifest.entries(0, manifest.first_page):
+                folder, _, name = manifest.chunk_path(entry.index).rpartition("/")
+                found = {each.name: each.cid for each in await client.ls(f"{root}/{folder}")}
+                assert Cid.parse(found[name]) == entry.cid

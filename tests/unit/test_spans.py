@@ -1,0 +1,147 @@
+"""Which blocks go together into which request."""
+
+from __future__ import annotations
+
+import pytest
+
+from dnc_async.gateways.abilities import Abilities
+from dnc_async.gateways.scoreboard import Scoreboard
+from dnc_async.gateways.spans import CarAsk, Scope, Want, Within, ask_for, run_of, tree_ask
+
+KIB = 2**10
+
+
+def leaves(count: int, size: int, *, path: str = "file", first: int = 0) -> list[Want]:
+    """Leaves that follow each other in one file."""
+    total = 10**9
+    starts = range(first, first + count * size, size)
+    return [Want(size, within=(Within(path, start, start + size, total, via="root/chunks/7"),)) for start in starts]
+
+
+def measured(*, per_minute: float | None = None, can_car: bool = True, gateways: int = 1) -> Scoreboard:
+    """Gateways of 16 MB/s, 50 ms away: a window of about 1 MB."""
+    limits = (per_minute,) * gateways
+    board = Scoreboard(
+        gateways, max_requests=32, max_bytes=2**25, requests_per_minute=limits, can_car=(can_car,) * gateways
+    )
+    for score in board.scores:
+        for i in range(8):
+            score.sent(i, 160_000, float(i))
+            score.first_byte(i, i + 0.05)
+            score.delivered(i, 160_000, i + 0.06)
+            score.verified(160_000)
+    return board
+
+
+def test_small_blocks_go_in_runs_and_large_ones_alone() -> None:
+    """A run is an eighth of the window, so that there are several requests to balance."""
+    small = measured().assign(leaves(200, 4 * KIB), 10.0)
+    assert small
+    assert all(span.car is not None and 10 <= len(span.wants) <= 40 for span in small)
+    assert 5 <= len(small) <= 12
+    large = measured().assign(leaves(20, 512 * KIB), 10.0)
+    assert large
+    assert all(span.car is None and len(span.wants) == 1 for span in large)
+
+
+def test_a_run_ends_where_its_file_does() -> None:
+    """And where a block is missing in between, or somebody failed for one."""
+    wants = [*leaves(3, KIB), *leaves(2, KIB, path="other"), *leaves(1, KIB, path="other", first=8 * KIB)]
+    assert [len(run_of(wants, place, 10**6)) for place in (0, 3, 5)] == [3, 2, 1]
+    assert len(run_of(wants, 0, 2 * KIB)) == 2
+    assert len(run_of([Want(KIB), Want(KIB)], 0, 10**6)) == 1
+    wants = leaves(40, 4 * KIB)
+    wants[5].excluded.add(0)
+    assert len(measured().assign(wants, 10.0)[0].wants) == 5
+
+
+def test_a_car_is_asked_for_with_every_parameter() -> None:
+    """Scope and range together, dups and order spelled out; the range is inclusive on the wire."""
+    ask = ask_for(leaves(3, 100, first=200))
+    words = "?format=car&dag-scope=entity&entity-bytes=200:499&car-version=1&car-order=dfs&car-dups=y"
+    assert ask.target(from_root=False) == f"/ipfs/file{words}"
+    assert ask.target(from_root=True) == f"/ipfs/root/chunks/7{words}"
+    whole = CarAsk("file", Scope.ENTITY, 0, 300, 300)
+    assert "entity-bytes" not in whole.target(from_root=False)
+    assert "dag-scope=all" in CarAsk("folder", Scope.ALL, 0, 300, 300).target(from_root=False)
+
+
+def test_what_an_open_car_brings_is_not_asked_for_again() -> None:
+    """It joins it, without a request, as long as it has not passed."""
+    board = measured(per_minute=200.0)
+    score, flight = board.scores[0], object()
+    score.opened_car(flight, CarAsk("file", Scope.ENTITY, 0, 100 * KIB, 10**9))
+    (span,) = board.assign(leaves(1, KIB, first=50 * KIB), 10.0)
+    assert (span.joins, span.car) == (flight, None)
+    score.advanced_car(flight, 60 * KIB)
+    (span,) = board.assign(leaves(1, KIB, first=50 * KIB), 10.0)
+    assert span.joins is None
+    score.closed_car(flight)
+    (span,) = board.assign(leaves(1, KIB, first=70 * KIB), 10.0)
+    assert span.joins is None
+
+
+def test_scarce_requests_bring_files_and_directories() -> None:
+    """A root brings its file, in a small directory everything; one near the directory's end only its own file."""
+
+    def root(offset: int) -> Want:
+        file = Within("file", 0, 200_000, 200_000)
+        return Want(4096, within=(file, Within("folder", offset, offset + 200_000, 12_800_000, Scope.ALL)))
+
+    board = measured(per_minute=200.0)
+    (span,) = board.assign([root(0)], 10.0)
+    assert span.car is not None
+    assert (span.car.path, span.size_bytes) == ("folder", 12_800_000)
+    (span,) = board.assign([root(12_000_000)], 10.0)
+    assert span.car is not None
+    assert (span.car.path, span.size_bytes) == ("file", 200_000)
+    assert tree_ask(root(0), 1_000_000) is None
+    board.holds_ahead = True
+    assert board.assign([root(0)], 10.0) == []  # what came ahead is not yet wanted: no more of it
+    assert len(board.assign(leaves(3, KIB), 10.0)) == 1  # but what is wanted is
+
+
+def test_a_files_root_brings_its_beginning_where_all_of_it_is_wanted() -> None:
+    """Up to 1 MiB, so that the rest is spread; everything, where nobody is there to spread it over."""
+    wants = [Want(4096, within=(Within("file", 0, 2**22, 2**22),), ahead=True)]
+    (span,) = measured(gateways=2).assign(wants, 10.0)
+    assert span.car is not None
+    assert span.car.end == 2**20
+    (span,) = measured().assign(wants, 10.0)
+    assert span.car is not None
+    assert span.car.is_whole
+    (span,) = measured(can_car=False).assign(wants, 10.0)
+    assert span.car is None
+
+
+def test_what_was_refused_is_remembered() -> None:
+    """No CAR of one file, no ranges, no CARs at all; one refusal of somebody who has sent CARs is an accident."""
+    ask, whole = CarAsk("file", Scope.ENTITY, 100, 200, 300), CarAsk("other", Scope.ENTITY, 0, 300, 300)
+    able = Abilities(can_car=True)
+    able.refused_path("file")
+    assert not able.allows(ask)
+    assert able.allows(whole)
+    able.ignored_range()
+    assert not able.allows(ask._replace(path="third"))
+    assert able.allows(whole)
+    able.sent_car()
+    able.refused_car()
+    assert able.can_car
+    able.refused_car()
+    assert not able.can_car
+    fresh = Abilities(can_car=True)
+    fresh.refused_car()
+    assert not fresh.can_car
+    assert "raw blocks only" in repr(fresh)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_gateway_that_lacks_the_root_is_told_it(count: int) -> None:
+    """Even a single leaf is asked for by a path from the root: many providers announce nothing else."""
+    board = measured()
+    wants = leaves(count, 512 * KIB)
+    assert all(span.car is None for span in board.assign(wants, 10.0))
+    board.abilities[0].lacks_root("root")
+    spans = board.assign(wants, 10.0)
+    assert spans
+    assert all(span.car is not None and "/ipfs/root/chunks/7?" in span.car.target(from_root=True) for span in spans)
