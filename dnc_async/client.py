@@ -19,8 +19,8 @@ from dnc_async.config import (
     Gateway,
     default_budget,
     environ_gateways,
-    gateways_of,
     parse_size,
+    sources_of,
     spool_path,
     store_path,
 )
@@ -42,6 +42,7 @@ StrPath = str | os.PathLike[str]
 Address = str | Cid | UploadResult
 T = TypeVar("T")
 Gateways = Iterable[str | Gateway] | str | Gateway | None
+Routers = Iterable[str] | str | None
 Size = int | float | str
 
 
@@ -49,6 +50,7 @@ class StreamOptions(TypedDict, total=False):
     """The options of :func:`stream`, for the faces that pass them on."""
 
     gateways: Gateways
+    routers: Routers
     disk_budget: Size | None
     epochs: int | None
     drop_last: bool
@@ -67,6 +69,7 @@ class Client:
         self,
         *,
         gateways: Gateways = None,
+        routers: Routers = None,
         disk_budget: Size | None = None,
         store: StrPath | None = None,
         spool_dir: StrPath | None = None,
@@ -75,11 +78,12 @@ class Client:
         """Check the arguments; nothing is started yet.
 
         ``gateways``: URLs or :class:`Gateway`; without them the local store where it holds a dataset's root, else
-        ``IPFS_GATEWAY``, ``$IPFS_PATH/gateway`` or public ones. ``disk_budget``: bytes on disk, ``"64 MB"``, or 0 to
-        stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own. Raises
+        ``IPFS_GATEWAY``, ``$IPFS_PATH/gateway`` or public ones. ``routers``: URLs of delegated routers, whose gateways for a
+        root join these; ``gateways="discover"`` takes those alone (without ``routers``, a local Kubo is asked). ``disk_budget``:
+        bytes on disk, ``"64 MB"``, or 0 to stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own. Raises
         :class:`~dnc_async.errors.ArgumentError`.
         """
-        self._gateways = None if gateways is None else gateways_of(gateways)
+        self._gateways, self._routers = sources_of(gateways, routers)
         self._store = store_path(store)
         self._store_is_named = store is not None
         spool = spool_path(spool_dir)
@@ -220,18 +224,19 @@ class Client:
 
     def _origin(self, root: Cid) -> Origin:
         if self._gateways is not None:
-            return Origin(gateways=self._gateways)
+            return Origin(gateways=self._gateways, routers=self._routers, root=root)
         if self._store_is_named or self._store.exists():
             store = BlockStore.open(self._store)
             if store.has(root):
                 return Origin(store_name=f"local store {self._store}", read=store.read)
-        return Origin(gateways=environ_gateways())
+        return Origin(gateways=environ_gateways(), routers=self._routers, root=root)
 
 
 def stream(
     cid: Address,
     *,
     gateways: Gateways = None,
+    routers: Routers = None,
     disk_budget: Size | None = None,
     epochs: int | None = 1,
     drop_last: bool = False,
@@ -245,7 +250,7 @@ def stream(
     ----------
     cid:
         A CID, ``ipfs://…``, ``/ipfs/<cid>/path`` or an ``UploadResult``.
-    gateways, disk_budget, store, spool_dir:
+    gateways, routers, disk_budget, store, spool_dir:
         As for :class:`Client`. ``disk_budget=0`` stages in memory alone.
     epochs:
         How often to go through the dataset; ``None`` goes on for ever.
@@ -272,6 +277,7 @@ def stream(
         stream_handle(
             cid,
             gateways=gateways,
+            routers=routers,
             disk_budget=disk_budget,
             epochs=epochs,
             drop_last=drop_last,
@@ -286,6 +292,7 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
     """A stream with a client of its own, as both faces hold it."""
     client = Client(
         gateways=options.get("gateways"),
+        routers=options.get("routers"),
         disk_budget=options.get("disk_budget"),
         store=options.get("store"),
         spool_dir=options.get("spool_dir"),
@@ -299,12 +306,14 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
     )
 
 
-async def inspect(cid: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> DatasetInfo:
+async def inspect(
+    cid: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
+) -> DatasetInfo:
     """What a dataset is, from its manifest alone: schema, samples, batches, bytes.
 
     Raises :class:`~dnc_async.errors.ManifestError` where the CID is not a dataset.
     """
-    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.inspect(cid)
 
 
@@ -313,6 +322,7 @@ async def get(
     target: StrPath | None = None,
     *,
     gateways: Gateways = None,
+    routers: Routers = None,
     store: StrPath | None = None,
     progress: Callable[[Saved], None] | None = None,
 ) -> Saved:
@@ -329,7 +339,7 @@ async def get(
     target:
         A file's or folder's name that is free; a file also goes into a folder that is there, or is named with a slash at its
         end. By default the last name of ``path``, in the current folder.
-    gateways, store:
+    gateways, routers, store:
         As of :func:`stream`.
     progress:
         Called in the engine's thread with what was written so far.
@@ -340,7 +350,7 @@ async def get(
         Nothing stands at the target; what came is kept for the next call.
 
     """
-    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.get(path, target, progress=progress)
 
 
@@ -350,31 +360,36 @@ async def cat(
     end: int | None = None,
     *,
     gateways: Gateways = None,
+    routers: Routers = None,
     store: StrPath | None = None,
 ) -> bytes:
     """A file's bytes, verified, from ``start`` to before ``end``; negative numbers count from the file's end.
 
     Only the blocks that hold the range are fetched. Raises :class:`~dnc_async.errors.PathError` where this is no file.
     """
-    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.cat(path, start, end)
 
 
-async def ls(path: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> list[DirectoryEntry]:
+async def ls(
+    path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
+) -> list[DirectoryEntry]:
     """What is in a directory, plain or sharded, in its order; the one entry of anything else.
 
     Raises :class:`~dnc_async.errors.PathError` where the path leads to nothing.
     """
-    async with Client(gateways=gateways, store=store, disk_budget=0) as client:
+    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.ls(path)
 
 
-def open(path: Address, *, gateways: Gateways = None, store: StrPath | None = None) -> RemoteFile:  # noqa: A001 - as the builtin
+def open(  # noqa: A001 - as the builtin
+    path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
+) -> RemoteFile:
     """A file on IPFS to read by ranges, verified: ``async with dnc_async.open(path) as file: await file.read(100)``.
 
     Raises :class:`~dnc_async.errors.PathError` on first use where this is no file.
     """
-    return Client(gateways=gateways, store=store, disk_budget=0).open(path, owned=True)
+    return Client(gateways=gateways, routers=routers, store=store, disk_budget=0).open(path, owned=True)
 
 
 def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:

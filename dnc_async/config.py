@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from dnc_async.errors import ArgumentError
+from dnc_async.gateways.providers import is_loopback_url
 
 #: Public trustless gateways, best effort: probed as they are used, and nothing needs any one of them.
 PUBLIC_GATEWAYS = (
@@ -30,6 +31,9 @@ PUBLIC_GATEWAYS = (
 
 #: What public gateways are known to allow; beyond it they answer 429.
 PUBLIC_REQUESTS_PER_MINUTE = 200.0
+
+#: In the place of a gateway: those that routers name.
+DISCOVER = "discover"
 
 DEFAULT_CHUNK_BYTES = 4 * 2**20
 DEFAULT_BUDGET_BYTES = 2 * 10**9
@@ -89,6 +93,13 @@ class FetchSettings:
     hold_s: float = 20.0
     #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
     hedge_share: float = 0.05
+    #: How many gateways that routers name are asked at most, over all datasets that share gateways of the user's.
+    found_gateways: int = 16
+    #: A router's answer is read so long, and so far.
+    router_timeout_s: float = 60.0
+    router_records: int = 1000
+    #: Whether routers elsewhere are believed, too, where they name addresses of this machine or a private network.
+    private_providers: bool = False
     workers: int = 4
     #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
     trust_env: bool = False
@@ -181,6 +192,40 @@ def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway,
     return gateways_of(
         named or [Gateway(url, requests_per_minute=PUBLIC_REQUESTS_PER_MINUTE) for url in PUBLIC_GATEWAYS]
     )
+
+
+def sources_of(
+    gateways: Iterable[str | Gateway] | str | Gateway | None,
+    routers: Iterable[str] | str | None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[tuple[Gateway, ...] | None, tuple[str, ...]]:
+    """The gateways that two arguments name, ``None`` where the default ones apply, and the routers' URLs.
+
+    ``"discover"`` among the gateways asks routers; where none is given, a local Kubo's gateway is one. Raises
+    :class:`~dnc_async.errors.ArgumentError`.
+    """
+    asked = tuple(dict.fromkeys(router_url(url) for url in ([routers] if isinstance(routers, str) else routers or ())))
+    if gateways is None:
+        return None, asked
+    listed = [gateways] if isinstance(gateways, (str, Gateway)) else list(gateways)
+    named = [gateway for gateway in listed if gateway != DISCOVER]
+    if len(named) == len(listed):
+        return gateways_of(named), asked
+    asked = asked or tuple(each.url for each in environ_gateways(environ) if is_loopback_url(each.url))
+    if not asked:
+        raise ArgumentError(
+            "gateways: 'discover' needs a router to ask, and no gateway of IPFS_GATEWAY or $IPFS_PATH/gateway is a local node; "
+            "name one with routers=, or --router URL"
+        )
+    return gateways_of(named) if named else (), asked
+
+
+def router_url(url: object) -> str:
+    """A delegated router's base URL; raises :class:`~dnc_async.errors.ArgumentError`."""
+    try:
+        return gateway_url(url).removesuffix("/routing/v1")
+    except ArgumentError as error:
+        raise ArgumentError(f"routers: expected URLs such as 'https://router.example', got {url!r}") from error
 
 
 def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:

@@ -96,7 +96,14 @@ def _run_get(options: argparse.Namespace) -> None:
 
     try:
         saved = asyncio.run(
-            get(options.path, options.output, gateways=options.gateway, store=options.store, progress=progress)
+            get(
+                options.path,
+                options.output,
+                gateways=options.gateway,
+                routers=options.router,
+                store=options.store,
+                progress=progress,
+            )
         )
     except KeyboardInterrupt:
         line.end()

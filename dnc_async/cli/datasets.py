@@ -119,6 +119,7 @@ async def _consume(options: argparse.Namespace) -> None:
     batches = stream(
         options.cid,
         gateways=options.gateway,
+        routers=options.router,
         disk_budget=options.budget,
         epochs=options.epochs,
         store=options.store,
@@ -142,7 +143,7 @@ async def _consume(options: argparse.Namespace) -> None:
 def _run_inspect(options: argparse.Namespace) -> None:
     from dnc_async.client import inspect  # noqa: PLC0415
 
-    info = asyncio.run(inspect(options.cid, gateways=options.gateway, store=options.store))
+    info = asyncio.run(inspect(options.cid, gateways=options.gateway, routers=options.router, store=options.store))
     if options.json:
         print_line(json.dumps(asdict(info)))
         return

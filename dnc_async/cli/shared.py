@@ -26,8 +26,11 @@ def store_option(parser: argparse.ArgumentParser) -> None:
 
 
 def gateway_option(parser: argparse.ArgumentParser) -> None:
-    """``--gateway URL``, repeatable."""
-    parser.add_argument("--gateway", action="append", metavar="URL", help="ask this gateway (repeatable)")
+    """``--gateway URL`` and ``--router URL``, repeatable."""
+    gateway = "ask this gateway (repeatable), or with 'discover' those that routers name"
+    parser.add_argument("--gateway", action="append", metavar="URL", help=gateway)
+    router = "ask this delegated router for more gateways (repeatable; by default none, for 'discover' a local Kubo)"
+    parser.add_argument("--router", action="append", metavar="URL", help=router)
 
 
 def print_line(text: str) -> None:

@@ -31,16 +31,19 @@ from dnc_async.spool.governor import Governor
 from dnc_async.telemetry import Gap, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
-    import aiohttp
+    from dnc_async.gateways.discovery import Discovery
+    from dnc_async.gateways.session import Sessions
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where blocks come from: gateways, or the local store's reader under a name."""
+    """Where a root's blocks come from: gateways, and those that routers name; or the local store's reader under a name."""
 
     gateways: tuple[Gateway, ...] = ()
+    routers: tuple[str, ...] = ()
+    root: Cid | None = None
     store_name: str = ""
     read: Callable[[Cid], bytes | None] | None = None
 
@@ -65,12 +68,13 @@ class Runtime:
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None
         self._fetchers: dict[Origin | tuple[Gateway, ...], Fetcher] = {}
+        self._discoveries: dict[tuple[Fetcher, tuple[str, ...]], Discovery] = {}
         self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=FOLDER_BYTES if budget_bytes else 0)
         self._stack: contextlib.AsyncExitStack
         self._tasks: TaskGroup
         self._spool_lock: anyio.Lock
         self._executor: ThreadPoolExecutor
-        self._session: aiohttp.ClientSession | None = None
+        self._http: Sessions | None = None
 
     async def setup(self, stack: contextlib.AsyncExitStack) -> None:
         """Open what needs closing onto the engine's stack."""
@@ -100,7 +104,7 @@ class Runtime:
             return self._spool
 
     def fetcher(self, origin: Origin) -> Fetcher:
-        """The fetcher of an origin: one scoreboard for all streams that share its gateways."""
+        """The fetcher of an origin: one scoreboard for all streams that share its gateways. Asks the origin's routers, once."""
         key = origin.gateways or origin
         fetcher = self._fetchers.get(key)
         if fetcher is None:
@@ -119,7 +123,30 @@ class Runtime:
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
             self._tasks.start_soon(fetcher.run)
+        if origin.routers and origin.root is not None:
+            discovery = self._discovery(fetcher, origin)
+            if discovery.begin(origin.root):
+                self._tasks.start_soon(discovery.search, origin.root)
         return fetcher
+
+    def _discovery(self, fetcher: Fetcher, origin: Origin) -> Discovery:
+        discovery = self._discoveries.get((fetcher, origin.routers))
+        if discovery is None:
+            from dnc_async.gateways.discovery import Discovery  # noqa: PLC0415 - aiohttp takes 0.3 s to import
+
+            settings = self._settings
+            discovery = self._discoveries[fetcher, origin.routers] = Discovery(
+                fetcher,
+                origin.routers,
+                sessions=self._sessions(),
+                known=[gateway.url for gateway in origin.gateways],
+                private_providers=settings.private_providers,
+                max_found=settings.found_gateways,
+                max_records=settings.router_records,
+                timeout_s=settings.router_timeout_s,
+                clock=time.monotonic,
+            )
+        return discovery
 
     def _transports(self, origin: Origin) -> Sequence[Transport]:
         if origin.read is not None:
@@ -127,7 +154,7 @@ class Runtime:
         from dnc_async.gateways.car_file import CarFileTransport  # noqa: PLC0415 - aiohttp takes 0.3 s to import
         from dnc_async.gateways.http import HttpTransport  # noqa: PLC0415 - as above
 
-        session = self._http_session()
+        session = self._sessions().named()
         return [
             (CarFileTransport if gateway.is_car_file else HttpTransport)(
                 gateway.url, session=session, headers=gateway.headers
@@ -135,24 +162,26 @@ class Runtime:
             for gateway in origin.gateways
         ]
 
-    def _http_session(self) -> aiohttp.ClientSession:
-        import aiohttp  # noqa: PLC0415 - as above
+    def _sessions(self) -> Sessions:
+        from dnc_async.gateways.session import Sessions  # noqa: PLC0415 - as above
 
-        if self._session is None:
+        if self._http is None:
             settings = self._settings
-            self._session = aiohttp.ClientSession(
-                read_bufsize=2**20,  # a block in one go, instead of stopping the socket every 128 KiB
-                auto_decompress=False,  # a body that grows behind our size limit is an attack
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=settings.requests_per_gateway),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": user_agent()},
+            self._http = Sessions(
+                requests_per_host=settings.requests_per_gateway,
+                connect_timeout_s=settings.connect_timeout_s,
+                stall_timeout_s=settings.stall_timeout_s,
+                user_agent=user_agent(),
                 trust_env=settings.trust_env,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.stall_timeout_s
-                ),
             )
-            self._stack.push_async_callback(self._session.close)
-        return self._session
+            self._stack.push_async_callback(self._close_sessions, self._http)
+        return self._http
+
+    async def _close_sessions(self, sessions: Sessions) -> None:
+        # First: a router's answer that is cut off by us is not to be told as the router's error.
+        self._tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await sessions.aclose()
 
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""

@@ -12,7 +12,7 @@ import asyncio
 import bisect
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
@@ -98,6 +98,8 @@ class Fetcher:
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
         self._wake = anyio.Event()
+        self._expected = 0
+        self._search_causes: dict[str, GatewayError] = {}
         self.early = EarlyBlocks(early_bytes)
         self.hold_s = hold_s
         self.observers = Observers()
@@ -118,13 +120,42 @@ class Fetcher:
                 rate=score.rate,
                 latency_s=score.latency_s,
             )
-            for transport, score in zip(self._transports, self._board.scores, strict=True)
+            # Not strict: this is also called from another thread, perhaps while a gateway is being added.
+            for transport, score in zip(self._transports, self._board.scores, strict=False)
         )
 
     @property
     def hedged_bytes(self) -> int:
         """How many bytes were asked for twice."""
         return self._hedged_bytes
+
+    def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
+        """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
+        i = len(self._transports)
+        self._board.add(requests_per_minute, can_car=transport.has_cars)
+        self._pilots.append(Pilot(i, transport, self._board.scores[i], self._board.abilities[i], self))
+        self._transports = (*self._transports, transport)
+        self._probing += [(self._pilots[i], root) for root in list(self._probed)[-1:]]
+        for want in itertools.chain.from_iterable(self._wanted.values()):
+            want.is_hopeful = True
+        self._wake.set()
+
+    def expect(self) -> None:
+        """Gateways may be added soon: until :meth:`expect_no_more`, a block that all have failed for waits for them."""
+        self._expected += 1
+
+    def expect_no_more(self, causes: Iterable[GatewayError] = ()) -> None:
+        """Undo one :meth:`expect`. ``causes`` say why nobody came; they go with the error of a block that nobody serves."""
+        self._expected -= 1
+        self._search_causes.update((cause.gateway, cause) for cause in causes)
+        self._give_up_hopeless()
+        self._wake.set()
+
+    def _give_up_hopeless(self) -> None:
+        pending = [want for _, _, want in self._pending if not want.settled]
+        for want in pending if not self._expected else ():
+            if not want.is_hopeful or not self._transports:
+                self._settle(want, want.unavailable(self._search_causes.values()))
 
     def open(self, root: Cid | None = None) -> FetchGroup:
         """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
@@ -199,6 +230,8 @@ class Fetcher:
         handing, self._handing = self._handing, []
         for want, block in handing:
             tasks.start_soon(self._hand, want, block)
+        if not self._transports:
+            self._give_up_hopeless()
         if len(self._transports) > 1:
             delivered = sum(score.bytes for score in self._board.scores)
             budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
@@ -316,10 +349,10 @@ class Fetcher:
         self._wake.set()
         if want.settled or want.flights:
             return
-        if want.is_hopeful:
+        if want.is_hopeful or self._expected:
             self._queue(want)
         else:
-            self._settle(want, want.unavailable())
+            self._settle(want, want.unavailable(self._search_causes.values()))
 
     def _settle(self, want: WantedBlock, outcome: Exception | None) -> None:
         """Decide how it ended, and let go of the other requests for it."""

@@ -41,10 +41,17 @@ _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where 
 class HttpSource:
     """GET requests to one host, on a session that its owner closes. All that goes wrong is an error of that host."""
 
-    def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str], server_name: str | None = None
+    ) -> None:
+        """``server_name`` is whom its certificate must name, and who is asked for there, where that is not the URL's host."""
         self._url = url
         self._session = session
         self._headers = dict(headers)
+        if server_name is not None:
+            port = URL(url).explicit_port
+            self._headers["Host"] = server_name if port is None else f"{server_name}:{port}"
+        self._server_name = server_name
         self.name = without_secrets(url)
 
     def __repr__(self) -> str:
@@ -64,7 +71,11 @@ class HttpSource:
         sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
             async with self._session.request(
-                method, URL(self._url + target, encoded="%" in self._url), headers=sent, allow_redirects=False
+                method,
+                URL(self._url + target, encoded="%" in self._url),
+                headers=sent,
+                allow_redirects=False,
+                server_hostname=self._server_name,
             ) as response:
                 await self._check(response, asked, expected)
                 yield response
@@ -121,8 +132,11 @@ class HttpSource:
 class HttpTransport:
     """A trustless gateway over HTTP/1.1."""
 
-    def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
-        self._source = HttpSource(url, session=session, headers=headers)
+    def __init__(
+        self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str], server_name: str | None = None
+    ) -> None:
+        """``server_name``: as of :class:`HttpSource`."""
+        self._source = HttpSource(url, session=session, headers=headers, server_name=server_name)
         self.name = self._source.name
 
     def __repr__(self) -> str:

@@ -136,12 +136,18 @@ class Scoreboard:
     ) -> None:
         """``jitter`` gives numbers from 0 to 1 that lengthen pauses; the sequences are for each gateway, or empty."""
         self._best = Best()
+        self._jitter = jitter
         limits = requests_per_minute or [None] * gateways
         self.scores = [Score(self._best, jitter, limit) for limit in limits]
         self.abilities = [Abilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self.holds_ahead = False
+
+    def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
+        """One more gateway, of which nothing is known."""
+        self.abilities.append(Abilities(can_car=can_car))
+        self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
     def assign(self, wants: Sequence[Want], now: float) -> list[Span]:
         """Which of the wanted blocks, most urgent first, to ask for now, and whom, and how."""

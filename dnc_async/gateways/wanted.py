@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,8 +98,9 @@ class WantedBlock(Want):
             self.excluded = set(self._hopeless)
         self.is_hopeful = len(self._hopeless) < gateways
 
-    def unavailable(self) -> ChunkUnavailableError:
-        """The error that holds the last cause of each gateway."""
+    def unavailable(self, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
+        """The error that holds the last cause of each gateway, and these."""
         return ChunkUnavailableError(
-            f"no gateway could serve the block {self.cid}; what each of them said last:", list(self._errors.values())
+            f"no gateway could serve the block {self.cid}; what each of them said last:",
+            [*self._errors.values(), *causes],
         )

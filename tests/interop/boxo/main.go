@@ -1,5 +1,6 @@
 // The reference trustless gateway, from boxo's own packages, over the blocks of some CAR files held in memory,
-// or, after "-indexed", of one CARv2 file that is read by its own index.
+// or, after "-indexed", of one CARv2 file that is read by its own index. After "-router" and a JSON file that lists
+// provider records by CID, it is the reference delegated router over those, with JSON answers alone after "-whole".
 // It prints its URL when it is ready, and ends when standard input does.
 package main
 
@@ -47,7 +48,24 @@ func load(store blockstore.Blockstore, path string) error {
 	}
 }
 
+// listen prints the URL, and serves until standard input ends.
+func listen(handler http.Handler) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("http://%s\n", listener.Addr())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	log.Fatal(http.Serve(listener, handler))
+}
+
 func main() {
+	if len(os.Args) >= 3 && os.Args[1] == "-router" {
+		listen(router(os.Args[2], os.Args[3:]))
+	}
 	store := blockstore.NewIdStore(blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())))
 	if len(os.Args) == 3 && os.Args[1] == "-indexed" {
 		file, err := carstore.OpenReadOnly(os.Args[2])
@@ -71,14 +89,5 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("http://%s\n", listener.Addr())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	log.Fatal(http.Serve(listener, gateway.NewHandler(gateway.Config{}, backend)))
+	listen(gateway.NewHandler(gateway.Config{}, backend))
 }

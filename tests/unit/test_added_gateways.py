@@ -1,0 +1,201 @@
+"""Gateways that are added while a fetcher runs, and blocks that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from dnc_async.errors import ChunkUnavailableError, GatewayError, GatewayMissError
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.scoreboard import Scoreboard
+from dnc_async.ipld.block import make
+from dnc_async.ipld.cid import Cid
+
+BLOCK = make(b"a block")
+
+
+class Scripted:
+    """A gateway that goes through some outcomes, and stays at the last: bytes, or an error's type."""
+
+    has_cars = False
+
+    def __init__(self, name: str, *outcomes: bytes | type[GatewayError]) -> None:
+        self.name = name
+        self._outcomes = list(outcomes)
+        self.asked = 0
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        self.asked += 1
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        if isinstance(outcome, bytes):
+            return outcome
+        raise outcome("as scripted", gateway=self.name, cid=str(cid))
+
+
+class Clock:
+    """Time that the test sets forward."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[tuple[Fetcher, Clock]]:
+    clock = Clock()
+    with ThreadPoolExecutor(1) as executor:
+        fetcher = Fetcher(
+            [],
+            executor=executor,
+            clock=clock,
+            attempts=3,
+            patience_s=1,
+            requests_per_gateway=4,
+            in_flight_bytes=2**20,
+            hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
+        )
+        task = asyncio.create_task(fetcher.run())
+        yield fetcher, clock
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(check: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not check():
+            await anyio.lowlevel.checkpoint()
+
+
+class Wanted:
+    """A block that somebody waits for, and what became of it."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.ended: list[Exception | None] = []
+        self.group = fetcher.open()
+        self.group.submit(
+            BLOCK.cid,
+            size_bytes=len(BLOCK.data),
+            priority=(0,),
+            accept=lambda _: None,
+            done=lambda _, error: self.ended.append(error),
+        )
+
+    async def end(self) -> Exception | None:
+        await until(lambda: bool(self.ended))
+        await self.group.aclose()
+        return self.ended[0]
+
+
+async def test_what_is_wanted_already_is_asked_of_a_new_one(running: tuple[Fetcher, Clock]) -> None:
+    """Wanted while there was no gateway at all."""
+    fetcher, _ = running
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert wanted.ended == []
+    fetcher.add(Scripted("new", BLOCK.data), 60.0)
+    assert await wanted.end() is None
+    assert [(each.url, each.blocks) for each in fetcher.statistics()] == [("new", 1)]
+    fetcher.expect_no_more()
+
+
+async def test_failed_at_all_and_then_one_is_added(running: tuple[Fetcher, Clock]) -> None:
+    """It waits for as long as more are expected; the new one serves it."""
+    fetcher, _ = running
+    old = Scripted("old", GatewayMissError)
+    fetcher.add(old)
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    await until(lambda: old.asked == 1)
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert wanted.ended == []
+    fetcher.add(Scripted("new", BLOCK.data))
+    fetcher.expect_no_more()
+    assert await wanted.end() is None
+    assert old.asked == 1
+
+
+async def test_failed_at_all_and_nobody_came(running: tuple[Fetcher, Clock]) -> None:
+    """The error says what the gateways said, and why nobody came; two searches must both have ended."""
+    fetcher, _ = running
+    old = Scripted("old", GatewayMissError)
+    fetcher.add(old)
+    fetcher.expect()
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    await until(lambda: old.asked == 1)
+    fetcher.expect_no_more([GatewayError("is down", gateway="router A")])
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert wanted.ended == []
+    fetcher.expect_no_more([GatewayError("knows nobody", gateway="router B")])
+    error = await wanted.end()
+    assert isinstance(error, ChunkUnavailableError)
+    assert [cause.gateway for cause in error.exceptions] == ["old", "router A", "router B"]
+    later = await Wanted(fetcher).end()
+    assert isinstance(later, ChunkUnavailableError)
+    assert len(later.exceptions) == 3
+
+
+async def test_nobody_at_all(running: tuple[Fetcher, Clock]) -> None:
+    """Before the search has ended or after it: the same error."""
+    fetcher, _ = running
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    fetcher.expect_no_more([GatewayError("is down", gateway="router")])
+    for error in (await wanted.end(), await Wanted(fetcher).end()):
+        assert isinstance(error, ChunkUnavailableError)
+        assert [str(cause) for cause in error.exceptions] == ["router: is down"]
+
+
+async def test_a_passing_failure_does_not_wait_for_a_router(running: tuple[Fetcher, Clock]) -> None:
+    """The only gateway is asked again after its pause, as without a search."""
+    fetcher, clock = running
+    only = Scripted("only", GatewayError, BLOCK.data)
+    fetcher.add(only)
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    await until(lambda: only.asked == 1 and fetcher.statistics()[0].failures == 1)
+    clock.now += 10
+    fetcher.add(Scripted("busy", GatewayMissError))  # wakes it, as time would
+    assert await wanted.end() is None
+    assert only.asked == 2
+    fetcher.expect_no_more()
+
+
+async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
+    """A group that is closed waits for nobody."""
+    fetcher, _ = running
+    old = Scripted("old", GatewayMissError)
+    fetcher.add(old)
+    fetcher.expect()
+    wanted = Wanted(fetcher)
+    await until(lambda: old.asked == 1)
+    with anyio.fail_after(10):
+        await wanted.group.aclose()
+    fetcher.expect_no_more()
+    assert wanted.ended == []
+
+
+def test_the_scoreboard_takes_one_more() -> None:
+    """Nothing is known of it, but what it allows."""
+    board = Scoreboard(1, max_requests=4, max_bytes=2**20, jitter=lambda: 0.5)
+    board.add(60.0)
+    assert [score.rate for score in board.scores] == [None, None]
+    new = board.scores[1]
+    for key in range(10):
+        new.sent(key, 1, 5.0)
+    assert board.scores[0].allowed_at(5.0) == 5.0
+    assert new.allowed_at(5.0) == pytest.approx(6.0)
