@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import fetch, idle, ipld
+from bench import download, fetch, idle, ipld
 
-BENCHES = {"fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
+BENCHES = {"download": download.main, "fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
 
 
 def main(arguments: list[str]) -> int:

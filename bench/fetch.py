@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _open(folder: Path, repeats: int) -> Iterator[Line]:
     store, dataset = _dataset(folder / "open", 1024)
-    leaves = [cid for cid in _leaves(store, dataset) if cid.codec == RAW]
+    leaves = [cid for cid in leaves_of(store, dataset) if cid.codec == RAW]
     (folder / "leaves").write_text("\n".join(map(str, leaves)))
     with GatewayProcess(store.path) as gateway:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "memory": [], "spool": []}
@@ -119,7 +119,8 @@ def _open(folder: Path, repeats: int) -> Iterator[Line]:
         yield Line.most(f"one gateway, {what}: CPU", cost, cpu, "s/GB")
 
 
-def _leaves(store: BlockStore, dataset: str) -> list[Cid]:
+def leaves_of(store: BlockStore, dataset: str) -> list[Cid]:
+    """The CIDs of all blocks below a root, and its own."""
     return [block.cid for block in walk(store, Cid.parse(dataset), lambda *_: None)]
 
 

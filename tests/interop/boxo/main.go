@@ -66,6 +66,12 @@ func main() {
 	if len(os.Args) >= 3 && os.Args[1] == "-router" {
 		listen(router(os.Args[2], os.Args[3:]))
 	}
+	// Whole files for clients that verify nothing; without it, blocks and CARs only.
+	config := gateway.Config{}
+	if len(os.Args) > 1 && os.Args[1] == "-deserialized" {
+		config.DeserializedResponses = true
+		os.Args = append(os.Args[:1], os.Args[2:]...)
+	}
 	store := blockstore.NewIdStore(blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())))
 	if len(os.Args) == 3 && os.Args[1] == "-indexed" {
 		file, err := carstore.OpenReadOnly(os.Args[2])
@@ -89,5 +95,5 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	listen(gateway.NewHandler(gateway.Config{}, backend))
+	listen(gateway.NewHandler(config, backend))
 }
