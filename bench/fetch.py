@@ -113,7 +113,7 @@ def _open(folder: Path, repeats: int) -> Iterator[Line]:
     for arm, target, cpu in (("memory", 0.70, 1.5), ("spool", 0.55, 2.0)):
         pairs = zip(found[arm], found["plain"], strict=True)
         ratio = statistics.median(mine["rate"] / plain["rate"] for mine, plain in pairs)
-        cost = statistics.median(each["cpu_s"] for each in found[arm])
+        cost = statistics.median(each["cpu_s_per_gb"] for each in found[arm])
         what = "into memory" if arm == "memory" else "through the spool, decoded"
         yield Line.least(f"one gateway, {what}, of plain aiohttp", ratio, target)
         yield Line.most(f"one gateway, {what}: CPU", cost, cpu, "s/GB")
@@ -143,7 +143,7 @@ async def _arm(options: argparse.Namespace) -> dict[str, float]:
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"rate": size / seconds / 1e6, "cpu_s": cpu / size * 1e9, "seconds": seconds}
+    return {"rate": size / seconds / 1e6, "cpu_s": cpu, "cpu_s_per_gb": cpu / size * 1e9, "seconds": seconds}
 
 
 async def _plain(urls: Sequence[str], cids: str) -> int:

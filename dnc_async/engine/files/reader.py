@@ -6,6 +6,8 @@ any size, honest or not, takes bounded memory.
 
 from __future__ import annotations
 
+import io
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -77,16 +79,19 @@ class FileReader:
 
     async def read(self, group: FetchGroup, start: int, end: int, *, limit_bytes: int) -> bytes:
         """The bytes from ``start`` to before ``end``, which lie inside the file, with so many on their way at once."""
-        parts: dict[int, bytes | memoryview] = {}
+        # Its buffer becomes the result without a copy (to join parts would hold all of them twice), and grows as they come: the
+        # size is a stranger's word.
+        whole, writing = io.BytesIO(), threading.Lock()
 
         def place(leaf: Leaf, body: bytes) -> None:
             first, last = max(start, leaf.offset), min(end, leaf.offset + len(body))
             if first < last:
-                whole = last - first == len(body)
-                parts[first] = body if whole else memoryview(body)[first - leaf.offset : last - leaf.offset]
+                with writing:
+                    whole.seek(first - start)
+                    whole.write(memoryview(body)[first - leaf.offset : last - leaf.offset])
 
         await self.bring(group, LeafRun(group, place, within=self.within, limit_bytes=limit_bytes), start, end)
-        return await group.in_worker(lambda: b"".join(parts[offset] for offset in sorted(parts)))
+        return whole.getvalue()
 
     async def bring(
         self,
