@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import dnc_async as dnc
-from bench.ideal import Ideal, Link, ideal_stream
+from dnc_async.engine.ideal import Ideal, Link, ideal_stream
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.system import tree_disk_bytes

@@ -1,19 +1,10 @@
-"""The ideal stream of ``bench``, against cases that can be worked out by hand."""
+"""The ideal stream, against cases that can be worked out by hand."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parent.parent.parent / "bench" / "ideal.py"  # not in the wheel
-spec = importlib.util.spec_from_file_location("bench_ideal", PATH)
-assert spec is not None
-assert spec.loader is not None
-ideal = importlib.util.module_from_spec(spec)
-sys.modules["bench_ideal"] = ideal
-spec.loader.exec_module(ideal)
+from dnc_async.engine import ideal
 
 LINK = ideal.Link(latency_s=0.05, rate=10e6)
 

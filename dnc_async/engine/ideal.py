@@ -1,4 +1,9 @@
-"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. Pure."""
+"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. PURE.
+
+It assumes gateways of one latency and one rate each for the whole run, that neither fail nor lie, no other stream beside
+this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
+cost, and what the engine could not know.
+"""
 
 from __future__ import annotations
 
