@@ -50,6 +50,7 @@ class WantedBlock(Want):
 
     ``faults`` counts the failures on the way, by gateway. ``flights`` are its requests, several where it was hedged; the first
     that brings it, or fails for a reason that no gateway is to blame for, settles the ``outcome`` and cancels the others.
+    ``sent_at``, ``first_byte_at`` and ``received_at`` are for the gap report: first asked for, first byte, last whole body.
     """
 
     cid: Cid
@@ -59,6 +60,9 @@ class WantedBlock(Want):
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
     failing_since: float | None = None
+    sent_at: float | None = None
+    first_byte_at: float | None = None
+    received_at: float | None = None
     flights: dict[int, anyio.CancelScope] = field(default_factory=dict)
     settled: bool = False
     outcome: Exception | None = None
@@ -209,6 +213,7 @@ class Fetcher:
         # The scope is made now, not by the task: the block may be given up before that has begun.
         want.flights[gateway] = scope = anyio.CancelScope()
         want.asked.add(gateway)
+        want.sent_at = now if want.sent_at is None else want.sent_at
         tasks.start_soon(self._request, want, gateway, scope)
 
     async def _request(self, want: WantedBlock, gateway: int, scope: anyio.CancelScope) -> None:
@@ -263,6 +268,7 @@ class Fetcher:
                     self._wake.set()
             else:
                 score.first_byte(want, now)
+                want.first_byte_at = now if want.first_byte_at is None else want.first_byte_at
 
         try:
             data = await transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
@@ -272,7 +278,8 @@ class Fetcher:
         except GatewayError as error:
             score.failed(want, self._clock(), error.retry_after_s)
             raise
-        score.delivered(want, len(data), self._clock())
+        want.received_at = self._clock()
+        score.delivered(want, len(data), want.received_at)
         self._wake.set()
         try:
             await self.in_worker(_verify_and_accept, want, data)
