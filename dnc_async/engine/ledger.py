@@ -13,10 +13,10 @@ A batch's wait is cut where the chunk that arrived last passed the points of its
 ``event loop``            until the consumer took it: its own loop was busy with something else
 ========================  ==================================================================================
 
-One thing the cuts do not show: a chunk may come late because, seconds before, the gateways had nothing to do while it
+One thing the cuts do not show: a chunk may come late because, seconds before, the gateways had too little to do while it
 waited for room. That lost time is a debt. It is paid back by the next waits for latency and bandwidth, which are put down
-to the budget as far as the debt goes: with room, the bytes would have been there so much earlier (exact for one line that
-is always busy; :mod:`~dnc_async.engine.starvation` says how the debt is measured).
+to the budget as far as the debt goes: with room, the bytes would have been there so much earlier. That is an estimate
+(:mod:`~dnc_async.engine.starvation`), rough where both the budget and the line are too small; a wait's sum stays exact.
 
 The first batch's wait is kept apart. The causes of a wait add up to the wait, because they are its cuts.
 """
@@ -40,8 +40,8 @@ class ChunkTimes:
     """What a chunk is, and when it reached each point of its way.
 
     ``received`` is when the body of its last block had come, ``asked`` when that block was first asked for, and ``fault_of``
-    the first gateway that failed for it. ``starved_s`` is what gateways lost while the chunk waited for room, and
-    ``idle_share`` the share of them that had nothing to do when it got it, which they lose until its first byte.
+    the first gateway that failed for it. ``starved_s`` is what gateways lost while the chunk waited for room, for want of
+    what ``held_by`` names.
     """
 
     key: bytes = b""
@@ -57,7 +57,6 @@ class ChunkTimes:
     fault_of: str = ""
     held_by: str = BUDGET
     starved_s: float = 0.0
-    idle_share: float = 0.0
 
     def block_done(
         self, now: float, *, asked: float | None, first_byte: float | None, received: float | None, fault_of: str
@@ -67,11 +66,6 @@ class ChunkTimes:
         self.received = now if received is None else received
         self.first_byte = min(self.first_byte, self.received if first_byte is None else first_byte)
         self.fault_of = fault_of
-
-    @property
-    def debt_s(self) -> float:
-        """What gateways lost because this chunk had no room."""
-        return self.starved_s + self.idle_share * max(0.0, min(self.first_byte, self.received) - self.granted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +154,8 @@ class Ledger:
             self.chunks += 1
             self.blocks += chunk.blocks
             self.useful_bytes += chunk.size_bytes
-            if (debt := chunk.debt_s) > 0:
-                self._debts[chunk.held_by] = self._debts.get(chunk.held_by, 0.0) + debt
+            if chunk.starved_s > 0:
+                self._debts[chunk.held_by] = self._debts.get(chunk.held_by, 0.0) + chunk.starved_s
 
     def _pay(self, causes: dict[str, float]) -> dict[str, float]:
         """Put down to the want of room what it has cost; latency first, which room hides best."""

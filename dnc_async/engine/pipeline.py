@@ -81,11 +81,11 @@ class Pipeline:
         mailbox: Mailbox,
         clock: Callable[[], float],
         prefetch: int | None,
-        gateways: int,
+        window_bytes: Callable[[], float],
     ) -> None:
         """``prefetch`` limits how many batches ahead of the consumer's demand are fetched; ``None`` is no limit.
 
-        ``gateways``: how many there are to ask.
+        ``window_bytes`` tells how many bytes must be on their way for all gateways to be busy (for the gap report).
         """
         self._plan = plan
         self._group = group
@@ -94,7 +94,7 @@ class Pipeline:
         self._mailbox = mailbox
         self._clock = clock
         self._prefetch = prefetch
-        self._starvation = Starvation(gateways=gateways)
+        self._starvation = Starvation(window_bytes=window_bytes)
         self._pages = PageReader(plan.manifest, group)
         self._buffers: dict[int, BatchBuffer] = {}
         self._chunks: dict[int, list[_Chunk]] = {}
@@ -220,7 +220,7 @@ class Pipeline:
     def _leaf_done(self, chunk: _Chunk, want: WantedBlock, error: Exception | None) -> None:
         chunk.missing -= 1
         now = self._clock()
-        self._starvation.block_done(now)
+        self._starvation.block_done(want.size_bytes, now)
         chunk.times.block_done(
             now,
             asked=want.sent_at,

@@ -29,7 +29,7 @@ from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor
-from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
     import aiohttp
@@ -263,7 +263,7 @@ class StreamTask:
                     mailbox=self.mailbox,
                     clock=time.monotonic,
                     prefetch=request.prefetch,
-                    gateways=max(1, len(request.origin.gateways)),
+                    window_bytes=lambda: window_bytes(fetcher.statistics()),
                 )
                 self._listen(self._pipeline)
                 self.opened.set_result(plan)
@@ -335,6 +335,15 @@ class StreamTask:
             lease_bytes=runtime.lease_bytes(chunk_bytes),
             hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,
         )
+
+
+def window_bytes(gateways: Iterable[GatewayStatistics]) -> float:
+    """How many bytes keep these gateways busy: a round trip's of each, and a block for each; 0 where none is measured."""
+    return sum(
+        each.rate * each.latency_s + each.bytes / max(1, each.blocks)
+        for each in gateways
+        if each.rate and each.latency_s is not None
+    )
 
 
 def culprit(error: Exception) -> Exception:

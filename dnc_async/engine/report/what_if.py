@@ -1,15 +1,17 @@
 """What a run might have waited with another budget or another gateway: the ideal stream, fed with what was measured. PURE.
 
-The model is :func:`~dnc_async.engine.ideal.ideal_stream`. It gets each gateway's rate and latency as they were estimated at the
-end of the run (a rate is lessened by the share of blocks that were rejected), the recorded steps of the consumer (the mean
-of each bin; of a long run the last 512 bins), and chunks and blocks of the mean size. So it assumes
+The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early, as the engine's do. It gets each
+gateway's rate and latency as they were estimated at the end of the run (a rate is lessened by the share of blocks that were
+rejected), the recorded steps of the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks
+of the mean size. So it assumes
 
 - gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
 - that nobody shares the line in front of them: one more gateway brings its whole rate;
 - perfect planning, and no time for proofs, verification, decoding and hand-over.
 
-It is a lower bound for the run that it describes, not a forecast: read a scenario beside the model of the run as it was,
-and that beside what was measured. The nearer those two are, the more the difference between scenarios is worth.
+It says what is possible and not what will be. A run lies above it, unless a rate was estimated too low, or its first batch,
+which is not counted, took longer than the model's and left time to fetch ahead. Read a scenario beside the model of the run
+as it was, and that beside what was measured: the nearer those two are, the more the difference between scenarios is worth.
 """
 
 from __future__ import annotations
@@ -64,8 +66,9 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
         links=[*links, *[more] * more_gateways],
         budget_bytes=_staged_chunks(report, budget_bytes) * sum(chunk),
         steps_s=[*steps, 0.0],
+        moves_early=True,
     )
-    return ideal.idle_share if ideal.wall_s > ideal.waits[0] else 0.0
+    return ideal.idle_share
 
 
 def _links(report: Report) -> list[Link]:
