@@ -8,7 +8,7 @@ A batch's wait is cut where the chunk that arrived last passed the points of its
 ``latency``               until its first byte came
 ``bandwidth``             until its last block had come…
 ``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
-``decoding``              until all chunks were verified, read from the spool and in their rows
+``decoding``              until all chunks were verified, off the spool and in their rows; a busy machine shows here
 ``handover``              until the batch lay there
 ``event loop``            until the consumer took it: its own loop was busy with something else
 ========================  ==================================================================================

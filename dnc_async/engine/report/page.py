@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.report.text import GATEWAY_HEAD, causes, duration, facts, gateway_cells, headline, scenario_lines
+from dnc_async.engine.report.text import (
+    GATEWAY_HEAD,
+    causes,
+    duration,
+    facts,
+    gateway_cells,
+    headline,
+    scenario_lines,
+    what_if_title,
+)
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
@@ -40,7 +49,7 @@ def tables(report: Report) -> str:
     parts.append(_table(GATEWAY_HEAD, (map(escape, gateway_cells(gateway)) for gateway in report.gateways)))
     what_if = scenario_lines(report)
     if what_if:
-        head = ("idle, had it been (a model of perfect planning)", "")
+        head = (escape(what_if_title(report)), "")
         parts.append(_table(head, ((escape(name), escape(share)) for name, share in what_if)))
     return "<div>" + "\n".join(parts) + "</div>"
 

@@ -116,6 +116,13 @@ def scenario_lines(report: Report) -> list[tuple[str, str]]:
     return [("measured", f"{report.idle_share:.1%}"), *named]
 
 
+def what_if_title(report: Report) -> str:
+    """What the lines of :func:`scenario_lines` are, and what of this run they do not know."""
+    failed = report.requests_failed + report.blocks_rejected
+    unknown = ", which knows no faults, and this run had some" if failed else ""
+    return f"idle, had it been (a model of perfect planning{unknown}: read it beside the measured run)"
+
+
 def render(report: Report) -> str:
     """The whole report."""
     lines = [headline(report), ""]
@@ -126,7 +133,7 @@ def render(report: Report) -> str:
     lines += ["", *_columns([GATEWAY_HEAD, *map(gateway_cells, report.gateways)])]
     what_if = scenario_lines(report)
     if what_if:
-        lines += ["", "  idle, had it been (a model of perfect planning: read it beside the measured run)"]
+        lines += ["", f"  {what_if_title(report)}"]
         lines += [f"    {name:<36}{share:>7}" for name, share in what_if]
     return "\n".join(lines)
 
