@@ -151,8 +151,9 @@ async def test_progress_gets_events(published: Published) -> None:
         threads.add(threading.current_thread().name)
         events.append(event)
 
-    async with ScriptedGateway(BlockStore.open(published.store), Faults.parse("flip=5")) as gateway:
-        report = await streamed(published, gateways=[gateway.url], progress=progress)
+    store = BlockStore.open(published.store)
+    async with ScriptedGateway(store, Faults.parse("flip=1")) as liar, ScriptedGateway(store) as honest:
+        report = await streamed(published, gateways=[liar.url, honest.url], progress=progress)
     gaps = [event for event in events if isinstance(event, Gap)]
     assert [gap.position for gap in gaps] == list(range(BATCHES))
     assert {gap.stream for gap in gaps} == {published.result.cid}
