@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dnc_async.engine.files.paths import DirectoryEntry
     from dnc_async.engine.files.remote_file import RemoteFile
     from dnc_async.engine.files.saving import Saved
+    from dnc_async.engine.report.report import Report
     from dnc_async.engine.stream import BatchStream
     from dnc_async.errors import (
         ArgumentError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         ManifestError,
         OutputError,
         PathError,
+        ReportError,
         SpoolError,
         StoreError,
         StreamClosedError,
@@ -66,6 +68,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
     "OutputError",
     "PathError",
     "RemoteFile",
+    "Report",
+    "ReportError",
     "Saved",
     "SpoolError",
     "StoreError",
@@ -81,6 +85,7 @@ _HOMES = {
     "Client": "client",
     "DirectoryEntry": "engine.files.paths",
     "RemoteFile": "engine.files.remote_file",
+    "Report": "engine.report.report",
     "Saved": "engine.files.saving",
     "cat": "client",
     "get": "client",

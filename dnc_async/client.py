@@ -37,6 +37,7 @@ from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore
+from dnc_async.telemetry import Observer
 
 StrPath = str | os.PathLike[str]
 Address = str | Cid | UploadResult
@@ -57,6 +58,7 @@ class StreamOptions(TypedDict, total=False):
     prefetch: int | Literal["auto"]
     store: StrPath | None
     spool_dir: StrPath | None
+    progress: Observer | None
 
 
 class Client:
@@ -74,13 +76,16 @@ class Client:
         store: StrPath | None = None,
         spool_dir: StrPath | None = None,
         settings: FetchSettings | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         """Check the arguments; nothing is started yet.
 
         ``gateways``: URLs or :class:`Gateway`; without them the local store where it holds a dataset's root, else
         ``IPFS_GATEWAY``, ``$IPFS_PATH/gateway`` or public ones. ``routers``: URLs of delegated routers, whose gateways for a
         root join these; ``gateways="discover"`` takes those alone (without ``routers``, a local Kubo is asked). ``disk_budget``:
-        bytes on disk, ``"64 MB"``, or 0 to stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own. Raises
+        bytes on disk, ``"64 MB"``, or 0 to stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own.
+        ``observers``: callables that get the events of all its streams and calls (:mod:`dnc_async.telemetry`), in the engine's
+        thread. Raises
         :class:`~dnc_async.errors.ArgumentError`.
         """
         self._gateways, self._routers = sources_of(gateways, routers)
@@ -88,7 +93,12 @@ class Client:
         self._store_is_named = store is not None
         spool = spool_path(spool_dir)
         budget = default_budget(spool) if disk_budget is None else parse_size(disk_budget, name="disk_budget")
-        self._runtime = Runtime(settings=settings or FetchSettings(), budget_bytes=budget, spool_parent=spool)
+        self._runtime = Runtime(
+            settings=settings or FetchSettings(),
+            budget_bytes=budget,
+            spool_parent=spool,
+            observers=[_observer(each, "observers") for each in observers],
+        )
         self._engine = EngineThread(self._runtime.setup)
         self._started = self._closed = False
         self._finalizer = finalize(self, self._engine.stop)
@@ -118,9 +128,12 @@ class Client:
         epochs: int | None = 1,
         drop_last: bool = False,
         prefetch: int | Literal["auto"] = "auto",
+        progress: Observer | None = None,
     ) -> BatchStream:
         """The batches of a dataset; see :func:`stream`. Shares this client's engine, gateways and budget."""
-        return BatchStream(self.handle(cid, epochs=epochs, drop_last=drop_last, prefetch=prefetch, owned=False))
+        return BatchStream(
+            self.handle(cid, epochs=epochs, drop_last=drop_last, prefetch=prefetch, progress=progress, owned=False)
+        )
 
     async def inspect(self, cid: Address) -> DatasetInfo:
         """What the dataset is; see :func:`inspect`."""
@@ -184,6 +197,7 @@ class Client:
         epochs: int | None,
         drop_last: bool,
         prefetch: int | Literal["auto"],
+        progress: Observer | None = None,
         owned: bool,
     ) -> StreamHandle:
         """A stream as both faces, the async and the blocking one, hold it; ``owned`` streams close this client."""
@@ -193,13 +207,14 @@ class Client:
         if prefetch != "auto" and (isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0):
             raise ArgumentError(f"prefetch: expected 'auto' or how many batches ahead to fetch, got {prefetch!r}")
         ahead = prefetch if isinstance(prefetch, int) else None
+        observers = () if progress is None else (_observer(progress, "progress"),)
 
         def start() -> tuple[EngineThread, StreamTask]:
             request = StreamRequest(
                 root=root, path=path, origin=self._origin(root), epochs=epochs, drop_last=drop_last, prefetch=ahead
             )
             engine = self._start()
-            task = StreamTask(self._runtime, request, post=engine.post)
+            task = StreamTask(self._runtime, request, post=engine.post, observers=observers)
             running = engine.call(partial(self._run_owned, task) if owned else task.run)
             # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
             running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
@@ -243,6 +258,7 @@ def stream(
     prefetch: int | Literal["auto"] = "auto",
     store: StrPath | None = None,
     spool_dir: StrPath | None = None,
+    progress: Observer | None = None,
 ) -> BatchStream:
     """Iterate over a dataset's batches: ``async for batch in dnc_async.stream(cid)``.
 
@@ -258,6 +274,10 @@ def stream(
         Leave out a last batch that is short.
     prefetch:
         How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
+    progress:
+        Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
+        gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must be quick; what it raises is
+        logged, and harms nothing.
 
     Returns
     -------
@@ -284,6 +304,7 @@ def stream(
             prefetch=prefetch,
             store=store,
             spool_dir=spool_dir,
+            progress=progress,
         )
     )
 
@@ -302,6 +323,7 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
         epochs=options.get("epochs", 1),
         drop_last=options.get("drop_last", False),
         prefetch=options.get("prefetch", "auto"),
+        progress=options.get("progress"),
         owned=True,
     )
 
@@ -390,6 +412,12 @@ def open(  # noqa: A001 - as the builtin
     Raises :class:`~dnc_async.errors.PathError` on first use where this is no file.
     """
     return Client(gateways=gateways, routers=routers, store=store, disk_budget=0).open(path, owned=True)
+
+
+def _observer(observer: object, name: str) -> Observer:
+    if not callable(observer):
+        raise ArgumentError(f"{name}: expected a callable that takes an event, got {observer!r}")
+    return observer
 
 
 def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:

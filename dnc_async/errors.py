@@ -29,6 +29,7 @@
     │   └── DiskFullError                   the file system is full, below the budget
     ├── StoreError                      the local store cannot be read or written
     ├── DecodeError                     a verified chunk is not laid out as its manifest says
+    ├── ReportError (ValueError)        a saved gap report cannot be read, or not written
     ├── UploadError                     a publishing target refused, or answered with another root
     └── StreamClosedError               you: the stream or client was closed, or belongs to another process
 
@@ -179,6 +180,10 @@ class StoreError(DncError):
 
 class DecodeError(DncError):
     """A chunk whose bytes are verified, but that is not laid out as its manifest says."""
+
+
+class ReportError(DncError, ValueError):
+    """A saved gap report that cannot be read, or a file that it cannot be written to."""
 
 
 class UploadError(DncError):

@@ -26,6 +26,7 @@ from typing import Any, Self, Unpack
 from dnc_async.client import Size, StreamOptions, StrPath, stream_handle
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.mailbox import Found
+from dnc_async.engine.report.report import Report
 from dnc_async.engine.stream import StreamHandle
 from dnc_async.errors import StreamClosedError
 from dnc_async.ipld.cid import Cid
@@ -85,6 +86,10 @@ class BlockingStream:
     def statistics(self) -> StreamStatistics:
         """A frozen snapshot of the stream so far."""
         return self._handle.open().statistics() if self._handle.running is None else self._handle.running.statistics()
+
+    def report(self) -> Report:
+        """Where the time went, up to the batch that was handed over last. Raises ``RuntimeError`` before the first one."""
+        return self._handle.begun.report()
 
     def close(self) -> None:
         """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""

@@ -1,7 +1,16 @@
 """What the library tells about itself: frozen events for observers, and frozen snapshots for whoever asks.
 
 An observer is any callable that takes an event. It is called where the event happens, in the engine's thread, and must be
-quick; what it raises is logged and forgotten, so that it cannot break the engine.
+quick; what it raises is logged and forgotten, so that it cannot break the engine. Times are seconds of the monotonic clock.
+
+=====================  ==========================================================================================
+``BlockReceived``      a gateway delivered a block that was verified
+``RequestFailed``      a request failed, or brought bytes that are not the block's
+``Gap``                a batch was handed over, and what its consumer waited for
+``RequestSent``, ``RequestAnswered``, ``RequestCancelled``   the rest of a request's life; the fetcher does not tell these yet
+=====================  ==========================================================================================
+
+The logger ``dnc_async`` is quiet unless the application configures logging.
 """
 
 from __future__ import annotations
@@ -11,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 logger = logging.getLogger("dnc_async")
+logger.addHandler(logging.NullHandler())  # else Python itself prints warnings where nobody configured logging
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +44,49 @@ class RequestFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """The consumer waited for a batch. ``causes`` maps each cause to its seconds; they add up to ``seconds``."""
+class RequestSent:
+    """A block was asked for; ``hedge`` is true where another gateway was asked before and is not given up."""
 
+    gateway: str
+    cid: str
+    size_bytes: int
+    at: float
+    hedge: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswered:
+    """The answer to a request begins."""
+
+    gateway: str
+    cid: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCancelled:
+    """A request was given up after so many bytes, because another gateway was faster or nobody wants the block any more."""
+
+    gateway: str
+    cid: str
+    received_bytes: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A batch was handed over, for which the consumer waited ``seconds``; ``causes``, by name, add up to them.
+
+    ``stream`` is the dataset's address, ``position`` counts the batches of the stream from 0.
+    """
+
+    stream: str
     position: int
     seconds: float
     causes: dict[str, float]
 
 
-Event = BlockReceived | RequestFailed | Gap
+Event = BlockReceived | RequestFailed | RequestSent | RequestAnswered | RequestCancelled | Gap
 Observer = Callable[[Event], None]
 
 
@@ -85,7 +129,7 @@ class GatewayStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
-    """A stream so far. ``gaps`` are the seconds waited for each batch, the first batch's first."""
+    """A stream so far. ``waited_s`` and its ``causes`` leave the first batch out, whose time is ``first_batch_s``."""
 
     batches: int
     samples: int

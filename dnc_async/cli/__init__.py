@@ -1,4 +1,4 @@
-"""The shell: ``dnc demo | upload | stream | inspect | get | add | import | export | verify | serve``.
+"""The shell: ``dnc demo | upload | stream | report | inspect | get | add | import | export | verify | serve``.
 
 Results go to stdout (``--json`` for machines), progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage,
 130 interrupted. Errors of the library are one message, never a traceback.
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dnc_async.cli import dags, datasets, serving
+from dnc_async.cli import dags, datasets, reports, serving
 from dnc_async.cli.shared import say
 from dnc_async.errors import ArgumentError, DncError
 
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         datasets.add_demo,
         datasets.add_upload,
         datasets.add_stream,
+        reports.add_report,
         datasets.add_inspect,
         dags.add_get,
         dags.add_add,

@@ -7,8 +7,13 @@ import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
+from dnc_async.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from dnc_async.engine.stream import BatchStream
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
 
@@ -50,6 +55,7 @@ def add_stream(commands: Commands) -> None:
     stream.add_argument("--epochs", type=int, default=1, metavar="N", help="how often to go through the dataset")
     stream.add_argument("--spool-dir", metavar="DIR", help="where to stage chunks (default: the user's cache folder)")
     stream.add_argument("--json", action="store_true", help="a JSON object per line")
+    stream.add_argument("--report", metavar="FILE", help="save the gap report, also where it is interrupted")
     store_option(stream)
 
 
@@ -109,12 +115,13 @@ def _run_upload(options: argparse.Namespace) -> None:
 
 
 def _run_stream(options: argparse.Namespace) -> None:
+    if options.report and not Path(options.report).absolute().parent.is_dir():
+        raise ArgumentError(f"--report {options.report}: there is no such folder; make it first")
     asyncio.run(_consume(options))
 
 
 async def _consume(options: argparse.Namespace) -> None:
     from dnc_async.client import stream  # noqa: PLC0415
-    from dnc_async.engine.report import gap_line, render, samples_of  # noqa: PLC0415
 
     batches = stream(
         options.cid,
@@ -126,18 +133,28 @@ async def _consume(options: argparse.Namespace) -> None:
         spool_dir=options.spool_dir,
     )
     async with batches:
-        total, waited = len(batches), 0.0
-        async for batch in batches:
-            statistics = batches.statistics()
-            row = {
-                "batch": statistics.batches - 1,
-                "samples": samples_of(batch),
-                "waited_s": statistics.waited_s - waited,
-            }
-            waited = statistics.waited_s
-            print_line(json.dumps(row) if options.json else gap_line(row, total))
+        try:
+            await _print_batches(batches, as_json=options.json)
+        finally:
+            report = batches.report()
+            if options.report and report.batches:
+                report.save(options.report)
+    print_line(json.dumps({"report": report.to_dict()}) if options.json else str(report))
+
+
+async def _print_batches(batches: BatchStream, *, as_json: bool) -> None:
+    from dnc_async.engine.report.text import gap_line, samples_of  # noqa: PLC0415
+
+    total, waited = len(batches), 0.0
+    async for batch in batches:
         statistics = batches.statistics()
-    print_line(json.dumps({"report": asdict(statistics)}) if options.json else render(statistics))
+        row = {
+            "batch": statistics.batches - 1,
+            "samples": samples_of(batch),
+            "waited_s": statistics.waited_s - waited,
+        }
+        waited = statistics.waited_s
+        print_line(json.dumps(row) if as_json else gap_line(row, total))
 
 
 def _run_inspect(options: argparse.Namespace) -> None:

@@ -1,94 +1,181 @@
-"""The gap ledger: every second that the consumer waited, put down to what it waited for.
+"""The gap ledger: every second that the consumer waited, put down to what it waited for. PURE.
 
-A batch is ready when its last chunk is in place. That chunk's way has four points in time, and a wait is cut at them:
-until it was proved the wait is for ``proofs``, until its space was granted for the ``budget``, until its bytes had arrived
-for the ``network`` (or, where gateways failed for it on the way, for the ``fault`` of the first of them), until it was in
-place for ``decoding``, and the rest is the ``handover``. The first batch's wait is kept apart. The causes of a wait add up
-to the wait, because they are its cuts.
+A batch's wait is cut where the chunk that arrived last passed the points of its way, and then the batch:
+
+========================  ==================================================================================
+``proofs``                until the chunk, and all before it, were proved
+``budget``, ``prefetch``  until it had room: a larger disk budget (or ``prefetch``) would have given it earlier
+``latency``               until its first byte came
+``bandwidth``             until its last block had come…
+``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
+``decoding``              until all chunks were verified, off the spool and in their rows; a busy machine shows here
+``handover``              until the batch lay there
+``event loop``            until the consumer took it: its own loop was busy with something else
+========================  ==================================================================================
+
+One thing the cuts do not show: a chunk may come late because, seconds before, the gateways had too little to do while it
+waited for room. That lost time is a debt. It is paid back by the next waits for latency and bandwidth, which are put down
+to the budget as far as the debt goes: with room, the bytes would have been there so much earlier. That is an estimate
+(:mod:`~dnc_async.engine.starvation`), rough where both the budget and the line are too small; a wait's sum stays exact.
+
+The first batch's wait is kept apart. The causes of a wait add up to the wait, because they are its cuts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass
 
+from dnc_async.engine.timeline import Timeline
 from dnc_async.telemetry import Gap
 
 FIRST_BATCH = "first batch"
-PROOFS, BUDGET, NETWORK, DECODING, HANDOVER = "proofs", "budget", "network", "decoding", "handover"
+PROOFS, BUDGET, PREFETCH, LATENCY, BANDWIDTH = "proofs", "budget", "prefetch", "latency", "bandwidth"
+DECODING, HANDOVER, EVENT_LOOP = "decoding", "handover", "event loop"
+_FAULT = "fault of "
 
 
 @dataclass(slots=True)
 class ChunkTimes:
-    """When a chunk reached each point of its way, and the gateways that failed for it."""
+    """What a chunk is, and when it reached each point of its way.
 
+    ``received`` is when the body of its last block had come, ``asked`` when that block was first asked for, and ``fault_of``
+    the first gateway that failed for it. ``starved_s`` is what gateways lost while the chunk waited for room, for want of
+    what ``held_by`` names.
+    """
+
+    key: bytes = b""
+    size_bytes: int = 0
+    blocks: int = 0
     proved: float = 0.0
     granted: float = 0.0
+    first_byte: float = float("inf")
+    asked: float = 0.0
+    received: float = 0.0
     arrived: float = 0.0
     placed: float = 0.0
-    faults: dict[str, int] = field(default_factory=dict)
+    fault_of: str = ""
+    held_by: str = BUDGET
+    starved_s: float = 0.0
 
-    def causes(self, wait: tuple[float, float]) -> dict[str, float]:
-        """Cut a wait at these points."""
-        network = f"fault of {next(iter(self.faults))}" if self.faults else NETWORK
-        start, end = wait
-        causes: dict[str, float] = {}
-        for cause, until in (
-            (PROOFS, self.proved),
-            (BUDGET, self.granted),
-            (network, self.arrived),
-            (DECODING, self.placed),
-            (HANDOVER, end),
-        ):
-            stop = min(max(until, start), end)
-            if stop > start:
-                causes[cause] = causes.get(cause, 0.0) + stop - start
-            start = stop
-        return causes
+    def block_done(
+        self, now: float, *, asked: float | None, first_byte: float | None, received: float | None, fault_of: str
+    ) -> None:
+        """A block of it was verified and written; the last one's times stand."""
+        self.asked = now if asked is None else asked
+        self.received = now if received is None else received
+        self.first_byte = min(self.first_byte, self.received if first_byte is None else first_byte)
+        self.fault_of = fault_of
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A batch of some samples was handed over at ``at``; ``waits`` are the (from, to) in which the consumer waited for it."""
+    """A batch that lay there at ``put`` was taken at ``at``; ``waits`` are the (from, to) in which the consumer waited."""
 
     at: float
+    put: float
     waits: tuple[tuple[float, float], ...]
     samples: int
     chunks: tuple[ChunkTimes, ...]
 
+    def causes(self) -> dict[str, float]:
+        """What was waited for, in seconds."""
+        causes: dict[str, float] = {}
+        if not self.waits:
+            return causes
+        points = self._points()
+        for start, end in self.waits:
+            since = start
+            for cause, until in points:
+                stop = min(max(until, since), end)
+                if stop > since:
+                    causes[cause] = causes.get(cause, 0.0) + stop - since
+                since = stop
+            if end > since:
+                causes[EVENT_LOOP] = causes.get(EVENT_LOOP, 0.0) + end - since
+        return causes
+
+    def _points(self) -> tuple[tuple[str, float], ...]:
+        last = max(self.chunks, key=lambda chunk: chunk.arrived)
+        failing = last.asked if last.fault_of else last.received
+        return (
+            (PROOFS, last.proved),
+            (last.held_by, last.granted),
+            (LATENCY, min(last.first_byte, failing)),
+            (BANDWIDTH, failing),
+            (f"{_FAULT}{last.fault_of}", last.received),
+            (DECODING, max(chunk.placed for chunk in self.chunks)),
+            (HANDOVER, self.put),
+        )
+
 
 class Ledger:
-    """The gaps of one stream. Written by the consumer's thread as it takes each batch, so that what it reads is not late."""
+    """The gaps of one stream. Written by the consumer's thread as it takes each batch, so that what it reads is not late.
 
-    def __init__(self, *, started: float) -> None:
+    Its size does not grow with the run.
+    """
+
+    def __init__(self, *, started: float, stream: str = "") -> None:
         self._started = started
+        self._stream = stream
+        self._debts: dict[str, float] = {}
+        self._order = hashlib.sha256()
         self.batches = self.samples = 0
+        self.chunks = self.blocks = self.useful_bytes = 0
         self.first_batch_s: float | None = None
         self.waited_s = 0.0
         self.causes: dict[str, float] = {}
         self.last_at = started
+        self.timeline = Timeline()
 
     def enter(self, taken: Taken) -> Gap:
         """Enter the wait for one batch."""
         seconds = sum(end - start for start, end in taken.waits)
+        self._count(taken)
         if not self.batches:
             self.first_batch_s = taken.at - self._started
             causes = {FIRST_BATCH: seconds}
         else:
-            last = max(taken.chunks, key=lambda times: times.placed)
-            causes = {}
-            for wait in taken.waits:
-                for cause, cut in last.causes(wait).items():
-                    causes[cause] = causes.get(cause, 0.0) + cut
+            causes = self._pay(taken.causes())
             self.waited_s += seconds
             for cause, cut in causes.items():
                 self.causes[cause] = self.causes.get(cause, 0.0) + cut
-        gap = Gap(position=self.batches, seconds=seconds, causes=causes)
+            step_s = max(0.0, taken.at - self.last_at - seconds)
+            self.timeline.add(at_s=taken.at - self._started, step_s=step_s, waited_s=seconds, causes=causes)
+        gap = Gap(stream=self._stream, position=self.batches, seconds=seconds, causes=causes)
         self.batches += 1
         self.samples += taken.samples
         self.last_at = taken.at
         return gap
 
+    def _count(self, taken: Taken) -> None:
+        for chunk in taken.chunks:
+            self._order.update(chunk.key)
+            self.chunks += 1
+            self.blocks += chunk.blocks
+            self.useful_bytes += chunk.size_bytes
+            if chunk.starved_s > 0:
+                self._debts[chunk.held_by] = self._debts.get(chunk.held_by, 0.0) + chunk.starved_s
+
+    def _pay(self, causes: dict[str, float]) -> dict[str, float]:
+        """Put down to the want of room what it has cost; latency first, which room hides best."""
+        for network in (LATENCY, BANDWIDTH):
+            for held_by, debt in self._debts.items():
+                moved = min(debt, causes.get(network, 0.0))
+                if moved > 0:
+                    causes[network] -= moved
+                    causes[held_by] = causes.get(held_by, 0.0) + moved
+                    self._debts[held_by] = debt - moved
+            if causes.get(network) == 0.0:
+                del causes[network]
+        return causes
+
     @property
     def elapsed_s(self) -> float:
         """Seconds from the start to the last hand-over."""
         return self.last_at - self._started
+
+    @property
+    def order(self) -> str:
+        """A checksum of the chunks that were handed over, in their order: two runs that delivered the same have the same."""
+        return self._order.copy().hexdigest()

@@ -31,6 +31,7 @@ class Mailbox:
         self._batch: Any = None
         self._full = False
         self._samples = 0
+        self._put_at = 0.0
         self._chunks: tuple[ChunkTimes, ...] = ()
         self._ended = False
         self._error: Exception | None = None
@@ -46,8 +47,10 @@ class Mailbox:
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...]) -> None:
         """Lay down the next batch, and how its chunks came; the one before must have been taken."""
+        now = self._clock()
         with self._lock:
             self._batch, self._full, self._samples, self._chunks = batch, True, samples, chunks
+            self._put_at = now
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -69,7 +72,7 @@ class Mailbox:
             if self._full:
                 batch, self._batch, self._full = self._batch, None, False
                 self._close_wait(now)
-                taken = Taken(now, tuple(self._waits), self._samples, self._chunks)
+                taken = Taken(now, self._put_at, tuple(self._waits), self._samples, self._chunks)
                 self._waits, self._chunks = [], ()
             elif self._error is not None:
                 raise self._error

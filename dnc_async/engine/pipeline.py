@@ -27,9 +27,10 @@ from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import ChunkEntry
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.landing import Landing
-from dnc_async.engine.ledger import ChunkTimes
+from dnc_async.engine.ledger import BUDGET, PREFETCH, ChunkTimes
 from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
+from dnc_async.engine.starvation import Starvation
 from dnc_async.errors import DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
@@ -82,11 +83,13 @@ class Pipeline:
         mailbox: Mailbox,
         clock: Callable[[], float],
         prefetch: int | None,
+        window_bytes: Callable[[], float],
     ) -> None:
         """One run of a plan.
 
         ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
-        consumer's demand are fetched; ``None`` is no limit.
+        consumer's demand are fetched; ``None`` is no limit. ``window_bytes`` tells how many bytes must be on their way for all
+        gateways to be busy (for the gap report).
         """
         self._root = root
         self._plan = plan
@@ -96,6 +99,7 @@ class Pipeline:
         self._mailbox = mailbox
         self._clock = clock
         self._prefetch = prefetch
+        self._starvation = Starvation(window_bytes=window_bytes)
         self._pages = PageReader(plan.manifest, group)
         self._buffers: dict[int, BatchBuffer] = {}
         self._chunks: dict[int, list[_Chunk]] = {}
@@ -165,7 +169,6 @@ class Pipeline:
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
-        chunk.times.proved = self._clock()
         chunk.proved.set()
 
     async def _grant_all(
@@ -174,9 +177,11 @@ class Pipeline:
         async with receive, send:
             async for chunk in receive:
                 await chunk.proved.wait()
+                chunk.times.proved = self._clock()  # and all before it
                 if chunk.error is None:
                     landing = chunk.landing = await self._find_room(chunk)
-                    chunk.times.granted = self._clock()
+                    self._describe(chunk)
+                    self._starvation.granted(chunk.times, self._clock())
                     self._fetch(chunk, landing)
                     self._move_if_due(chunk)
                 else:
@@ -188,7 +193,8 @@ class Pipeline:
         position = chunk.batch.position
         while True:
             changed = self._changed
-            if self._prefetch is None or position < self._wanted + self._prefetch:
+            is_early = self._prefetch is not None and position >= self._wanted + self._prefetch
+            if not is_early:
                 if position <= self._taken:
                     self._account.withdraw()
                     chunk.in_memory.set()
@@ -201,7 +207,12 @@ class Pipeline:
                         except BaseException:
                             lease.release()
                             raise
+            self._starvation.refused(self._clock(), PREFETCH if is_early else BUDGET)
             await changed.wait()
+
+    def _describe(self, chunk: _Chunk) -> None:
+        times = chunk.times
+        times.key, times.size_bytes, times.blocks = chunk.entry.cid.encode(), chunk.entry.size_bytes, len(chunk.leaves)
 
     def _fetch(self, chunk: _Chunk, landing: Landing) -> None:
         def accept(leaf: Leaf, block: Block) -> None:
@@ -225,12 +236,19 @@ class Pipeline:
 
     def _leaf_done(self, chunk: _Chunk, want: WantedBlock, error: Exception | None) -> None:
         chunk.missing -= 1
-        for gateway, count in want.faults.items():
-            chunk.times.faults[gateway] = chunk.times.faults.get(gateway, 0) + count
+        now = self._clock()
+        self._starvation.block_done(want.size_bytes, now)
+        chunk.times.block_done(
+            now,
+            asked=want.sent_at,
+            first_byte=want.first_byte_at,
+            received=want.received_at,
+            fault_of=next(iter(want.faults), ""),
+        )
         if error is not None and chunk.error is None:
             chunk.error = error
         if not chunk.missing or chunk.error is not None:
-            chunk.times.arrived = self._clock()
+            chunk.times.arrived = now
             chunk.arrived.set()
 
     async def _assemble_all(self, receive: MemoryObjectReceiveStream[_Chunk]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from dnc_async.engine.ledger import Ledger, Taken
 from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
+from dnc_async.engine.report.build import build
+from dnc_async.engine.report.report import Report
 from dnc_async.errors import DncError, StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
@@ -28,7 +30,7 @@ from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor
-from dnc_async.telemetry import Gap, Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
     from dnc_async.gateways.discovery import Discovery
@@ -59,11 +61,20 @@ class StreamRequest:
     drop_last: bool
     prefetch: int | None
 
+    @property
+    def dataset(self) -> str:
+        """The dataset's address."""
+        return "/".join([str(self.root), *self.path])
+
 
 class Runtime:
     """The shared parts. Lives in the engine's thread from :meth:`setup` until its stack is unwound."""
 
-    def __init__(self, *, settings: FetchSettings, budget_bytes: int, spool_parent: Path) -> None:
+    def __init__(
+        self, *, settings: FetchSettings, budget_bytes: int, spool_parent: Path, observers: Iterable[Observer] = ()
+    ) -> None:
+        """``observers`` are told what all streams and calls do."""
+        self.observers = Observers(observers)
         self._settings = settings
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None
@@ -103,6 +114,10 @@ class Runtime:
                     self._spool = await making
             return self._spool
 
+    def lease_bytes(self, size_bytes: int) -> int:
+        """What a chunk of such a size costs of the budget; its bare size where nothing is staged on disk."""
+        return self._spool.cost(size_bytes) if self._spool is not None else size_bytes
+
     def fetcher(self, origin: Origin) -> Fetcher:
         """The fetcher of an origin: one scoreboard for all streams that share its gateways. Asks the origin's routers, once."""
         key = origin.gateways or origin
@@ -122,6 +137,7 @@ class Runtime:
                 hold_s=settings.hold_s,
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
+            fetcher.observers.add(self.observers.tell)
             self._tasks.start_soon(fetcher.run)
         if origin.routers and origin.root is not None:
             discovery = self._discovery(fetcher, origin)
@@ -209,8 +225,15 @@ class Runtime:
 class StreamTask:
     """One stream from its opening to the last file deleted. Made in the caller's thread, run in the engine's."""
 
-    def __init__(self, runtime: Runtime, request: StreamRequest, *, post: Callable[..., object]) -> None:
-        """``post(function, *args)`` has a function called in the engine's thread."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        request: StreamRequest,
+        *,
+        post: Callable[..., object],
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        """``post(function, *args)`` has a function called in the engine's thread; ``observers`` are this stream's alone."""
         self._runtime = runtime
         self._request = request
         self._post = post
@@ -220,8 +243,8 @@ class StreamTask:
         self._pipeline: Pipeline | None = None
         self._rejected = self._failed = 0
         self.mailbox = Mailbox(clock=time.monotonic)
-        self.observers = Observers([self._count])
-        self.ledger = Ledger(started=time.monotonic())
+        self.observers = Observers([self._count, *observers])
+        self.ledger = Ledger(started=time.monotonic(), stream=request.dataset)
         self.opened: Future[Plan] = Future()
         self.finished: Future[None] = Future()
 
@@ -275,6 +298,7 @@ class StreamTask:
                     mailbox=self.mailbox,
                     clock=time.monotonic,
                     prefetch=request.prefetch,
+                    window_bytes=lambda: window_bytes(fetcher.statistics()),
                 )
                 self._listen(self._pipeline)
                 self.opened.set_result(plan)
@@ -298,6 +322,7 @@ class StreamTask:
 
         def told(gap: Gap) -> None:
             self.observers.tell(gap)
+            self._runtime.observers.tell(gap)
             pipeline.taken()
 
         def wanted() -> None:
@@ -329,6 +354,31 @@ class StreamTask:
             causes=dict(ledger.causes),
             gateways=gateways,
         )
+
+    def report(self) -> Report:
+        """The gap report so far, from any thread, as :meth:`statistics`."""
+        ledger, request, runtime = self.ledger, self._request, self._runtime
+        chunk_bytes = -(-ledger.useful_bytes // max(1, ledger.chunks))
+        return build(
+            self.statistics(),
+            ledger,
+            dataset=request.dataset,
+            epochs=request.epochs,
+            drop_last=request.drop_last,
+            prefetch=request.prefetch,
+            folder_bytes=FOLDER_BYTES,
+            lease_bytes=runtime.lease_bytes(chunk_bytes),
+            hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,
+        )
+
+
+def window_bytes(gateways: Iterable[GatewayStatistics]) -> float:
+    """How many bytes keep these gateways busy: a round trip's of each, and a block for each; 0 where none is measured."""
+    return sum(
+        each.rate * each.latency_s + each.bytes / max(1, each.blocks)
+        for each in gateways
+        if each.rate and each.latency_s is not None
+    )
 
 
 def culprit(error: Exception) -> Exception:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from dnc_async.dataset.plan import Plan
 from dnc_async.engine.bridge import EngineThread, finalize, resolve, wait_for_future
 from dnc_async.engine.mailbox import Found, Mailbox
+from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
 from dnc_async.telemetry import StreamStatistics
 
@@ -33,6 +34,9 @@ class RunningStream(Protocol):
 
     def statistics(self) -> StreamStatistics:
         """A snapshot, from any thread."""
+
+    def report(self) -> Report:
+        """The gap report so far, from any thread."""
 
 
 class StreamHandle:
@@ -61,6 +65,13 @@ class StreamHandle:
     @property
     def running(self) -> RunningStream | None:
         """The running stream, if it was ever started."""
+        return self._running
+
+    @property
+    def begun(self) -> RunningStream:
+        """The running stream. Raises ``RuntimeError`` where it was never started."""
+        if self._running is None:
+            raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
         return self._running
 
     def take(self) -> tuple[Found, Any]:
@@ -190,10 +201,14 @@ class BatchStream:
 
     def statistics(self) -> StreamStatistics:
         """A frozen snapshot of the stream so far. Raises ``RuntimeError`` before the first batch was asked for."""
-        running = self.handle.running
-        if running is None:
-            raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
-        return running.statistics()
+        return self.handle.begun.statistics()
+
+    def report(self) -> Report:
+        """Where the time went, up to the batch that was handed over last; print it, save it, plot it. Also after the end.
+
+        Raises ``RuntimeError`` before the first batch was asked for.
+        """
+        return self.handle.begun.report()
 
     async def aclose(self) -> None:
         """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""

@@ -273,6 +273,7 @@ class Fetcher:
         for want in wants:
             want.flights[span.gateway] = flight
             want.asked.add(span.gateway)
+            want.sent_at = now if want.sent_at is None else want.sent_at
 
     async def _fly(self, flight: Flight) -> None:
         self._flying.add(flight)
@@ -303,7 +304,7 @@ class Fetcher:
 
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
-        wanted = self._wanted
+        wanted, received_at = self._wanted, self.clock()
 
         def work() -> list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]]:
             blocks = make()
@@ -314,12 +315,11 @@ class Fetcher:
         for block, taken in landed:
             size = len(block.data)
             score.verified(size)
-            fresh = [want for want, _ in taken if not want.settled]
-            if fresh:
-                name, seconds = self._transports[flight.gateway].name, now - flight.began
-                cid = str(fresh[0].cid)
-                self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
+            name, seconds = self._transports[flight.gateway].name, now - flight.began
+            cid = str(taken[0][0].cid if taken else block.cid)
+            self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
             for want, result in taken:
+                want.received_at = received_at
                 if want in flight.wants:
                     score.delivered(want, size, now)
                     flight.wants.pop(want)
@@ -374,14 +374,17 @@ class Fetcher:
         want.asked.clear()
         want.tell()
 
+    def tell_failure(self, error: GatewayError, cid: str) -> None:
+        """Tell observers of a failure that costs no block."""
+        mismatch = isinstance(error, GatewayMismatchError)
+        self.observers.tell(RequestFailed(gateway=error.gateway, cid=cid, reason=str(error), mismatch=mismatch))
+
     def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         now = self.clock()
         if want.failing_since is None:
             want.failing_since = now
+        self.tell_failure(error, str(want.cid))
         mismatch = isinstance(error, GatewayMismatchError)
-        self.observers.tell(
-            RequestFailed(gateway=error.gateway, cid=str(want.cid), reason=str(error), mismatch=mismatch)
-        )
         score, waited = self._board.scores[gateway], now - want.failing_since
 
         def hopeless(attempts: int) -> bool:

@@ -60,6 +60,9 @@ class Desk(Protocol):
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""
 
+    def tell_failure(self, error: GatewayError, cid: str) -> None:
+        """The gateway failed, and no block was lost by it."""
+
     def give_back(self, want: WantedBlock, gateway: int) -> None:
         """The gateway will not bring this block, and is not to blame."""
 
@@ -156,6 +159,7 @@ class Pilot:
                 score.received(want, size_bytes, clock())
                 self._desk.progressed(self._gateway)
             else:
+                want.first_byte_at = want.first_byte_at or clock()
                 score.first_byte(want, clock())
 
         try:
@@ -184,11 +188,14 @@ class Pilot:
 
     def _mismatched(self, flight: Flight, want: WantedBlock | None, cause: BlockMismatchError) -> None:
         self._score.mismatched(self._desk.clock())
+        asked = str(want.cid) if want is not None else flight.car.path if flight.car is not None else ""
+        wrong = "sent bytes that do not hash to the CID; they were thrown away"
+        error = GatewayMismatchError(wrong, gateway=self._transport.name, cid=asked)
+        error.__cause__ = cause
         if want is not None:
-            wrong = "sent bytes that do not hash to the CID; they were thrown away"
-            error = GatewayMismatchError(wrong, gateway=self._transport.name, cid=str(want.cid))
-            error.__cause__ = cause
             self._fail(flight, want, error)
+        else:
+            self._desk.tell_failure(error, asked)
 
     # A CAR.
 
@@ -256,7 +263,8 @@ class CarLanding:
         now, want = self._desk.clock(), next(iter(self._flight.wants), None)
         if size_bytes and want is None:
             self._score.received_more(size_bytes, now)
-        elif size_bytes:
+        elif size_bytes and want is not None:
+            want.first_byte_at = want.first_byte_at or now
             self._score.received(want, size_bytes, now)
         else:
             self._score.first_byte(want, now)

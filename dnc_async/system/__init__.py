@@ -14,6 +14,7 @@ if sys.platform == "win32":  # pragma: no cover - experimental, not tested in CI
     import msvcrt
 else:
     import fcntl
+    import resource
 
 
 def try_lock(fd: int) -> bool:
@@ -64,6 +65,14 @@ def tree_disk_bytes(folder: str | os.PathLike[str]) -> int:
             with contextlib.suppress(OSError):
                 total += os.stat(f"{place}/{name}").st_blocks * 512  # noqa: PTH116 - called hundreds of times a second
     return total
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process ever had resident, whatever it did; ``None`` where the system does not tell."""
+    if sys.platform == "win32":  # pragma: no cover
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def unlink_quietly(path: str | os.PathLike[str]) -> None:

@@ -1,27 +1,29 @@
-"""The ideal stream of ``bench``, against cases that can be worked out by hand."""
+"""The ideal stream, against cases that can be worked out by hand."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parent.parent.parent / "bench" / "ideal.py"  # not in the wheel
-spec = importlib.util.spec_from_file_location("bench_ideal", PATH)
-assert spec is not None
-assert spec.loader is not None
-ideal = importlib.util.module_from_spec(spec)
-sys.modules["bench_ideal"] = ideal
-spec.loader.exec_module(ideal)
+from dnc_async.engine import ideal
 
 LINK = ideal.Link(latency_s=0.05, rate=10e6)
 
 
-def run(batches: int, *, budget: float, step: float, links: int = 1, fluid: bool = False, blocks: int = 4):
+def run(
+    batches: int,
+    *,
+    budget: float,
+    step: float,
+    links: int = 1,
+    fluid: bool = False,
+    blocks: int = 4,
+    early: bool = False,
+):
     """Batches of two chunks of 500 kB each."""
     plan = [[[500_000 // blocks] * blocks] * 2] * batches
-    return ideal.ideal_stream(plan, links=[LINK] * links, budget_bytes=budget, steps_s=[step] * batches, fluid=fluid)
+    return ideal.ideal_stream(
+        plan, links=[LINK] * links, budget_bytes=budget, steps_s=[step] * batches, fluid=fluid, moves_early=early
+    )
 
 
 def test_first_batch_takes_a_latency_and_its_bytes() -> None:
@@ -52,10 +54,23 @@ def test_two_gateways_share_the_blocks() -> None:
 
 @pytest.mark.parametrize("step", [0.03, 0.05, 0.1])
 @pytest.mark.parametrize("links", [1, 3])
-def test_the_fluid_bound_is_below_and_more_budget_never_hurts(step: float, links: int) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_the_fluid_bound_is_below_and_more_budget_never_hurts(step: float, links: int, early: bool) -> None:
     shares = []
     for budget in (0, 0.5e6, 1e6, 2e6, 4e6, 1e7):
-        block, fluid = (run(60, budget=budget, step=step, links=links, fluid=kind) for kind in (False, True))
+        block, fluid = (
+            run(60, budget=budget, step=step, links=links, fluid=kind, early=early) for kind in (False, True)
+        )
         assert fluid.wall_s <= block.wall_s + 1e-9
         shares.append(block.idle_share)
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(shares))
+
+
+@pytest.mark.parametrize("budget", [0.5e6, 1e6, 2e6])
+@pytest.mark.parametrize("fluid", [False, True])
+def test_chunks_that_move_early_never_hurt(budget: float, fluid: bool) -> None:
+    """Their room is free sooner; where the next batch fills the disk, that is worth a good part of the wait."""
+    late, soon = (run(60, budget=budget, step=0.03, links=3, fluid=fluid, early=early) for early in (False, True))
+    assert soon.wall_s <= late.wall_s + 1e-9
+    if budget == 1e6:
+        assert soon.idle_share < late.idle_share - 0.05

@@ -30,6 +30,8 @@ def test_exported_names() -> None:
         "OutputError",
         "PathError",
         "RemoteFile",
+        "Report",
+        "ReportError",
         "Saved",
         "SpoolError",
         "StoreError",

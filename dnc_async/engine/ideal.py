@@ -1,4 +1,14 @@
-"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. Pure."""
+"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. PURE.
+
+Two rules say when a chunk on the disk gives its room back. As the design first said, it has arrived *and* its rows in
+memory are free. The engine does better (:class:`~dnc_async.engine.landing.Landing`): once the rows are free, what has come
+moves there, the rest follows directly, and the lease is released before the chunk is whole. With ``moves_early=False`` the
+model is therefore no bound on what the engine can reach: with little budget, runs beat it by far. With ``True`` it is one.
+
+It assumes gateways of one latency and one rate each for the whole run, that neither fail nor lie, no other stream beside
+this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
+cost, and what the engine could not know.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +34,8 @@ class Ideal:
     @property
     def idle_share(self) -> float:
         """The share of the time after the first batch that is spent waiting."""
-        return sum(self.waits[1:]) / (self.wall_s - self.waits[0])
+        steady = self.wall_s - self.waits[0]
+        return max(0.0, sum(self.waits[1:]) / steady) if steady > 0 else 0.0
 
 
 def ideal_stream(
@@ -34,13 +45,15 @@ def ideal_stream(
     budget_bytes: float,
     steps_s: Sequence[float],
     fluid: bool = False,
+    moves_early: bool = False,
 ) -> Ideal:
-    """Schedule a plan as nobody could do better.
+    """Schedule a plan as nobody could do better under these rules.
 
     ``batches`` holds, for each batch, its chunks as lists of block sizes in bytes; ``steps_s`` the consumer's time for
     each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
     free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
     arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
+    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free.
     """
     free = [0.0] * len(links)
     granted = arrived = 0.0
@@ -65,7 +78,7 @@ def ideal_stream(
                 arrived = max(arrived, _schedule(blocks, granted, free, links))
             released = max(arrived, slot)
             if not direct:
-                held.append((released, size))
+                held.append((max(granted, slot) if moves_early else released, size))
             ready = max(ready, released)
         handed[k] = max(slot + (steps_s[k - 1] if k else 0.0), ready)
         waits.append(handed[k] - slot - (steps_s[k - 1] if k else 0.0))

@@ -1,0 +1,63 @@
+"""From what a stream counts to its report."""
+
+from __future__ import annotations
+
+from dnc_async.config import installed_version
+from dnc_async.engine.ledger import Ledger
+from dnc_async.engine.report.report import Gaps, Report, RunSettings
+from dnc_async.system import peak_memory_bytes
+from dnc_async.telemetry import StreamStatistics
+
+
+def build(
+    statistics: StreamStatistics,
+    ledger: Ledger,
+    *,
+    dataset: str,
+    epochs: int | None,
+    drop_last: bool,
+    prefetch: int | None,
+    folder_bytes: int,
+    lease_bytes: int,
+    hedged_bytes: int,
+) -> Report:
+    """The report of a stream so far. ``lease_bytes`` is what a chunk of the mean size costs on disk."""
+    timeline = ledger.timeline
+    return Report(
+        dataset=dataset,
+        settings=RunSettings(
+            epochs=epochs,
+            drop_last=drop_last,
+            prefetch=prefetch,
+            folder_bytes=folder_bytes,
+            lease_bytes=lease_bytes,
+            library_version=installed_version(),
+        ),
+        batches=statistics.batches,
+        samples=statistics.samples,
+        chunks=ledger.chunks,
+        blocks=ledger.blocks,
+        first_batch_s=statistics.first_batch_s,
+        waited_s=statistics.waited_s,
+        elapsed_s=statistics.elapsed_s,
+        causes=statistics.causes,
+        gaps=Gaps(
+            p50_s=timeline.quantile(0.5),
+            p95_s=timeline.quantile(0.95),
+            p99_s=timeline.quantile(0.99),
+            max_s=timeline.longest_s,
+        ),
+        timeline=timeline.bins(),
+        order=ledger.order,
+        budget_bytes=statistics.budget_bytes,
+        peak_leased_bytes=statistics.peak_leased_bytes,
+        peak_disk_bytes=statistics.peak_disk_bytes,
+        peak_memory_bytes=peak_memory_bytes(),
+        fetched_bytes=statistics.fetched_bytes,
+        useful_bytes=ledger.useful_bytes,
+        hedged_bytes=hedged_bytes,
+        blocks_verified=sum(gateway.blocks for gateway in statistics.gateways),
+        blocks_rejected=statistics.blocks_rejected,
+        requests_failed=statistics.requests_failed,
+        gateways=statistics.gateways,
+    )

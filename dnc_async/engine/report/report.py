@@ -1,0 +1,165 @@
+"""The report itself: a frozen snapshot of a run, that is saved, compared and rendered."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from dnc_async.config import parse_size
+from dnc_async.engine.report.page import tables
+from dnc_async.engine.report.saving import replace_file
+from dnc_async.engine.report.text import render
+from dnc_async.engine.report.what_if import Scenario, idle_share, scenarios
+from dnc_async.engine.report.wire import decode
+from dnc_async.engine.timeline import Bin
+from dnc_async.errors import ReportError
+from dnc_async.telemetry import GatewayStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """How long the consumer waited for a batch after the first one. Quantiles within 1 %, the maximum exactly."""
+
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What the run was asked for. Of the budget ``folder_bytes`` are the spool folder's and each chunk costs ``lease_bytes``."""
+
+    epochs: int | None
+    drop_last: bool
+    prefetch: int | None
+    folder_bytes: int
+    lease_bytes: int
+    library_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Where a run's time went, up to the batch that was handed over last.
+
+    The first batch is apart (``first_batch_s``): ``waited_s``, ``causes``, ``gaps`` and ``timeline`` are about those after it,
+    and the causes add up to ``waited_s``. What the consumer did with a batch counts as computing, whatever it was.
+    ``timeline`` holds a batch per bin, in long runs several; its memory is bounded.
+
+    ``fetched_bytes``, ``hedged_bytes`` and the gateways' lines are those of all streams that share a client's gateways;
+    ``useful_bytes`` are the chunks that this one handed over, so the rest is proofs, chunks that were fetched and not
+    consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is what the
+    file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had resident, your
+    model included, and ``None`` where the system does not tell. ``order`` is a checksum of the chunks in the order of
+    delivery: runs that delivered the same have the same.
+    """
+
+    dataset: str
+    settings: RunSettings
+    batches: int
+    samples: int
+    chunks: int
+    blocks: int
+    first_batch_s: float | None
+    waited_s: float
+    elapsed_s: float
+    causes: dict[str, float]
+    gaps: Gaps
+    timeline: tuple[Bin, ...]
+    order: str
+    budget_bytes: int
+    peak_leased_bytes: int
+    peak_disk_bytes: int
+    peak_memory_bytes: int | None
+    fetched_bytes: int
+    useful_bytes: int
+    hedged_bytes: int
+    blocks_verified: int
+    blocks_rejected: int
+    requests_failed: int
+    gateways: tuple[GatewayStatistics, ...]
+
+    def __str__(self) -> str:
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        return tables(self)
+
+    @property
+    def steady_s(self) -> float:
+        """The seconds from the first batch to the last."""
+        return max(0.0, self.elapsed_s - (self.first_batch_s or 0.0))
+
+    @property
+    def idle_share(self) -> float:
+        """The share of the time after the first batch that the consumer waited."""
+        return min(1.0, self.waited_s / self.steady_s) if self.steady_s else 0.0
+
+    @property
+    def computing_share(self) -> float:
+        """The rest: what an accelerator that works whenever it has a batch is used."""
+        return 1.0 - self.idle_share
+
+    def what_if(self, *, disk_budget: float | str | None = None, more_gateways: int = 0) -> float | None:
+        """The idle share of a perfectly planned run with another budget, or with more gateways like the mean of these.
+
+        A model, with its assumptions (:mod:`~dnc_async.engine.report.what_if`): compare it with ``what_if()``, the same for
+        the run as it was. ``None`` where too little was measured, or nothing was fetched ahead (``prefetch=0``).
+        """
+        budget = None if disk_budget is None else parse_size(disk_budget, name="disk_budget")
+        return idle_share(self, budget_bytes=budget, more_gateways=more_gateways)
+
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """The model's idle share for the run as it was, and for some that were not. Empty where :meth:`what_if` is ``None``."""
+        return scenarios(self)
+
+    def plot(self) -> Figure:
+        """A picture of the gaps: each by cause over time, and their sum. Needs matplotlib (``dnc-async[plot]``)."""
+        from dnc_async.engine.report.picture import draw  # noqa: PLC0415 - an extra
+
+        return draw(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        wire = asdict(self)
+        return {
+            "report_version": _VERSION,
+            **wire,
+            "idle_share": self.idle_share,
+            "computing_share": self.computing_share,
+        }
+
+    @classmethod
+    def from_dict(cls, wire: object, *, name: str = "report") -> Self:
+        """What :meth:`to_dict` gave. Raises :class:`~dnc_async.errors.ReportError`, which calls it by this name."""
+        version = wire.get("report_version") if isinstance(wire, dict) else None
+        if version != _VERSION:
+            raise ReportError(f"{name}: expected a gap report with report_version {_VERSION}, got {version!r}")
+        return decode(cls, json.loads(json.dumps(wire)), name)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON; a file that stood there is replaced when the new one is whole.
+
+        Raises :class:`~dnc_async.errors.ReportError`.
+        """
+        replace_file(path, (json.dumps(self.to_dict()) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """What :meth:`save` wrote. Raises :class:`~dnc_async.errors.ReportError`."""
+        name = os.fspath(path)
+        try:
+            wire = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ReportError(f"{name}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ReportError(f"{name}: is not JSON; expected what 'dnc stream --report FILE' writes") from error
+        return cls.from_dict(wire, name=name)

@@ -1,0 +1,154 @@
+"""The report as text for a terminal, and the words and numbers that all its forms share. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dnc_async.engine.report.what_if import AS_IT_WAS
+
+if TYPE_CHECKING:
+    from dnc_async.engine.report.report import Report
+    from dnc_async.telemetry import GatewayStatistics
+
+_BAR = 24
+
+
+def samples_of(batch: Any) -> int:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
+    """How many samples a batch holds."""
+    if isinstance(batch, dict):
+        return len(next(iter(batch.values())))
+    return len(batch[0]) if isinstance(batch, tuple) else len(batch)
+
+
+def gap_line(row: Mapping[str, Any], total: int) -> str:
+    """A line for one batch."""
+    return f"batch {row['batch'] + 1:>{len(str(total))}}/{total}  {row['samples']} samples  waited {row['waited_s'] * 1e3:.1f} ms"
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: powers of 1000, three digits."""
+    if count is None:
+        return "not known"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or milliseconds below one."""
+    return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.1f} ms"
+
+
+def headline(report: Report) -> str:
+    """The two sentences that matter."""
+    first = "no batch yet" if report.first_batch_s is None else f"first batch after {duration(report.first_batch_s)}"
+    return (
+        f"{report.batches:,} batches, {report.samples:,} samples in {duration(report.elapsed_s)}; {first}\n"
+        f"computing {report.computing_share:.1%}, idle {report.idle_share:.1%} of the time after it "
+        f"({duration(report.waited_s)} of {duration(report.steady_s)})"
+    )
+
+
+def causes(report: Report) -> list[tuple[str, float, float]]:
+    """Cause, seconds, share of the waiting; the longest first."""
+    total = report.waited_s or 1.0
+    return [(name, seconds, seconds / total) for name, seconds in sorted(report.causes.items(), key=lambda c: -c[1])]
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """A line for each thing that was counted."""
+    gaps, settings = report.gaps, report.settings
+    disk = (
+        f"{size(report.peak_leased_bytes)} of {size(report.budget_bytes)} reserved at most"
+        if report.budget_bytes
+        else "none"
+    )
+    ahead = "auto" if settings.prefetch is None else str(settings.prefetch)
+    epochs = "without end" if settings.epochs is None else str(settings.epochs)
+    hedged, failed = size(report.hedged_bytes), f"{report.requests_failed:,}"
+    return [
+        (
+            "gaps",
+            "   ".join(f"{n} {duration(s)}" for n, s in zip(("p50", "p95", "p99", "max"), _gaps(gaps), strict=True)),
+        ),
+        (
+            "bytes",
+            f"{size(report.fetched_bytes)} fetched, {size(report.useful_bytes)} of them handed over; {hedged} asked for twice",
+        ),
+        (
+            "blocks",
+            f"{report.blocks_verified:,} verified, {report.blocks_rejected:,} rejected; {failed} requests failed",
+        ),
+        ("disk", disk),
+        ("memory", f"{size(report.peak_memory_bytes)} at most, the whole process"),
+        ("run", f"{report.dataset}, epochs {epochs}, prefetch {ahead}, dnc-async {settings.library_version}"),
+        ("order", report.order[:16]),
+    ]
+
+
+def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
+    """A gateway's columns."""
+    return (
+        gateway.url,
+        f"{gateway.blocks:,}",
+        size(gateway.bytes),
+        f"{size(gateway.rate)}/s" if gateway.rate else "-",
+        "-" if gateway.latency_s is None else f"{gateway.latency_s * 1e3:.0f} ms",
+        f"{gateway.rejected:,}",
+        f"{gateway.failures:,}",
+    )
+
+
+GATEWAY_HEAD = ("gateway", "blocks", "bytes", "rate", "latency", "rejected", "failed")
+
+
+def scenario_lines(report: Report) -> list[tuple[str, str]]:
+    """What was measured, the model for the same, and for what was not."""
+    found = report.scenarios()
+    if not found:
+        return []
+    named = [
+        ("modelled, " + each.name if each.name == AS_IT_WAS else each.name, f"{each.idle_share:.1%}") for each in found
+    ]
+    return [("measured", f"{report.idle_share:.1%}"), *named]
+
+
+def what_if_title(report: Report) -> str:
+    """What the lines of :func:`scenario_lines` are, and what of this run they do not know."""
+    failed = report.requests_failed + report.blocks_rejected
+    unknown = ", which knows no faults, and this run had some" if failed else ""
+    return f"idle, had it been (a model of perfect planning{unknown}: read it beside the measured run)"
+
+
+def render(report: Report) -> str:
+    """The whole report."""
+    lines = [headline(report), ""]
+    for name, seconds, share in causes(report):
+        bar = "█" * max(1, round(share * _BAR))
+        lines.append(f"  waited for {name:<28}{duration(seconds):>10}{share:>7.1%}  {bar}")
+    lines += [f"  {name:<8}{text}" for name, text in facts(report)]
+    lines += ["", *_columns([GATEWAY_HEAD, *map(gateway_cells, report.gateways)])]
+    what_if = scenario_lines(report)
+    if what_if:
+        lines += ["", f"  {what_if_title(report)}"]
+        lines += [f"    {name:<36}{share:>7}" for name, share in what_if]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            f"{cell:<{width}}" if not i else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _gaps(gaps: Any) -> tuple[float, ...]:  # noqa: ANN401
+    return gaps.p50_s, gaps.p95_s, gaps.p99_s, gaps.max_s

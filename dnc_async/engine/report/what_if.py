@@ -1,0 +1,103 @@
+"""What a run might have waited with another budget or another gateway: the ideal stream, fed with what was measured. PURE.
+
+The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early, as the engine's do. It gets each
+gateway's rate and latency as they were estimated at the end of the run (a rate is lessened by the share of blocks that were
+rejected), the recorded steps of the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks
+of the mean size. So it assumes
+
+- gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
+- that nobody shares the line in front of them: one more gateway brings its whole rate;
+- perfect planning, and no time for proofs, verification, decoding and hand-over.
+
+It says what is possible and not what will be. A run lies above it, unless a rate was estimated too low, or its first batch,
+which is not counted, took longer than the model's and left time to fetch ahead. Read a scenario beside the model of the run
+as it was, and that beside what was measured: the nearer those two are, the more the difference between scenarios is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from dnc_async.engine.ideal import Link, ideal_stream
+
+if TYPE_CHECKING:
+    from dnc_async.engine.report.report import Report
+
+_MOST_BATCHES = 512
+_MOST_BLOCKS = 32  # of one chunk; more are taken together
+AS_IT_WAS = "as it was"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A run that was not, and the idle share that the model gives it."""
+
+    name: str
+    idle_share: float
+
+
+def scenarios(report: Report) -> tuple[Scenario, ...]:
+    """The run as it was, then others."""
+    budget = report.budget_bytes
+    asked: list[tuple[str, int | None, int]] = [(AS_IT_WAS, None, 0)]
+    if budget:
+        asked += [("with twice the budget", 2 * budget, 0), ("with half the budget", budget // 2, 0)]
+    else:
+        asked += [("with a disk budget of four batches", report.settings.folder_bytes + 4 * _batch_lease(report), 0)]
+    asked += [("with one more such gateway", None, 1)]
+    found = ((name, idle_share(report, budget_bytes=size, more_gateways=more)) for name, size, more in asked)
+    return tuple(Scenario(name=name, idle_share=share) for name, share in found if share is not None)
+
+
+def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways: int = 0) -> float | None:
+    """The model's idle share; ``None`` where nothing can be said."""
+    links = _links(report)
+    if not links or not report.timeline or not report.useful_bytes or report.settings.prefetch == 0:
+        return None
+    more = Link(latency_s=mean(link.latency_s for link in links), rate=mean(link.rate for link in links))
+    chunk = _chunk(report)
+    batch = [chunk] * _chunks_per_batch(report)
+    bins = report.timeline[-_MOST_BATCHES:]
+    steps = [each.step_s / each.batches for each in bins]
+    ideal = ideal_stream(
+        [batch] * (len(steps) + 1),
+        links=[*links, *[more] * more_gateways],
+        budget_bytes=_staged_chunks(report, budget_bytes) * sum(chunk),
+        steps_s=[*steps, 0.0],
+        moves_early=True,
+    )
+    return ideal.idle_share
+
+
+def _links(report: Report) -> list[Link]:
+    return [
+        Link(latency_s=gateway.latency_s, rate=gateway.rate * gateway.blocks / (gateway.blocks + gateway.rejected))
+        for gateway in report.gateways
+        if gateway.rate and gateway.latency_s is not None and gateway.blocks
+    ]
+
+
+def _chunk(report: Report) -> list[int]:
+    blocks = min(_MOST_BLOCKS, max(1, round(report.blocks / report.chunks)))
+    size = max(blocks, round(report.useful_bytes / report.chunks))
+    return [size // blocks] * (blocks - 1) + [size - size // blocks * (blocks - 1)]
+
+
+def _chunks_per_batch(report: Report) -> int:
+    return max(1, round(report.chunks / report.batches))
+
+
+def _batch_lease(report: Report) -> int:
+    return _chunks_per_batch(report) * report.settings.lease_bytes
+
+
+def _staged_chunks(report: Report, budget_bytes: int | None) -> int:
+    """How many chunks may lie on the disk: what the budget has room for, and what ``prefetch`` allows."""
+    settings = report.settings
+    budget = report.budget_bytes if budget_bytes is None else budget_bytes
+    room = max(0, budget - settings.folder_bytes) // max(1, settings.lease_bytes)
+    if settings.prefetch is not None:  # the next batch comes into memory
+        room = min(room, (settings.prefetch - 1) * _chunks_per_batch(report))
+    return room

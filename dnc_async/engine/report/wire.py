@@ -1,0 +1,63 @@
+"""Frozen dataclasses to what JSON can hold, and back again, checked. PURE."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from dnc_async.errors import ReportError
+
+D = TypeVar("D")
+
+
+def decode(kind: type[D], wire: object, at: str) -> D:
+    """A dataclass from a decoded JSON object; names that it does not have are left out, for newer files.
+
+    ``at`` is what to call it in a :class:`~dnc_async.errors.ReportError`.
+    """
+    if not isinstance(wire, dict):
+        raise _unlike(at, "an object", wire)
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # D is a dataclass, or one's field
+    missing = [name for name in names if name not in wire]
+    if missing:
+        raise ReportError(f"{at}: {missing[0]!r} is missing; expected the JSON that Report.save() writes")
+    return kind(**{name: _value(hints[name], wire[name], f"{at}.{name}") for name in names})
+
+
+def _value(hint: Any, wire: object, at: str) -> Any:  # noqa: ANN401 - whatever the hint says
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is types.UnionType:
+        if wire is None and type(None) in inner:
+            return None
+        return _value(next(each for each in inner if each is not type(None)), wire, at)
+    if origin is tuple:
+        if not isinstance(wire, list):
+            raise _unlike(at, "a list", wire)
+        return tuple(_value(inner[0], item, f"{at}[{place}]") for place, item in enumerate(wire))
+    if origin is dict:
+        if not isinstance(wire, dict):
+            raise _unlike(at, "an object", wire)
+        return {name: _value(inner[1], item, f"{at}[{name!r}]") for name, item in wire.items()}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return decode(hint, wire, at)
+    return _plain(hint, wire, at)
+
+
+def _plain(hint: type, wire: object, at: str) -> object:
+    if hint is float and type(wire) in (int, float):
+        number = float(wire)  # type: ignore[arg-type]  # one of the two
+        if math.isfinite(number) and number >= 0:
+            return number
+    elif type(wire) is hint and not (hint is int and wire < 0):  # type: ignore[operator]  # an int
+        return wire
+    raise _unlike(
+        at, {float: "a number of at least 0", int: "a whole number of at least 0"}.get(hint, hint.__name__), wire
+    )
+
+
+def _unlike(at: str, expected: str, got: object) -> ReportError:
+    shown = repr(got)
+    return ReportError(f"{at}: expected {expected}, got {shown if len(shown) <= 60 else shown[:57] + '…'}")
