@@ -86,6 +86,9 @@ class FetchSettings:
     #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
     hedge_share: float = 0.05
     workers: int = 4
+    #: A full disk beneath the budget is tried again after so long, and then twice as long each time, up to the second.
+    disk_retry_s: float = 1.0
+    disk_longest_retry_s: float = 30.0
     #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
     trust_env: bool = False
 

@@ -11,7 +11,7 @@ import asyncio
 import bisect
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -320,7 +320,7 @@ class FetchGroup:
         priority: Priority,
         accept: Callable[[Block], None],
         done: Callable[[WantedBlock, Exception | None], None],
-    ) -> None:
+    ) -> WantedBlock:
         """Want a block of this likely size; smaller priorities first."""
 
         def finished(want: WantedBlock, error: Exception | None) -> None:
@@ -338,6 +338,7 @@ class FetchGroup:
         )
         self._open.add(want)
         self._fetcher.submit(want)
+        return want
 
     async def block(self, cid: Cid, *, priority: Priority) -> Block:
         """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
@@ -366,6 +367,30 @@ class FetchGroup:
         if failed:
             raise failed[0]
         return [found[place] for place in range(len(cids))]
+
+    async def withdraw(self, wants: Iterable[WantedBlock]) -> None:
+        """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
+        given_up, ended = self._open.intersection(wants), anyio.Event()
+        for want in given_up:  # settled, so that one that fails this very moment is not asked for again
+            want.settled, want.outcome = True, StreamClosedError("the block was given up")
+        flying = self._fetcher.drop(given_up)
+        self._open -= given_up - flying
+        left = len(flying)
+
+        def gone(want: WantedBlock, _: Exception | None) -> None:
+            nonlocal left
+            left -= 1
+            self._open.discard(want)
+            if not self._open:
+                self._idle.set()
+            if not left:
+                ended.set()
+
+        for want in flying:
+            want.done = gone
+        if flying:
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
 
     async def aclose(self) -> None:
         """Give up on everything that is still wanted; returns when no worker touches it any more."""
