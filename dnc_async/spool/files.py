@@ -36,6 +36,8 @@ _LEAVES_PER_BLOCK = 64
 _LEAF_BYTES = 64 * 2**10
 #: What a file takes is compared with its lease after the first write, and then as often as this.
 _COMPARISONS = 8
+#: How often another process may take the spool's parent folder away while a folder is made in it.
+_CLAIM_TRIES = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -203,15 +205,16 @@ class SpoolFolder:
 
 
 def _claim(parent: Path) -> OwnedFolder:
-    while True:
+    """Make and own a folder in ``parent``, which another process that leaves may take away, as it is empty, at any moment."""
+    for tries_left in range(_CLAIM_TRIES, 0, -1):
         try:
             parent.mkdir(parents=True, exist_ok=True)
             sweep(parent)
             return OwnedFolder.claim(parent)
         except (FileNotFoundError, FileExistsError):
-            if os.path.lexists(parent) and not parent.is_dir():
+            if tries_left == 1 or (os.path.lexists(parent) and not parent.is_dir()):
                 raise
-            # Another process left meanwhile, and took the empty parent with it.
+    raise AssertionError  # the last try returns or raises
 
 
 def _measure(folder: Path) -> int:

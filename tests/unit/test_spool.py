@@ -248,6 +248,13 @@ def test_unusable_folder(tmp_path: Path) -> None:
         SpoolFolder(tmp_path / "file")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system in which nothing can be made")
+def test_folder_that_cannot_be_made() -> None:
+    """It is said, not tried for ever."""
+    with pytest.raises(SpoolError, match="name a folder"):
+        SpoolFolder(Path("/proc/dnc_async"))
+
+
 # Several processes in one spool folder.
 
 
