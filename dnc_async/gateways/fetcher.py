@@ -309,6 +309,7 @@ class FetchGroup:
         self._fetcher = fetcher
         self._open: set[WantedBlock] = set()
         self._idle = anyio.Event()
+        self._ended = anyio.Event()
         self._closed = False
         self.in_worker = fetcher.in_worker
 
@@ -370,27 +371,20 @@ class FetchGroup:
 
     async def withdraw(self, wants: Iterable[WantedBlock]) -> None:
         """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
-        given_up, ended = self._open.intersection(wants), anyio.Event()
+        given_up = self._open.intersection(wants)
         for want in given_up:  # settled, so that one that fails this very moment is not asked for again
-            want.settled, want.outcome = True, StreamClosedError("the block was given up")
-        flying = self._fetcher.drop(given_up)
-        self._open -= given_up - flying
-        left = len(flying)
+            want.settled, want.outcome, want.done = True, StreamClosedError("the block was given up"), self._gone
+        self._open -= given_up - self._fetcher.drop(given_up)
+        with anyio.CancelScope(shield=True):
+            while given_up & self._open:
+                await self._ended.wait()
 
-        def gone(want: WantedBlock, _: Exception | None) -> None:
-            nonlocal left
-            left -= 1
-            self._open.discard(want)
-            if not self._open:
-                self._idle.set()
-            if not left:
-                ended.set()
-
-        for want in flying:
-            want.done = gone
-        if flying:
-            with anyio.CancelScope(shield=True):
-                await ended.wait()
+    def _gone(self, want: WantedBlock, _: Exception | None) -> None:
+        self._open.discard(want)
+        if not self._open:
+            self._idle.set()
+        self._ended.set()
+        self._ended = anyio.Event()
 
     async def aclose(self) -> None:
         """Give up on everything that is still wanted; returns when no worker touches it any more."""
