@@ -230,11 +230,11 @@ class Pipeline:
     async def _find_room(self, chunk: _Chunk) -> Landing | None:
         """The chunk's rows in memory, where they are free, else a file with a lease."""
         position = chunk.batch.position
-        if position <= self._taken:
+        too_far = self._prefetch is not None and position >= self._wanted + self._prefetch
+        if position <= self._taken and not too_far:
             self._account.withdraw()
             chunk.state = _State.PLACED
             return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
-        too_far = self._prefetch is not None and position >= self._wanted + self._prefetch
         if self._spool is None or too_far or self._disk.wait_s:
             self._account.withdraw()
             return None

@@ -57,7 +57,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     if done.returncode:
         pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - as mount, which is found on the PATH
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - as mount, which is found on the PATH
 
 
 def free(folder: Path) -> int:
@@ -151,14 +151,15 @@ def test_what_a_file_costs_here(small_disk: Path) -> None:
     folder = SpoolFolder(small_disk / "spool")
     account = Governor(budget_bytes=2**30, overhead_bytes=0, max_leases=9).open(floor_bytes=0, borrower=Anybody())
     for size in (1, 5_000, 70_000, 900_000):
-        lease = account.try_lease(folder.cost(size), (size,))
+        cost = folder.cost(size)
+        lease = account.try_lease(cost, (size,))
         assert lease is not None
         file = folder.create(lease, size)
         for start in sorted(range(0, size, 70_000), reverse=True):
             file.write_at(start, bytes(min(70_000, size - start)))
         os.fsync(file._fd)
         file.settle()
-        assert size <= file.disk_bytes() <= lease.size_bytes == folder.cost(size)
+        assert size <= file.disk_bytes() <= lease.size_bytes == cost
         file.discard()
     assert folder.path.stat().st_blocks * 512 <= FOLDER_BYTES
     folder.close()

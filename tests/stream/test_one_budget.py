@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import random
+import threading
 
 import pytest
 
 import dnc_async as dnc
-from dnc_async.spool.governor import GovernorStatistics
+from dnc_async.spool.files import SpoolFile, SpoolFolder
+from dnc_async.spool.governor import GovernorStatistics, Lease
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
@@ -90,6 +92,30 @@ async def test_opened_late_beside_one_that_is_left(many_leaves: Published, clien
     assert await consume(many_leaves, first, 1) == 18
 
 
+async def test_called_back_before_it_has_a_file(
+    many_leaves: Published, client: dnc.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loan that is called back while its file is being made is given back as soon as that is done."""
+    create, held, accounts = SpoolFolder.create, threading.Event(), set()
+
+    def slow(self: SpoolFolder, lease: Lease, size_bytes: int) -> SpoolFile:
+        accounts.add(lease._account)
+        if lease.place == (4, 1) and not held.is_set():  # the last that fits: batch 0 is with us, batch 1 in memory
+            held.set()
+            assert eventually(lambda: lease.is_revoked, timeout_s=10)
+        return create(self, lease, size_bytes)
+
+    monkeypatch.setattr(SpoolFolder, "create", slow)
+    first = client.stream(many_leaves.result, epochs=2)
+    many_leaves.check(await anext(first), 0)
+    assert await asyncio.to_thread(held.wait, 10)
+    second = client.stream(many_leaves.result)
+    many_leaves.check(await anext(second), 0)
+    assert eventually(lambda: len(accounts) == 2, timeout_s=10), "the second stream has a file, too"
+    assert await consume(many_leaves, second, 1) == 6
+    assert await consume(many_leaves, first, 1) == 12
+
+
 async def test_dropped_in_flight(many_leaves: Published, watch: DiskWatch) -> None:
     """Chunks that are called back while their blocks are on the wire, and while they are being written."""
     async with ScriptedGateway(BlockStore.open(many_leaves.store), Faults.parse("rate=20MB,latency=3ms")) as gateway:
@@ -136,10 +162,16 @@ async def test_any_coming_and_going(many_leaves: Published, client: dnc.Client, 
 
 async def test_on_demand_alone(published: Published) -> None:
     """With prefetch=0 a batch is fetched when it is asked for, the first one, too."""
-    stream = dnc.stream(published.result, store=published.store, spool_dir=published.spool, prefetch=0)
-    count = 0
-    async with asyncio.timeout(20):
+    async with (
+        asyncio.timeout(20),
+        ScriptedGateway(BlockStore.open(published.store), Faults.parse("latency=3ms")) as gateway,
+    ):
+        stream, count = dnc.stream(published.result, gateways=gateway.url, spool_dir=published.spool, prefetch=0), 0
         async for batch in stream:
             published.check(batch, count)
             count += 1
-    assert count == 20
+            if count == 3:
+                asked = gateway.stats().requests
+                await asyncio.sleep(0.1)
+                assert gateway.stats().requests == asked
+        assert count == 20

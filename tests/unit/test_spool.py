@@ -182,6 +182,29 @@ def test_file_out_of_order_stays_within_its_lease(tmp_path: Path) -> None:
     assert not (tmp_path / "spool").exists()
 
 
+def test_the_lease_outlives_the_file(tmp_path: Path) -> None:
+    """Whoever waits for the bytes is told when they are free on the disk, not before."""
+    folder = SpoolFolder(tmp_path)
+
+    class Waiting(Anybody):
+        told = 0
+
+        def changed(self) -> None:
+            self.told += 1
+            assert not (folder.path / "0").exists()
+
+    waiting = Waiting()
+    account = Governor(budget_bytes=20_000, overhead_bytes=0, max_leases=9).open(floor_bytes=0, borrower=waiting)
+    lease = account.try_lease(20_000, (0,))
+    assert lease is not None
+    file = folder.create(lease, 9)
+    assert account.try_lease(20_000, (1,)) is None
+    file.discard()
+    assert waiting.told
+    assert account.try_lease(20_000, (1,)) is not None
+    folder.close()
+
+
 @pytest.mark.parametrize(("size", "leaf"), [(2**20, 4096), (2**23, 4096), (2**25, 2**16)])
 @pytest.mark.parametrize("every", [50, 10**9])
 def test_file_in_the_worst_order_stays_within_its_lease(tmp_path: Path, size: int, leaf: int, every: int) -> None:
@@ -200,6 +223,7 @@ def test_file_in_the_worst_order_stays_within_its_lease(tmp_path: Path, size: in
     folder.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate, to make a file take more")
 def test_a_file_system_that_takes_more(tmp_path: Path) -> None:
     """A lease grows to what its file takes and will take, and the next ones hold as much more from the start."""
     folder = SpoolFolder(tmp_path / "spool")
