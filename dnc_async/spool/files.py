@@ -212,7 +212,7 @@ def _claim(parent: Path) -> OwnedFolder:
             sweep(parent)
             return OwnedFolder.claim(parent)
         except (FileNotFoundError, FileExistsError):
-            if tries_left == 1 or (os.path.lexists(parent) and not parent.is_dir()):
+            if tries_left == 1:
                 raise
     raise AssertionError  # the last try returns or raises
 
