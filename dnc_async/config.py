@@ -101,6 +101,9 @@ class FetchSettings:
     #: Whether routers elsewhere are believed, too, where they name addresses of this machine or a private network.
     private_providers: bool = False
     workers: int = 4
+    #: A full disk beneath the budget is tried again after so long, and then twice as long each time, up to the second.
+    disk_retry_s: float = 1.0
+    disk_longest_retry_s: float = 30.0
     #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
     trust_env: bool = False
 

@@ -26,7 +26,7 @@
     ├── ChunkUnavailableError (ExceptionGroup)   every gateway failed for a block; holds their errors
     ├── SpoolError                      the staging folder cannot be used
     │   ├── BudgetTooSmallError             .smallest_bytes is the smallest disk budget that works
-    │   └── DiskFullError                   the file system is full, below the budget
+    │   └── DiskFullError                   the file system is full, below the budget, when a stream starts
     ├── StoreError                      the local store cannot be read or written
     ├── DecodeError                     a verified chunk is not laid out as its manifest says
     ├── ReportError (ValueError)        a saved gap report cannot be read, or not written

@@ -129,7 +129,11 @@ class GatewayStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
-    """A stream so far. ``waited_s`` and its ``causes`` leave the first batch out, whose time is ``first_batch_s``."""
+    """A stream so far. ``waited_s`` and its ``causes`` leave the first batch out, whose time is ``first_batch_s``.
+
+    ``disk_is_full``: the file system has no room, although the budget has, and staging pauses; ``disk_full_s`` is for how long
+    it was so, all in all.
+    """
 
     batches: int
     samples: int
@@ -144,6 +148,8 @@ class StreamStatistics:
     elapsed_s: float
     causes: dict[str, float]
     gateways: tuple[GatewayStatistics, ...]
+    disk_is_full: bool = False
+    disk_full_s: float = 0.0
 
     @property
     def idle_share(self) -> float:

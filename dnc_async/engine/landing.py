@@ -50,6 +50,11 @@ class Landing:
                     self._file.read_into(place.between(start, end))
             self._place = place
 
+    def settle(self) -> None:
+        """Have the lease hold what the file takes, if that is more than was reserved (in the engine's thread)."""
+        if self._file is not None:
+            self._file.settle()
+
     def discard(self) -> None:
         """Delete the file and release its lease, if there is one. No worker may be writing to it."""
         file, self._file = self._file, None

@@ -45,6 +45,11 @@ class Mailbox:
         state = "full" if self._full else "ended" if self._ended else "empty"
         return f"<Mailbox {state}{', awaited' if self._waiting_since is not None else ''}>"
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the consumer waits for what comes next."""
+        return self._waiting_since is not None
+
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...]) -> None:
         """Lay down the next batch, and how its chunks came; the one before must have been taken."""
         now = self._clock()

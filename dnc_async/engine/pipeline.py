@@ -6,17 +6,22 @@
           pages and       in plan order: a    leaves,    in plan order: into the
           chunk roots,    lease on disk, or   over all   batch's rows, off the disk,
           a few ahead     the batch's rows    gateways   and released
+                             ^                   |
+                             +---- dropped <-----+  a loan that was called back, or a full disk
 
 *Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it
 is free as soon as the batch before it was handed over. A chunk of that batch lands in its rows directly and needs no
 lease; chunks further ahead need one, granted in plan order, before anything is asked for. A chunk that was leased moves to
 its rows when they are free, wholly or as far as it has come, and its lease is released at once.
+
+A chunk on disk may be dropped: its blocks are given up, its file is deleted and its lease released, and it is granted again
+in its turn, at the latest when its rows are free. So no stream ever waits for a lease to go on, only to go on sooner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 
 import anyio
@@ -24,53 +29,33 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from dnc_async.dataset.batch import BatchBuffer
-from dnc_async.dataset.manifest import ChunkEntry
 from dnc_async.dataset.plan import Plan, PlannedBatch
+from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.landing import Landing
-from dnc_async.engine.ledger import BUDGET, PREFETCH, ChunkTimes
+from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.pace import Pace
 from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
 from dnc_async.engine.starvation import Starvation
-from dnc_async.errors import DncError
+from dnc_async.errors import DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.files import SpoolFolder
-from dnc_async.spool.governor import Account
+from dnc_async.spool.governor import Account, Lease, Place
+from dnc_async.spool.pause import DiskPause
 
 #: Chunks whose proofs may be fetched before their lease was granted. Proofs live in memory: a few hundred bytes each.
 _PROOFS_AHEAD = 32
-#: Chunks that may be leased at once, however small they are.
-_GRANTS_AHEAD = 4096
+#: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
+_CHUNKS_AHEAD = 2048
 # Priorities: what a later stage waits for goes first.
 _PROOF, _LEAF = 0, 1
 
 
-@dataclass(slots=True, eq=False)
-class _Chunk:
-    """One chunk on its way."""
-
-    batch: PlannedBatch
-    part: int
-    entry: ChunkEntry
-    proved: anyio.Event = field(default_factory=anyio.Event)
-    arrived: anyio.Event = field(default_factory=anyio.Event)
-    leaves: tuple[Leaf, ...] = ()
-    missing: int = 0
-    landing: Landing | None = None
-    moving: bool = False
-    in_memory: anyio.Event = field(default_factory=anyio.Event)
-    error: Exception | None = None
-    times: ChunkTimes = field(default_factory=ChunkTimes)
-
-    @property
-    def is_last(self) -> bool:
-        return self.part == len(self.batch.chunks) - 1
-
-
 class Pipeline:
-    """Runs one stream's plan from its first chunk to its last batch."""
+    """Runs one stream's plan from its first chunk to its last batch. It is the borrower of the stream's account."""
 
     def __init__(
         self,
@@ -78,8 +63,8 @@ class Pipeline:
         root: str,
         plan: Plan,
         group: FetchGroup,
-        account: Account,
         spool: SpoolFolder | None,
+        disk: DiskPause,
         mailbox: Mailbox,
         clock: Callable[[], float],
         prefetch: int | None,
@@ -94,30 +79,34 @@ class Pipeline:
         self._root = root
         self._plan = plan
         self._group = group
-        self._account = account
         self._spool = spool
+        self._disk = disk
         self._mailbox = mailbox
         self._clock = clock
         self._prefetch = prefetch
         self._starvation = Starvation(window_bytes=window_bytes)
+        self._pace = Pace(clock)
         self._pages = PageReader(plan.manifest, group)
         self._buffers: dict[int, BatchBuffer] = {}
-        self._chunks: dict[int, list[_Chunk]] = {}
+        self._chunks: dict[int, list[Chunk]] = {}
+        self._to_grant: list[tuple[Place, Chunk]] = []
         self._taken = self._wanted = 0
         self._changed = anyio.Event()
+        self._account: Account
         self._tasks: TaskGroup | None = None
         self.peak_disk_bytes = 0
 
-    async def run(self) -> None:
+    async def run(self, account: Account) -> None:
         """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
+        self._account = account
         try:
             async with anyio.create_task_group() as self._tasks:
                 tasks = self._tasks
-                proved, to_grant = anyio.create_memory_object_stream[_Chunk](_PROOFS_AHEAD)
-                granted, to_assemble = anyio.create_memory_object_stream[_Chunk](_GRANTS_AHEAD)
-                tasks.start_soon(self._prove_all, proved, tasks)
-                tasks.start_soon(self._grant_all, to_grant, granted)
-                tasks.start_soon(self._assemble_all, to_assemble)
+                planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
+                tasks.start_soon(self._prove_all, planned, tasks)
+                tasks.start_soon(self._grant_all)
+                await self._assemble_all(to_assemble)
+                tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
             self._tasks = None
             with anyio.CancelScope(shield=True):
@@ -130,6 +119,7 @@ class Pipeline:
 
     def taken(self) -> None:
         """A batch was handed over: the next one's place in memory is free."""
+        self._pace.handed_over()
         self._chunks.pop(self._taken, None)
         self._taken += 1
         self._wanted = max(self._wanted, self._taken)
@@ -139,105 +129,159 @@ class Pipeline:
 
     def wanted(self) -> None:
         """The consumer waits for the next batch."""
+        self._pace.asked()
         self._wanted = self._taken + 1
         self.changed()
+
+    # What the governor tells us.
 
     def changed(self) -> None:
         """Something was released or handed over: look again."""
         self._changed.set()
         self._changed = anyio.Event()
 
+    def revoked(self, lease: Lease) -> None:
+        """A loan is called back. A chunk that is moving to memory, or has no file yet, gives it back by itself."""
+        position, part = lease.place
+        self._drop_if_staged(self._chunks[position][part])
+
+    def due(self, place: Place) -> float:
+        """When a chunk will be needed, at the consumer's pace."""
+        return self._pace.due(max(0, place[0] - self._taken))
+
     # The stages.
 
-    async def _prove_all(self, send: MemoryObjectSendStream[_Chunk], tasks: TaskGroup) -> None:
+    async def _prove_all(self, send: MemoryObjectSendStream[Chunk], tasks: TaskGroup) -> None:
         async with send:
             for batch in self._plan.batches():
                 for part, index in enumerate(batch.chunks):
-                    chunk = _Chunk(batch, part, await self._pages.entry(index))
+                    while len(self._to_grant) >= _PROOFS_AHEAD:
+                        await self._changed.wait()
+                    chunk = Chunk(batch, part, await self._pages.entry(index))
                     self._chunks.setdefault(batch.position, []).append(chunk)
+                    heapq.heappush(self._to_grant, (chunk.place, chunk))
                     tasks.start_soon(self._prove, chunk)
                     await send.send(chunk)
 
-    async def _prove(self, chunk: _Chunk) -> None:
+    async def _prove(self, chunk: Chunk) -> None:
         try:
             chunk.leaves = await chunk_leaves(
                 self._group,
                 chunk.entry,
-                priority=(_PROOF, *_position(chunk)),
+                priority=(_PROOF, *chunk.place),
                 via=self._via(chunk),
                 ahead=chunk.batch.position <= self._taken,  # its rows are free: all of it is wanted now
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
-        chunk.proved.set()
+        chunk.proved = True
+        self.changed()
 
-    async def _grant_all(
-        self, receive: MemoryObjectReceiveStream[_Chunk], send: MemoryObjectSendStream[_Chunk]
-    ) -> None:
-        async with receive, send:
-            async for chunk in receive:
-                await chunk.proved.wait()
-                chunk.times.proved = self._clock()  # and all before it
-                if chunk.error is None:
-                    landing = chunk.landing = await self._find_room(chunk)
-                    self._describe(chunk)
-                    self._starvation.granted(chunk.times, self._clock())
-                    self._fetch(chunk, landing)
-                    self._move_if_due(chunk)
-                else:
-                    chunk.arrived.set()
-                await send.send(chunk)
-
-    async def _find_room(self, chunk: _Chunk) -> Landing:
-        """Wait for the chunk's rows in memory to be free, or for a lease, whichever comes first."""
-        position = chunk.batch.position
+    async def _grant_all(self) -> None:
+        """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
         while True:
             changed = self._changed
-            is_early = self._prefetch is not None and position >= self._wanted + self._prefetch
-            if not is_early:
-                if position <= self._taken:
-                    self._account.withdraw()
-                    chunk.in_memory.set()
-                    return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
-                if self._spool is not None:
-                    lease = self._account.try_lease(self._spool.cost(chunk.entry.size_bytes))
-                    if lease is not None:
-                        try:
-                            return Landing(file=await self._group.in_worker(self._spool.create, lease))
-                        except BaseException:
-                            lease.release()
-                            raise
-            self._starvation.refused(self._clock(), PREFETCH if is_early else BUDGET)
-            await changed.wait()
+            first = heapq.heappop(self._to_grant) if self._to_grant else None
+            if first is not None and first[1].proved and await self._grant(first[1]):
+                self.changed()
+                continue
+            if first is not None:
+                heapq.heappush(self._to_grant, first)
+            with anyio.move_on_after(self._disk.wait_s or None):
+                await changed.wait()
 
-    def _describe(self, chunk: _Chunk) -> None:
+    async def _grant(self, chunk: Chunk) -> bool:
+        """Give a chunk space and have it fetched; ``False`` where there is none now."""
+        chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
+        if chunk.error is None:
+            landing = chunk.landing = await self._find_room(chunk)
+            if landing is None:
+                self._starvation.refused(self._clock(), PREFETCH if self._is_too_far(chunk) else BUDGET)
+                return False
+            self._describe(chunk)
+            self._starvation.granted(chunk.times, self._clock())
+            chunk.missing = len(chunk.leaves)
+            for leaf in chunk.leaves:
+                self._fetch(chunk, leaf, landing)
+            self._move_if_due(chunk)
+        self._look_at(chunk)
+        return True
+
+    async def _find_room(self, chunk: Chunk) -> Landing | None:
+        """The chunk's rows in memory, where they are free, else a file with a lease."""
+        position = chunk.batch.position
+        too_far = self._is_too_far(chunk)
+        if position <= self._taken and not too_far:
+            self._account.withdraw()
+            chunk.state = State.PLACED
+            return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
+        if self._spool is None or too_far or self._disk.wait_s:
+            self._account.withdraw()
+            return None
+        cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
+        lease = self._account.try_lease(cost, chunk.place)
+        if lease is None:
+            return None
+        return await self._stage(chunk, lease, self._spool)
+
+    def _is_too_far(self, chunk: Chunk) -> bool:
+        return self._prefetch is not None and chunk.batch.position >= self._wanted + self._prefetch
+
+    def _describe(self, chunk: Chunk) -> None:
         times = chunk.times
         times.key, times.size_bytes, times.blocks = chunk.entry.cid.encode(), chunk.entry.size_bytes, len(chunk.leaves)
 
-    def _fetch(self, chunk: _Chunk, landing: Landing) -> None:
-        def accept(leaf: Leaf, block: Block) -> None:
-            landing.write_at(leaf.offset, payload(leaf, block))
-
-        chunk.missing = len(chunk.leaves)
-        via = self._via(chunk)
-        for leaf in chunk.leaves:
-            size = leaf.size or chunk.entry.size_bytes
-            self._group.submit(
-                leaf.cid,
-                size_bytes=size,
-                within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, via),
-                priority=(_LEAF, *_position(chunk), leaf.offset),
-                accept=partial(accept, leaf),
-                done=partial(self._leaf_done, chunk),
-            )
-
-    def _via(self, chunk: _Chunk) -> str:
+    def _via(self, chunk: Chunk) -> str:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
 
-    def _leaf_done(self, chunk: _Chunk, want: WantedBlock, error: Exception | None) -> None:
-        chunk.missing -= 1
+    async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
+        """Make the file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
+        self._disk.tries()
+        try:
+            file = await self._group.in_worker(spool.create, lease, chunk.entry.size_bytes)
+        except DiskFullError as error:
+            lease.release()
+            self._disk.refused(error)
+            return None
+        except BaseException:
+            lease.release()
+            raise
+        if lease.is_revoked:
+            file.discard()
+            self.changed()
+            return None
+        chunk.state = State.STAGED
+        return Landing(file=file)
+
+    def _fetch(self, chunk: Chunk, leaf: Leaf, landing: Landing) -> None:
+        def accept(block: Block) -> None:
+            landing.write_at(leaf.offset, payload(leaf, block))
+
+        size = leaf.size or chunk.entry.size_bytes
+        want = self._group.submit(
+            leaf.cid,
+            size_bytes=size,
+            within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, self._via(chunk)),
+            priority=(_LEAF, *chunk.place, leaf.offset),
+            accept=accept,
+            done=partial(self._leaf_done, chunk, leaf, landing),
+        )
+        chunk.wants.add(want)
+
+    def _leaf_done(
+        self, chunk: Chunk, leaf: Leaf, landing: Landing, want: WantedBlock, error: Exception | None
+    ) -> None:
+        chunk.wants.discard(want)
         now = self._clock()
         self._starvation.block_done(want.size_bytes, now)
+        if isinstance(error, DiskFullError):
+            self._disk.refused(error)
+            self._drop_if_staged(chunk)
+            if chunk.state is not State.DROPPING:  # it moves, or has moved, to memory: there is room
+                self._fetch(chunk, leaf, landing)
+            return
+        landing.settle()
+        chunk.missing -= 1
         chunk.times.block_done(
             now,
             asked=want.sent_at,
@@ -249,16 +293,22 @@ class Pipeline:
             chunk.error = error
         if not chunk.missing or chunk.error is not None:
             chunk.times.arrived = now
-            chunk.arrived.set()
+        if not chunk.missing and chunk.state is State.STAGED:
+            self._disk.worked(began=chunk.times.granted)
+        self._look_at(chunk)
 
-    async def _assemble_all(self, receive: MemoryObjectReceiveStream[_Chunk]) -> None:
+    def _look_at(self, chunk: Chunk) -> None:
+        """A chunk is ready when all of it is in its rows, or it has failed."""
+        if chunk.error is not None or (chunk.state is State.PLACED and not chunk.missing):
+            chunk.ready.set()
+
+    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk]) -> None:
         async with receive:
             async for chunk in receive:
-                await chunk.arrived.wait()
+                await chunk.ready.wait()
                 await self._until_taken(chunk.batch.position)
                 if chunk.error is not None:
                     raise chunk.error
-                await chunk.in_memory.wait()
                 buffer = self._buffer(chunk.batch)
                 await self._group.in_worker(buffer.finish, chunk.part)
                 chunk.times.placed = self._clock()
@@ -273,24 +323,44 @@ class Pipeline:
         while self._taken < batches:
             await self._changed.wait()
 
-    def _move_if_due(self, chunk: _Chunk) -> None:
-        """Where a chunk's rows are free and it has a file, begin to move it."""
-        landing = chunk.landing
-        if self._tasks is None or landing is None or chunk.batch.position > self._taken:
-            return
-        if landing.is_on_disk and not chunk.moving:
-            chunk.moving = True
-            self._tasks.start_soon(self._move, chunk, landing)
+    # Out of the file: to memory, or away.
 
-    async def _move(self, chunk: _Chunk, landing: Landing) -> None:
+    def _move_if_due(self, chunk: Chunk) -> None:
+        """Where a chunk's rows are free and it has a file, begin to move it."""
+        if chunk.state is State.STAGED and chunk.batch.position <= self._taken:
+            self._begin(chunk, State.MOVING, self._move)
+
+    def _drop_if_staged(self, chunk: Chunk) -> None:
+        if chunk.state is State.STAGED:
+            self._begin(chunk, State.DROPPING, self._drop)
+
+    def _begin(
+        self, chunk: Chunk, state: State, function: Callable[[Chunk, Landing], Coroutine[None, None, None]]
+    ) -> None:
+        if self._tasks is not None and chunk.landing is not None:
+            chunk.state = state
+            self._tasks.start_soon(function, chunk, chunk.landing)
+
+    async def _move(self, chunk: Chunk, landing: Landing) -> None:
         await self._group.in_worker(self._move_in_worker, chunk, landing, self._buffer(chunk.batch))
         landing.discard()
-        chunk.in_memory.set()
+        chunk.state = State.PLACED
+        self._look_at(chunk)
 
-    def _move_in_worker(self, chunk: _Chunk, landing: Landing, buffer: BatchBuffer) -> None:
+    def _move_in_worker(self, chunk: Chunk, landing: Landing, buffer: BatchBuffer) -> None:
         if self._spool is not None:
             self.peak_disk_bytes = max(self.peak_disk_bytes, self._spool.disk_bytes())
         landing.move_to(buffer.place(chunk.part, chunk.entry.size_bytes))
+
+    async def _drop(self, chunk: Chunk, landing: Landing) -> None:
+        self._starvation.block_done(sum(want.size_bytes for want in chunk.wants), self._clock())
+        await self._group.withdraw(chunk.wants)
+        chunk.wants.clear()
+        landing.discard()
+        chunk.landing, chunk.state = None, State.PLANNED
+        if chunk.error is None:
+            heapq.heappush(self._to_grant, (chunk.place, chunk))
+        self.changed()
 
     def _buffer(self, batch: PlannedBatch) -> BatchBuffer:
         buffer = self._buffers.get(batch.position)
@@ -300,10 +370,6 @@ class Pipeline:
             buffer = self._buffers[batch.position] = BatchBuffer(manifest.schema, samples)
         return buffer
 
-    def _on_the_way(self) -> Iterator[_Chunk]:
+    def _on_the_way(self) -> Iterator[Chunk]:
         for chunks in self._chunks.values():
             yield from chunks
-
-
-def _position(chunk: _Chunk) -> tuple[int, int]:
-    return chunk.batch.position, chunk.part

@@ -28,8 +28,9 @@ from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
-from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
+from dnc_async.spool.files import FOLDER_BYTES, MAX_FILES, SpoolFolder
 from dnc_async.spool.governor import Governor
+from dnc_async.spool.pause import DiskPause
 from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class Runtime:
         self._spool: SpoolFolder | None = None
         self._fetchers: dict[Origin | tuple[Gateway, ...], Fetcher] = {}
         self._discoveries: dict[tuple[Fetcher, tuple[str, ...]], Discovery] = {}
-        self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=FOLDER_BYTES if budget_bytes else 0)
+        overhead = FOLDER_BYTES if budget_bytes else 0
+        self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=MAX_FILES)
+        self.disk = DiskPause(
+            clock=time.monotonic, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
+        )
         self._stack: contextlib.AsyncExitStack
         self._tasks: TaskGroup
         self._spool_lock: anyio.Lock
@@ -287,32 +292,28 @@ class StreamTask:
             manifest = await load_manifest(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
             floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
-            account = runtime.governor.open(floor_bytes=floor, notify=self._look_again)
+            self._pipeline = pipeline = Pipeline(
+                root=request.dataset,
+                plan=plan,
+                group=group,
+                spool=spool,
+                disk=runtime.disk,
+                mailbox=self.mailbox,
+                clock=time.monotonic,
+                prefetch=request.prefetch,
+                window_bytes=lambda: window_bytes(fetcher.statistics()),
+            )
+            account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
             try:
-                self._pipeline = Pipeline(
-                    root="/".join([str(request.root), *request.path]),
-                    plan=plan,
-                    group=group,
-                    account=account,
-                    spool=spool,
-                    mailbox=self.mailbox,
-                    clock=time.monotonic,
-                    prefetch=request.prefetch,
-                    window_bytes=lambda: window_bytes(fetcher.statistics()),
-                )
-                self._listen(self._pipeline)
+                self._listen(pipeline)
                 self.opened.set_result(plan)
-                await self._pipeline.run()
+                await pipeline.run(account)
             finally:
                 account.close()
         finally:
             fetcher.observers.remove(self.observers.tell)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
-
-    def _look_again(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.changed()
 
     def _listen(self, pipeline: Pipeline) -> None:
         """Hear, in this thread, what the consumer does in its own."""
@@ -329,6 +330,8 @@ class StreamTask:
             self._post(pipeline.wanted)
 
         self.mailbox.on_taken, self.mailbox.on_wait = taken, wanted
+        if self.mailbox.is_awaited:  # since before anybody listened
+            pipeline.wanted()
 
     def _count(self, event: object) -> None:
         if isinstance(event, RequestFailed):
@@ -353,6 +356,8 @@ class StreamTask:
             elapsed_s=ledger.elapsed_s,
             causes=dict(ledger.causes),
             gateways=gateways,
+            disk_is_full=self._runtime.disk.is_full,
+            disk_full_s=self._runtime.disk.seconds,
         )
 
     def report(self) -> Report:

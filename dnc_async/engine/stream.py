@@ -131,6 +131,7 @@ class BatchStream:
             stats = running.statistics()
             state = "delivered" if self.handle.delivered else "closed" if self.handle.closed else "streaming"
             state += f", {stats.batches} batches, waited {stats.waited_s:.2f} s"
+            state += ", the disk is full" if stats.disk_is_full else ""
         return f"<BatchStream {self.handle.about}: {state}>"
 
     def __aiter__(self) -> Self:

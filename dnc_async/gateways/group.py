@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -41,6 +41,7 @@ class FetchGroup:
         self._fetcher = fetcher
         self._open: set[WantedBlock] = set()
         self._idle = anyio.Event()
+        self._ended = anyio.Event()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -60,7 +61,7 @@ class FetchGroup:
         done: Callable[[WantedBlock, Exception | None], None],
         within: Sequence[Within] = (),
         ahead: bool = False,
-    ) -> None:
+    ) -> WantedBlock:
         """Want a block of this likely size; smaller priorities first.
 
         ``within`` are the DAGs in which it lies, the smallest first; ``ahead`` says that the rest of the first is wanted next.
@@ -88,6 +89,7 @@ class FetchGroup:
         )
         self._open.add(want)
         self._fetcher.submit(want)
+        return want
 
     async def block(self, cid: Cid, *, priority: Priority, within: Sequence[Within] = (), ahead: bool = False) -> Block:
         """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
@@ -118,6 +120,23 @@ class FetchGroup:
         if failed:
             raise failed[0]
         return [found[place] for place in range(len(cids))]
+
+    async def withdraw(self, wants: Iterable[WantedBlock]) -> None:
+        """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
+        given_up = self._open.intersection(wants)
+        for want in given_up:
+            want.done = self._gone
+        self._fetcher.drop(list(given_up))
+        with anyio.CancelScope(shield=True):
+            while given_up & self._open:
+                await self._ended.wait()
+
+    def _gone(self, want: WantedBlock, _: Exception | None) -> None:
+        self._open.discard(want)
+        if not self._open:
+            self._idle.set()
+        self._ended.set()
+        self._ended = anyio.Event()
 
     async def aclose(self) -> None:
         """Give up on everything that is still wanted; returns when no worker touches it any more."""

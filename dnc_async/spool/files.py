@@ -2,7 +2,11 @@
 
 A folder belongs to one client. Beside it lies a lock file that its process holds for as long as it lives; a folder whose
 lock is free belonged to a process that died, and is deleted by whoever opens a spool next. File names are slots that are
-used again, so that the folder itself does not grow.
+used again, so that the folder itself does not grow. A forked child inherits open files, whose space would stay taken after
+they were deleted: it closes them at once.
+
+What a file costs is reckoned so that no file system should ever take more. Where one does, that is seen while the file is
+written, its lease grows, other chunks are dropped for it if need be, and all later leases hold as much more.
 """
 
 from __future__ import annotations
@@ -20,21 +24,38 @@ from dnc_async.errors import DiskFullError, SpoolError
 from dnc_async.spool.governor import Lease
 from dnc_async.system.folders import OwnedFolder, sweep
 
-#: Charged for the folder and its lock file: what a folder of some hundred slots takes, with room.
+#: Charged for the folder and its lock file: what a folder of MAX_FILES slots takes, with room.
 FOLDER_BYTES = 64 * 2**10
-#: Leaves that are written out of order cost up to this many blocks of the file system beside their own.
+#: Files in a folder at once (measured on ext4: 20 KiB for 1024, 40 for 2048).
+MAX_FILES = 1024
+#: A file written out of order is in pieces for a while. Where the file system notes them takes up to this many blocks, and
+#: one more for so many leaves (measured on ext4, every other leaf first: 22 blocks for 2,048 leaves, 9 for 1,024).
 _EXTRA_BLOCKS = 2
+_LEAVES_PER_BLOCK = 64
+#: What upload() makes of a large chunk has leaves of this size at least; others are counted.
+_LEAF_BYTES = 64 * 2**10
+#: What a file takes is compared with its lease after the first write, and then as often as this.
+_COMPARISONS = 8
+#: How often another process may take the spool's parent folder away while a folder is made in it.
+_CLAIM_TRIES = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class SpoolFile:
-    """One chunk on disk. Written at any position by worker threads, read once, then gone with its lease."""
+    """One chunk on disk. Written at any position by one worker thread at a time, read once, then gone with its lease."""
 
-    def __init__(self, folder: SpoolFolder, slot: int, fd: int, lease: Lease) -> None:
+    def __init__(self, folder: SpoolFolder, slot: int, fd: int, lease: Lease, size_bytes: int) -> None:
         self._folder = folder
         self._slot = slot
         self._fd = fd
         self._lease = lease
+        self._size_bytes = size_bytes
+        self._written = self._compare_at = 0
+        self._needed_bytes = 0
+
+    def __repr__(self) -> str:
+        state = "gone" if self._fd < 0 else f"{self._written} of {self._size_bytes} bytes"
+        return f"<SpoolFile {self._folder.path / str(self._slot)}, {state}>"
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write verified bytes. Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError."""
@@ -42,6 +63,18 @@ class SpoolFile:
             system.write_at(self._fd, data, offset)
         except OSError as error:
             raise _spool_error(self._folder.path, error) from error
+        self._written += len(data)
+        if self._written >= min(self._compare_at, self._size_bytes):
+            self._compare_at = self._written + self._size_bytes // _COMPARISONS
+            taken = self.disk_bytes()
+            if taken > self._lease.size_bytes:
+                self._needed_bytes = taken + max(0, self._size_bytes - self._written)
+
+    def settle(self) -> None:
+        """Have the lease hold what the file takes, and is going to, if that was seen to be more (in the engine's thread)."""
+        if self._needed_bytes > self._lease.size_bytes:
+            self._folder.take_note(self._needed_bytes - self._lease.size_bytes)
+            self._lease.grow(self._needed_bytes)
 
     def read_into(self, segments: tuple[tuple[int, memoryview], ...]) -> None:
         """Fill (offset, memory) segments from the file."""
@@ -59,12 +92,28 @@ class SpoolFile:
 
     def discard(self) -> None:
         """Close and delete the file, then release its lease. A second call does nothing."""
+        if self.close():
+            self._folder.free(self._slot)
+            self._lease.release()
+
+    def close(self) -> bool:
+        """Close the file and leave it where it is; ``False`` if it was closed."""
         fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
-        os.close(fd)
-        self._folder.free(self._slot)
-        self._lease.release()
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
+
+_open_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for file in list(_open_files):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)  # only fork itself can tell
 
 
 class SpoolFolder:
@@ -75,16 +124,20 @@ class SpoolFolder:
 
         Raises :class:`~dnc_async.errors.SpoolError` where that cannot be.
         """
+        self._owned: OwnedFolder | None = None
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            sweep(parent)
-            self._owned = OwnedFolder.claim(parent)
+            self._owned = _claim(parent)
             self.path = self._owned.path
-            self._block_bytes = os.statvfs(self.path).f_bsize if hasattr(os, "statvfs") else 4096
+            self._unit_bytes = _measure(self.path)
         except OSError as error:
+            if self._owned is not None:
+                self._owned.remove()
+            if error.errno in _FULL:
+                raise _spool_error(parent, error) from error
             raise SpoolError(
                 f"spool_dir {parent}: cannot be used ({error.strerror or error}); name a folder that you may write to"
             ) from error
+        self._learned_bytes = 0
         self._closed = False
         self._free: list[int] = []
         self._slots = 0
@@ -94,12 +147,25 @@ class SpoolFolder:
     def __repr__(self) -> str:
         return f"<SpoolFolder {self.path}, {self._slots - len(self._free)} files>"
 
-    def cost(self, size_bytes: int) -> int:
-        """What a lease must hold for a file of this size: its blocks, and two more."""
-        return -(-size_bytes // self._block_bytes) * self._block_bytes + _EXTRA_BLOCKS * self._block_bytes
+    def cost(self, size_bytes: int, leaves: int = 0) -> int:
+        """What a lease must hold for a file of this size: its blocks, the notes on its pieces, and what was learned."""
+        leaves = max(leaves, size_bytes // _LEAF_BYTES)
+        blocks = -(-size_bytes // self._unit_bytes) + _EXTRA_BLOCKS + leaves // _LEAVES_PER_BLOCK
+        return blocks * self._unit_bytes + self._learned_bytes
 
-    def create(self, lease: Lease) -> SpoolFile:
-        """Make a file that the lease pays for; the file owns the lease from here on."""
+    def take_note(self, excess_bytes: int) -> None:
+        """A file took so much more than :meth:`cost` said: the next ones will (called by the file)."""
+        self._learned_bytes += excess_bytes
+
+    def create(self, lease: Lease, size_bytes: int) -> SpoolFile:
+        """Make a file for so many bytes that the lease pays for; the file owns the lease from here on.
+
+        Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError, also where the file system has less room than
+        the lease holds.
+        """
+        room = system.free_bytes(self.path)
+        if room is not None and room < lease.size_bytes:
+            raise _disk_full(self.path)
         with self._mutex:
             slot = heapq.heappop(self._free) if self._free else self._slots
             self._slots = max(self._slots, slot + 1)
@@ -110,8 +176,9 @@ class SpoolFolder:
             with self._mutex:
                 heapq.heappush(self._free, slot)
             raise _spool_error(self.path, error) from error
-        file = SpoolFile(self, slot, fd, lease)
+        file = SpoolFile(self, slot, fd, lease, size_bytes)
         self._open.add(file)
+        _open_files.add(file)
         return file
 
     def disk_bytes(self) -> int:
@@ -131,12 +198,46 @@ class SpoolFolder:
         self._closed = True
         for file in list(self._open):
             file.discard()
-        self._owned.remove()
+        if self._owned is not None:
+            self._owned.remove()
         with contextlib.suppress(OSError):  # the parent goes when it is empty and ours was the last
             self.path.parent.rmdir()
 
 
+def _claim(parent: Path) -> OwnedFolder:
+    """Make and own a folder in ``parent``, which another process that leaves may take away, as it is empty, at any moment."""
+    for tries_left in range(_CLAIM_TRIES, 0, -1):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            sweep(parent)
+            return OwnedFolder.claim(parent)
+        except (FileNotFoundError, FileExistsError):
+            if tries_left == 1:
+                raise
+    raise AssertionError  # the last try returns or raises
+
+
+def _measure(folder: Path) -> int:
+    """The unit in which the file system gives space to a file: a block, or a cluster of them."""
+    block_bytes = system.block_bytes(folder)
+    path = folder / "0"
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        system.write_at(fd, bytes(block_bytes), 0)
+        return max(block_bytes, system.disk_bytes(fd))
+    finally:
+        os.close(fd)
+        system.unlink_quietly(path)
+
+
 def _spool_error(path: Path, error: OSError) -> SpoolError:
     if error.errno in _FULL:
-        return DiskFullError(f"{path}: the file system is full, although the disk budget is not; free some space")
+        return _disk_full(path)
     return SpoolError(f"{path}: cannot write a staged chunk: {error.strerror or error}")
+
+
+def _disk_full(path: Path) -> DiskFullError:
+    return DiskFullError(
+        f"{path}: the file system is full, although the disk budget is not; free some space, name another spool_dir, "
+        "or stage in memory alone with disk_budget=0"
+    )

@@ -1,93 +1,166 @@
 """The governor of the disk budget: bytes are reserved before a request is sent, and released after the file is gone.
 
-Decisions are synchronous: :meth:`Account.try_lease` grants or refuses at once, and whoever was refused is told when
-something was released. Each stream has an *account* with a *floor*, the lease of its largest chunk; the rest of the
-budget is lent to whoever asks first. A loan is refused when the floors that others have not claimed would no longer fit,
-so every stream can always hold one chunk, and streams that are consumed in turn cannot deadlock.
+Decisions are synchronous: :meth:`Account.try_lease` grants or refuses at once, and whoever was refused is told when it may
+work. Each stream has an *account* with a *floor*, the lease of its largest chunk, which is its own at any time. The rest of
+the budget is lent, to whoever needs its next chunk first, and is *revocable*: when an account opens whose floor does not
+fit beside what is lent, the furthest chunks of the borrowers are dropped, until every floor fits again.
+
+The rule that all of it keeps is one sum. An account claims what it holds and was not revoked, or its floor if that is
+more; the claims together fit into the budget. So a floor never waits for anything but for revoked chunks to be deleted, and
+streams that are consumed in turn, or not at all, cannot starve each other. The same holds for the count of files, of which
+each account is sure of one.
+
+Deadlines are asked for whenever something is decided, and nobody is woken because one has changed: whoever consumes asks
+again at its next batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from dnc_async.errors import BudgetTooSmallError
+
+#: Where in its plan a chunk is: batch, part.
+Place = tuple[int, ...]
+
+
+class Borrower(Protocol):
+    """Whoever has an account. Called synchronously; nothing may be leased or released from within."""
+
+    def changed(self) -> None:
+        """A request that was refused may work now."""
+
+    def revoked(self, lease: Lease) -> None:
+        """Delete what this lease pays for, and release it, as soon as possible."""
+
+    def due(self, place: Place) -> float:
+        """When the chunk at this place will be needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GovernorStatistics:
-    """A snapshot: bytes of the budget, reserved now, and reserved at most."""
+    """A snapshot: bytes of the budget, reserved now, and reserved at most; leases granted and revoked so far."""
 
     budget_bytes: int
     leased_bytes: int
     peak_leased_bytes: int
     leases: int
+    revoked: int
 
 
 class Lease:
-    """A granted reservation. Whoever acquired it releases it, once."""
+    """A granted reservation for the chunk at a place in the plan. Whoever acquired it releases it, once."""
 
-    __slots__ = ("_account", "size_bytes")
+    __slots__ = ("_account", "is_revoked", "place", "size_bytes")
 
-    def __init__(self, account: Account, size_bytes: int) -> None:
+    def __init__(self, account: Account, size_bytes: int, place: Place) -> None:
         self._account: Account | None = account
         self.size_bytes = size_bytes
+        self.place = place
+        self.is_revoked = False
 
     def __repr__(self) -> str:
-        return f"<Lease {self.size_bytes} bytes{'' if self._account else ', released'}>"
+        state = "" if self._account and not self.is_revoked else ", revoked" if self._account else ", released"
+        return f"<Lease {self.size_bytes} bytes{state}>"
+
+    def grow(self, size_bytes: int) -> None:
+        """Hold so many bytes: the file system took more than was reserved, which cannot be refused any more.
+
+        Where they do not fit, the furthest chunks are revoked for them, of any borrower; this one, if it is the furthest.
+        """
+        if self._account is not None and size_bytes > self.size_bytes:
+            self._account.grow(self, size_bytes)
 
     def release(self) -> None:
         """Give the bytes back. The file must be gone by now. A second call does nothing."""
         account, self._account = self._account, None
         if account is not None:
-            account.return_bytes(self.size_bytes)
+            account.take_back(self)
 
 
 class Account:
     """One stream's share of the budget: its floor, and what it holds."""
 
-    def __init__(self, governor: Governor, floor_bytes: int, notify: Callable[[], None]) -> None:
+    def __init__(self, governor: Governor, floor_bytes: int, borrower: Borrower) -> None:
         self._governor = governor
+        self._leases: dict[Lease, None] = {}
         self.floor_bytes = floor_bytes
-        self.held_bytes = 0
-        self.notify = notify
+        self.borrower = borrower
+        self.held_bytes = self.kept_bytes = self.kept = 0
+        self.waits_for: Place | None = None
+
+    def __repr__(self) -> str:
+        waits = f", waits for {self.waits_for}" if self.waits_for is not None else ""
+        return f"<Account {self.held_bytes} bytes held, floor {self.floor_bytes}{waits}>"
 
     @property
-    def unclaimed_bytes(self) -> int:
-        """What of the floor nobody may borrow, because its owner has not claimed it yet."""
-        return max(0, self.floor_bytes - self.held_bytes)
+    def furthest(self) -> Lease:
+        """Of the leases that were not revoked, the one that is needed last."""
+        return max((lease for lease in self._leases if not lease.is_revoked), key=lambda lease: lease.place)
 
-    def try_lease(self, size_bytes: int) -> Lease | None:
-        """Reserve bytes now, or not at all. After a refusal ``notify`` is called when it may work."""
-        if not self._governor.grant(self, size_bytes):
+    def try_lease(self, size_bytes: int, place: Place) -> Lease | None:
+        """Reserve bytes for a chunk now, or not at all: then the borrower is told when it may work.
+
+        An account waits for one chunk at a time; asking for another, or for this one again, takes the request's place.
+        """
+        if not self._governor.allows(self, size_bytes, place):
+            self.waits_for = place
             return None
-        self.held_bytes += size_bytes
-        return Lease(self, size_bytes)
+        lease = Lease(self, size_bytes, place)
+        self._leases[lease] = None
+        self._count(lease, 1)
+        self._governor.granted(lease)
+        self.withdraw()
+        return lease
 
     def withdraw(self) -> None:
-        """The last refused request is no longer wanted."""
-        self._governor.withdraw(self)
-
-    def return_bytes(self, size_bytes: int) -> None:
-        """Called by a lease that is released."""
-        self.held_bytes -= size_bytes
-        self._governor.returned(size_bytes)
+        """The last refused request is no longer wanted: whoever it went before may go."""
+        if self.waits_for is not None:
+            self.waits_for = None
+            self._governor.wake()
 
     def close(self) -> None:
         """Give the floor back. All leases must have been released."""
         self._governor.close(self)
 
+    def grow(self, lease: Lease, size_bytes: int) -> None:
+        """Called by a lease."""
+        more = size_bytes - lease.size_bytes
+        lease.size_bytes = size_bytes
+        self.held_bytes += more
+        self.kept_bytes += 0 if lease.is_revoked else more
+        self._governor.grown(more)
+
+    def revoke(self, lease: Lease) -> None:
+        """Called by the governor, which tells the borrower."""
+        self.kept_bytes -= lease.size_bytes
+        self.kept -= 1
+        lease.is_revoked = True
+
+    def take_back(self, lease: Lease) -> None:
+        """Called by a lease that is released."""
+        del self._leases[lease]
+        self._count(lease, -1)
+        self._governor.returned(lease.size_bytes)
+
+    def _count(self, lease: Lease, sign: int) -> None:
+        self.held_bytes += sign * lease.size_bytes
+        if not lease.is_revoked:
+            self.kept_bytes += sign * lease.size_bytes
+            self.kept += sign
+
 
 class Governor:
-    """The budget of one client, in bytes on disk, less ``overhead_bytes`` for the folder itself."""
+    """The budget of one client, in bytes on disk, less ``overhead_bytes`` for the folder itself, and in files."""
 
-    def __init__(self, *, budget_bytes: int, overhead_bytes: int) -> None:
+    def __init__(self, *, budget_bytes: int, overhead_bytes: int, max_leases: int) -> None:
         self.budget_bytes = budget_bytes
         self._overhead_bytes = overhead_bytes
+        self._max_leases = max_leases
         self._available = max(0, budget_bytes - overhead_bytes)
         self._accounts: list[Account] = []
-        self._waiting: list[Account] = []
-        self._leased = self._peak = self._leases = 0
+        self._leased = self._peak = self._open = self._leases = self._revoked = 0
 
     def __repr__(self) -> str:
         return f"<Governor {self._leased} of {self.budget_bytes} bytes leased, {len(self._accounts)} streams>"
@@ -99,12 +172,14 @@ class Governor:
             leased_bytes=self._leased,
             peak_leased_bytes=self._peak + self._overhead_bytes if self._peak else 0,
             leases=self._leases,
+            revoked=self._revoked,
         )
 
-    def open(self, *, floor_bytes: int, notify: Callable[[], None]) -> Account:
+    def open(self, *, floor_bytes: int, borrower: Borrower) -> Account:
         """Open an account; a budget of 0 stages nothing on disk, and any floor fits into it.
 
-        Raises :class:`~dnc_async.errors.BudgetTooSmallError` where the floors of all streams do not fit.
+        Loans that are in the floor's way are revoked. Raises :class:`~dnc_async.errors.BudgetTooSmallError` where the
+        floors of all streams do not fit.
         """
         floors = floor_bytes + sum(account.floor_bytes for account in self._accounts)
         if self.budget_bytes and floors > self._available:
@@ -116,45 +191,85 @@ class Governor:
                 "or 0 to stage in memory alone",
                 smallest_bytes=smallest,
             )
-        account = Account(self, floor_bytes if self.budget_bytes else 0, notify)
+        account = Account(self, floor_bytes if self.budget_bytes else 0, borrower)
         self._accounts.append(account)
+        self._revoke()
         return account
 
-    def grant(self, account: Account, size_bytes: int) -> bool:
+    def allows(self, account: Account, size_bytes: int, place: Place) -> bool:
         """Decide on a request (called by the account)."""
-        within_floor = account.held_bytes + size_bytes <= account.floor_bytes
-        reserved = sum(other.unclaimed_bytes for other in self._accounts if other is not account)
-        fits = self._leased + size_bytes + (0 if within_floor else reserved) <= self._available
-        overtakes = not within_floor and any(other is not account for other in self._waiting[:1])
-        if not fits or overtakes:
-            if account not in self._waiting:
-                self._waiting.append(account)
+        if self._leased + size_bytes > self._available or self._open >= self._max_leases:
             return False
-        self.withdraw(account)
-        self._leased += size_bytes
-        self._leases += 1
-        self._peak = max(self._peak, self._leased)
-        return True
+        claims, files = self._claims(account, size_bytes)
+        if claims > self._available or files > self._max_leases:
+            return False
+        if account.kept_bytes + size_bytes <= account.floor_bytes:
+            return True
+        due = account.borrower.due(place)
+        return not any(
+            other.waits_for is not None and other.borrower.due(other.waits_for) < due
+            for other in self._accounts
+            if other is not account
+        )
 
-    def withdraw(self, account: Account) -> None:
-        """Take an account out of the queue (called by the account)."""
-        if account in self._waiting:
-            first = self._waiting[0] is account
-            self._waiting.remove(account)
-            if first:
-                self._wake()
+    def granted(self, lease: Lease) -> None:
+        """Count a lease (called by the account)."""
+        self._leases += 1
+        self._open += 1
+        self._leased += lease.size_bytes
+        self._peak = max(self._peak, self._leased)
+
+    def grown(self, more_bytes: int) -> None:
+        """Count what a lease has grown by, and make room for it (called by the account)."""
+        self._leased += more_bytes
+        self._peak = max(self._peak, self._leased)
+        self._revoke()
 
     def returned(self, size_bytes: int) -> None:
-        """Take bytes back (called by the account)."""
+        """Take a lease back (called by the account)."""
+        self._open -= 1
         self._leased -= size_bytes
-        self._wake()
+        self.wake()
 
     def close(self, account: Account) -> None:
         """Forget an account (called by the account)."""
         self._accounts.remove(account)
-        self.withdraw(account)
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
-        for waiting in list(self._waiting):
-            waiting.notify()
+    def wake(self) -> None:
+        """Have all who wait ask again."""
+        for account in list(self._accounts):
+            if account.waits_for is not None:
+                account.borrower.changed()
+
+    def _claims(self, asking: Account | None = None, size_bytes: int = 0) -> tuple[int, int]:
+        """What all accounts claim in bytes and in files, if one of them were granted so much more."""
+        claimed = files = 0
+        for account in self._accounts:
+            asks = account is asking
+            claimed += max(account.floor_bytes, account.kept_bytes + (size_bytes if asks else 0))
+            files += max(1, account.kept + (1 if asks else 0))
+        return claimed, files
+
+    def _borrowers(self) -> list[Account]:
+        """Who has to give back, as long as the claims do not fit."""
+        claimed, files = self._claims()
+        if claimed > self._available:
+            return [account for account in self._accounts if account.kept_bytes > account.floor_bytes]
+        if files > self._max_leases:
+            return [account for account in self._accounts if account.kept > 1]
+        return []
+
+    def _revoke(self) -> None:
+        """Drop what is needed last until the claims fit, then tell those who hold it."""
+        dropped: list[tuple[Account, Lease]] = []
+        while borrowers := self._borrowers():
+            account = max(borrowers, key=lambda each: each.borrower.due(each.furthest.place))
+            lease = account.furthest
+            account.revoke(lease)
+            dropped.append((account, lease))
+        self._revoked += len(dropped)
+        for account, lease in dropped:
+            account.borrower.revoked(lease)
+        if dropped:  # a whole chunk may be more than was needed
+            self.wake()

@@ -57,6 +57,19 @@ def disk_bytes(fd: int) -> int:
     return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
 
 
+def block_bytes(folder: str | os.PathLike[str]) -> int:
+    """The block of the file system that a folder is on: what it counts in, not what it likes to be read in."""
+    return os.statvfs(folder).f_frsize or 4096 if hasattr(os, "statvfs") else 4096
+
+
+def free_bytes(folder: str | os.PathLike[str]) -> int | None:
+    """What we may still write to the file system that a folder is on; ``None`` where it does not say."""
+    if not hasattr(os, "statvfs"):  # pragma: no cover - experimental
+        return None
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
 def tree_disk_bytes(folder: str | os.PathLike[str]) -> int:
     """What the file system counts for all files below a folder, as ``du`` does; what vanishes meanwhile counts nothing."""
     total = 0

@@ -1,6 +1,7 @@
 """A small published dataset, and what must be gone when a stream was left."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import dnc_async as dnc
+from dnc_async import system
 
 SAMPLES, BATCH = 2_000, 100
 
@@ -51,3 +53,45 @@ def left(spool: Path) -> list[str]:
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.005)
+
+
+class DiskWatch:
+    """Looks at the disk as ``du`` does, by itself, after each write: between two of them a spool can only shrink."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.folder = folder
+        self.peak_bytes = self.peak_files = self.writes = 0
+        self._write_at = system.write_at
+        monkeypatch.setattr(system, "write_at", self._watched)
+
+    def _watched(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        try:
+            self._write_at(fd, data, offset)
+        finally:
+            self.look()
+
+    def look(self) -> None:
+        """The folders count, too; what vanishes meanwhile does not."""
+        total = files = 0
+        for place, folders, names in os.walk(self.folder):
+            for name in [*folders, *names]:
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.lstat(f"{place}/{name}").st_blocks * 512
+            files += len(names)
+        self.writes += 1
+        self.peak_bytes = max(self.peak_bytes, total)
+        self.peak_files = max(self.peak_files, files)
+
+
+@pytest.fixture
+def watch(published: Published, monkeypatch: pytest.MonkeyPatch) -> DiskWatch:
+    return DiskWatch(monkeypatch, published.spool)
+
+
+@pytest.fixture
+def many_leaves(tmp_path: Path) -> Published:
+    """Six batches of 1 MiB in chunks of eight leaves each."""
+    x = np.random.default_rng(1).integers(0, 255, (6 * BATCH, 2**20 // BATCH - 8), dtype=np.uint8)
+    y = np.arange(6 * BATCH)
+    result = asyncio.run(dnc.upload({"x": x, "y": y}, batch_size=BATCH, store=tmp_path / "large store"))
+    return Published(x, y, result, tmp_path / "large store", tmp_path / "spool")

@@ -9,9 +9,20 @@ import pytest
 from dnc_async.dataset.batch import ChunkPlace
 from dnc_async.engine.landing import Landing
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
-from dnc_async.spool.governor import Governor
+from dnc_async.spool.governor import Governor, Lease, Place
 
 LEAF = 4096
+
+
+class Anybody:
+    """A borrower to whom nothing happens."""
+
+    def changed(self) -> None: ...
+
+    def revoked(self, lease: Lease) -> None: ...
+
+    def due(self, place: Place) -> float:
+        return 0.0
 
 
 def place_for(size: int) -> tuple[ChunkPlace, list[bytearray]]:
@@ -31,11 +42,11 @@ def spool(tmp_path: Path):
 def test_a_move_loses_nothing_and_frees_the_lease(spool: SpoolFolder, before: int) -> None:
     """Whatever part had arrived, in whatever order, the rows hold the chunk at the end."""
     content = np.random.default_rng(before).integers(0, 256, 8 * LEAF, dtype=np.uint8).tobytes()
-    governor = Governor(budget_bytes=2**20, overhead_bytes=FOLDER_BYTES)
-    account = governor.open(floor_bytes=0, notify=lambda: None)
-    lease = account.try_lease(spool.cost(len(content)))
+    governor = Governor(budget_bytes=2**20, overhead_bytes=FOLDER_BYTES, max_leases=1)
+    account = governor.open(floor_bytes=0, borrower=Anybody())
+    lease = account.try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.create(lease))
+    landing = Landing(file=spool.create(lease, len(content)))
     order = [5, 0, 7, 2, 1, 6, 3, 4]
     place, rows = place_for(len(content))
     for leaf in order[:before]:
@@ -55,10 +66,10 @@ def test_a_move_loses_nothing_and_frees_the_lease(spool: SpoolFolder, before: in
 def test_writers_and_the_move_may_race(spool: SpoolFolder) -> None:
     """Four workers write while a fifth moves."""
     content = np.random.default_rng(0).integers(0, 256, 256 * LEAF, dtype=np.uint8).tobytes()
-    governor = Governor(budget_bytes=2**22, overhead_bytes=FOLDER_BYTES)
-    lease = governor.open(floor_bytes=0, notify=lambda: None).try_lease(spool.cost(len(content)))
+    governor = Governor(budget_bytes=2**22, overhead_bytes=FOLDER_BYTES, max_leases=1)
+    lease = governor.open(floor_bytes=0, borrower=Anybody()).try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.create(lease))
+    landing = Landing(file=spool.create(lease, len(content)))
     place, rows = place_for(len(content))
     started = threading.Barrier(5)
 

@@ -1,0 +1,53 @@
+"""A chunk on its way through a stream: what it is, where it is, and what is still missing of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import anyio
+
+from dnc_async.dataset.manifest import ChunkEntry
+from dnc_async.dataset.plan import PlannedBatch
+from dnc_async.engine.landing import Landing
+from dnc_async.engine.ledger import ChunkTimes
+from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.ipld.plan import Leaf
+
+
+class State(enum.Enum):
+    """Where a chunk is: without space, in a file, on its way out of it in either direction, or in its rows in memory."""
+
+    PLANNED = enum.auto()
+    STAGED = enum.auto()
+    MOVING = enum.auto()
+    DROPPING = enum.auto()
+    PLACED = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """One chunk on its way."""
+
+    batch: PlannedBatch
+    part: int
+    entry: ChunkEntry
+    state: State = State.PLANNED
+    proved: bool = False
+    ready: anyio.Event = field(default_factory=anyio.Event)
+    leaves: tuple[Leaf, ...] = ()
+    wants: set[WantedBlock] = field(default_factory=set)
+    missing: int = 0
+    landing: Landing | None = None
+    error: Exception | None = None
+    times: ChunkTimes = field(default_factory=ChunkTimes)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it is in the plan."""
+        return self.batch.position, self.part
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its batch is complete with it."""
+        return self.part == len(self.batch.chunks) - 1

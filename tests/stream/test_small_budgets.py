@@ -1,0 +1,66 @@
+"""The budget is a hard limit, looked at after every single write: at its smallest, with faults, hedges and retries."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import dnc_async as dnc
+from dnc_async.config import FetchSettings
+from dnc_async.store import BlockStore
+from dnc_async.testing import Faults, ScriptedGateway
+
+from .conftest import BATCH, DiskWatch, Published, left
+
+FAULTS = ["latency=1ms", "flip=9,latency=2ms", "straggle=20,rate=50MB", "html=20"]
+
+
+async def smallest(published: Published) -> int:
+    """What the library says is the smallest budget that works."""
+    with pytest.raises(dnc.BudgetTooSmallError) as caught:
+        async for _ in dnc.stream(published.result, store=published.store, spool_dir=published.spool, disk_budget=1):
+            pass
+    return caught.value.smallest_bytes
+
+
+@pytest.mark.parametrize("batches", ["one chunk", 1, 1.5, 2, 0])
+async def test_one_stream_with_faults(many_leaves: Published, watch: DiskWatch, batches: float | str) -> None:
+    """A sound gateway beside three that lie, straggle and fail: every batch is right, no write was beyond the budget."""
+    budget = await smallest(many_leaves) if isinstance(batches, str) else int(batches * 2**20)
+    store, count = BlockStore.open(many_leaves.store), 0
+    async with contextlib.AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(ScriptedGateway(store, Faults.parse(faults))) for faults in FAULTS]
+        client = dnc.Client(
+            gateways=[gateway.url for gateway in gateways],
+            disk_budget=budget,
+            spool_dir=many_leaves.spool,
+            settings=FetchSettings(hedge_share=1.0),
+        )
+        stream = (await stack.enter_async_context(client)).stream(many_leaves.result, epochs=2)
+        async for batch in stream:
+            many_leaves.check(batch, count % 6)
+            count += 1
+            await asyncio.sleep(0.01)  # a step: time for the disk to fill
+    assert count == 12
+    statistics = stream.statistics()
+    assert statistics.blocks_rejected
+    assert watch.peak_bytes <= budget
+    assert statistics.peak_leased_bytes <= budget
+    assert (watch.writes > 16) == bool(budget), "it went over the disk, unless that was forbidden"
+    assert left(many_leaves.spool) == []
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5, 17])
+async def test_one_block_to_a_chunk(published: Published, watch: DiskWatch, chunks: int) -> None:
+    """Chunks of 6 kB, and a budget for a few of them."""
+    one = await smallest(published)
+    budget = one + (chunks - 1) * (one - 64 * 2**10)
+    count = 0
+    async for batch in dnc.stream(
+        published.result, store=published.store, spool_dir=published.spool, disk_budget=budget
+    ):
+        published.check(batch, count)
+        count += 1
+    assert count * BATCH == len(published.y)
+    assert 0 < watch.peak_bytes <= budget
+    assert watch.peak_files <= chunks + 1
