@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from bench import download, fetch, idle, ipld
+from bench import download, fetch, idle, ipld, timeline, wire
 
-BENCHES = {"download": download.main, "fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
+BENCHES = {
+    "download": download.main,
+    "fetch": fetch.main,
+    "idle": idle.main,
+    "ipld": ipld.main,
+    "timeline": timeline.main,
+    "wire": wire.main,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _open(folder: Path, repeats: int) -> Iterator[Line]:
-    store, dataset = _dataset(folder / "open", 1024)
+    store, dataset = dataset_of(folder / "open", 1024)
     leaves = [cid for cid in leaves_of(store, dataset) if cid.codec == RAW]
     (folder / "leaves").write_text("\n".join(map(str, leaves)))
     with GatewayProcess(store.path) as gateway:
@@ -174,7 +174,7 @@ async def _spool(urls: Sequence[str], cid: str) -> int:
 
 
 def _shaped(folder: Path, repeats: int) -> Iterator[Line]:
-    store, dataset = _dataset(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
+    store, dataset = dataset_of(folder / "shaped", max(scenario.megabytes for scenario in _SHAPED))
     for scenario in _SHAPED:
         shares = []
         for _ in range(max(1, repeats // 2)):
@@ -206,7 +206,7 @@ def _changing(store: BlockStore, dataset: str, repeats: int) -> Line:
     return Line.least(what, statistics.median(shares), 0.93)
 
 
-def _dataset(path: Path, megabytes: int) -> tuple[BlockStore, str]:
+def dataset_of(path: Path, megabytes: int) -> tuple[BlockStore, str]:
     """A dataset in batches of 16 MB, no two rows of it alike; its leaves have 1 MiB."""
     rng = np.random.default_rng(1)
 

@@ -7,7 +7,8 @@ quick; what it raises is logged and forgotten, so that it cannot break the engin
 ``BlockReceived``      a gateway delivered a block that was verified
 ``RequestFailed``      a request failed, or brought bytes that are not the block's
 ``Gap``                a batch was handed over, and what its consumer waited for
-``RequestSent``, ``RequestAnswered``, ``RequestCancelled``   the rest of a request's life; the fetcher does not tell these yet
+``RequestSent``        one or several blocks were asked for
+``RequestEnded``       how that went: enough for a picture of who fetched what, when
 =====================  ==========================================================================================
 
 The logger ``dnc_async`` is quiet unless the application configures logging.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 logger = logging.getLogger("dnc_async")
 logger.addHandler(logging.NullHandler())  # else Python itself prints warnings where nobody configured logging
@@ -45,32 +47,35 @@ class RequestFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """A block was asked for; ``hedge`` is true where another gateway was asked before and is not given up."""
+    """One or several blocks were asked for in one request: ``asked`` is the first one's CID, or the path of a CAR.
+
+    ``hedge`` is true where another gateway was asked for the same before, and is not given up.
+    """
 
     gateway: str
-    cid: str
+    asked: str
+    blocks: int
     size_bytes: int
-    at: float
     hedge: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestAnswered:
-    """The answer to a request begins."""
-
-    gateway: str
-    cid: str
     at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestCancelled:
-    """A request was given up after so many bytes, because another gateway was faster or nobody wants the block any more."""
+class RequestEnded:
+    """A request has ended, after ``received_bytes``. ``first_byte_at`` is ``None`` where no answer had begun.
+
+    ``outcome`` is ``"answered"``, ``"failed"``, or ``"cancelled"`` where another gateway was faster or nobody wants it any more.
+    """
 
     gateway: str
-    cid: str
+    asked: str
+    blocks: int
     received_bytes: int
+    hedge: bool
+    sent_at: float
+    first_byte_at: float | None
     at: float
+    outcome: Literal["answered", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,7 @@ class Gap:
     causes: dict[str, float]
 
 
-Event = BlockReceived | RequestFailed | RequestSent | RequestAnswered | RequestCancelled | Gap
+Event = BlockReceived | RequestFailed | RequestSent | RequestEnded | Gap
 Observer = Callable[[Event], None]
 
 

@@ -33,7 +33,7 @@ from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.wanted import Priority, Taken, WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
+from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent
 
 #: May be asked for twice before anything was delivered.
 _FREE_HEDGES_BYTES = 4 * 2**20
@@ -265,7 +265,19 @@ class Fetcher:
                 score.joined(want, want.size_bytes, now)
                 flight.join(want)
         else:
-            flight = Flight(span.gateway, wants, span.car, now)
+            is_hedge = bool(wants[0].flights)
+            flight = Flight(span.gateway, wants, span.car, now, is_hedge=is_hedge)
+            name = self._transports[span.gateway].name
+            self.observers.tell(
+                RequestSent(
+                    gateway=name,
+                    asked=flight.asked,
+                    blocks=len(wants),
+                    size_bytes=span.size_bytes,
+                    hedge=is_hedge,
+                    at=now,
+                )
+            )
             sizes = [want.size_bytes for want in wants]
             sizes[0] = max(sizes[0], span.size_bytes - sum(sizes[1:]))
             score.sent_run(list(zip(wants, sizes, strict=True)), now)
@@ -281,6 +293,7 @@ class Fetcher:
             await self._pilots[flight.gateway].fly(flight)
         finally:
             self._flying.discard(flight)
+            self.observers.tell(flight.ended(self._transports[flight.gateway].name, self.clock()))
             self._wake.set()
 
     async def _hand(self, want: WantedBlock, block: Block) -> None:

@@ -7,7 +7,7 @@ else is asked), or it is given back without blame. Blocks that have landed stay,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import anyio
 
@@ -32,6 +32,7 @@ from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, verify
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.telemetry import RequestEnded
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
@@ -73,9 +74,17 @@ class Desk(Protocol):
 class Flight:
     """A request to one gateway, and the blocks that are still expected of it, in order."""
 
-    def __init__(self, gateway: int, wants: Sequence[WantedBlock], car: CarAsk | None, began: float) -> None:
+    def __init__(
+        self, gateway: int, wants: Sequence[WantedBlock], car: CarAsk | None, began: float, *, is_hedge: bool
+    ) -> None:
         self.gateway = gateway
         self.car = car
+        self.asked = str(wants[0].cid) if car is None else car.path
+        self.blocks = len(wants)
+        self.is_hedge = is_hedge
+        self.has_failed = False
+        self.received_bytes = 0
+        self.first_byte_at: float | None = None
         self.wants = dict.fromkeys(wants)
         self.began = began
         # The scope is made now, not by the task: the blocks may be given up before that has begun.
@@ -86,8 +95,31 @@ class Flight:
         self.expected = {want.cid.multihash for want in wants}
 
     def __repr__(self) -> str:
-        what = self.car.path if self.car is not None else "raw"
-        return f"<Flight {what} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
+        return f"<Flight {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
+
+    def arrived(self, size_bytes: int, now: float) -> None:
+        """Its answer begins, or so many bytes more of it have come."""
+        self.received_bytes += size_bytes
+        self.first_byte_at = self.first_byte_at or now
+
+    def ended(self, gateway: str, now: float) -> RequestEnded:
+        """How it went."""
+        outcome: Literal["answered", "failed", "cancelled"] = "answered"
+        if self.has_failed:
+            outcome = "failed"
+        elif self.scope.cancel_called:
+            outcome = "cancelled"
+        return RequestEnded(
+            gateway=gateway,
+            asked=self.asked,
+            blocks=self.blocks,
+            received_bytes=self.received_bytes,
+            hedge=self.is_hedge,
+            sent_at=self.began,
+            first_byte_at=self.first_byte_at,
+            at=now,
+            outcome=outcome,
+        )
 
     def join(self, want: WantedBlock) -> None:
         """Expect one more of what it will bring anyway."""
@@ -155,6 +187,7 @@ class Pilot:
         score, clock = self._score, self._desk.clock
 
         def arrived(size_bytes: int) -> None:
+            flight.arrived(size_bytes, clock())
             if size_bytes:
                 score.received(want, size_bytes, clock())
                 self._desk.progressed(self._gateway)
@@ -183,6 +216,7 @@ class Pilot:
 
     def _fail(self, flight: Flight, want: WantedBlock, error: GatewayError) -> None:
         flight.wants.pop(want, None)
+        flight.has_failed = True
         self._score.missed(want)
         self._desk.failed(want, self._gateway, error)
 
@@ -261,6 +295,7 @@ class CarLanding:
     def arrived(self, size_bytes: int) -> None:
         """The answer begins (0), or so many bytes more have come."""
         now, want = self._desk.clock(), next(iter(self._flight.wants), None)
+        self._flight.arrived(size_bytes, now)
         if size_bytes and want is None:
             self._score.received_more(size_bytes, now)
         elif size_bytes and want is not None:
