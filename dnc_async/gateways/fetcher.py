@@ -155,7 +155,7 @@ class Fetcher:
         pending = [want for _, _, want in self._pending if not want.settled]
         for want in pending if not self._expected else ():
             if not want.is_hopeful or not self._transports:
-                self._settle(want, want.unavailable(self._search_causes.values()))
+                self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
 
     def open(self, root: Cid | None = None) -> FetchGroup:
         """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
@@ -365,7 +365,7 @@ class Fetcher:
         if want.is_hopeful or self._expected:
             self._queue(want)
         else:
-            self._settle(want, want.unavailable(self._search_causes.values()))
+            self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
 
     def _settle(self, want: WantedBlock, outcome: Exception | None) -> None:
         """Decide how it ended, and let go of the other requests for it."""

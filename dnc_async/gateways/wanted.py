@@ -102,9 +102,10 @@ class WantedBlock(Want):
             self.excluded = set(self._hopeless)
         self.is_hopeful = len(self._hopeless) < gateways
 
-    def unavailable(self, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
+    def unavailable(self, now: float, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
         """The error that holds the last cause of each gateway, and these."""
+        tried_s = now - (now if self.sent_at is None else self.sent_at)
         return ChunkUnavailableError(
-            f"no gateway could serve the block {self.cid}; what each of them said last:",
+            f"no gateway could serve the block {self.cid} (tried for {tried_s:.1f} s); what each of them said last:",
             [*self._errors.values(), *causes],
         )

@@ -1,6 +1,7 @@
 """boxo is the gateway inside Kubo and Rainbow: we read from it, and it serves what we built."""
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -16,6 +17,7 @@ from aiohttp.test_utils import TestServer
 import dnc_async as dnc
 from dnc_async.gateways.http import HttpTransport
 from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.directory import DirectoryReader, node_kind
@@ -25,6 +27,7 @@ from dnc_async.publish.rows import RowStream
 from dnc_async.serve.server import GatewayServer
 from dnc_async.store import BlockStore
 from dnc_async.store.cars import export_car
+from dnc_async.telemetry import Event, RequestEnded, RequestSent
 
 from .conftest import Boxo
 
@@ -146,6 +149,44 @@ async def test_boxo_serves_what_we_built(boxo: Boxo, tmp_path: Path) -> None:
             assert len(await files(source, Cid.parse(cid))) == 2 * 15 + 1
     assert all((np.concatenate([batch[name] for batch in got]) == rows[name]).all() for name in rows)
     assert (figures.requests_failed, figures.blocks_rejected) == (0, 0)
+
+
+async def test_boxo_sends_what_we_ask_for_in_cars(boxo: Boxo, tmp_path: Path) -> None:
+    """Where its requests are rationed, one brings a whole directory of chunks, and ranges of files bring no more than that."""
+    rows, cid, car = await published(tmp_path)
+    sent: list[RequestSent] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RequestSent):
+            sent.append(event)
+
+    with boxo(car) as url:
+        rationed = dnc.Gateway(url, requests_per_minute=200)
+        async with dnc.Client(
+            gateways=rationed, disk_budget="8MB", spool_dir=tmp_path / "spool", observers=[observe]
+        ) as client:
+            got = [batch async for batch in client.stream(cid)]
+            assert len(sent) <= 5
+            data = await client.cat(f"{cid}/chunks/000000/000000")
+            assert await client.cat(f"{cid}/chunks/000000/000000", 9, 99) == data[9:99]
+    assert all((np.concatenate([batch[name] for batch in got]) == rows[name]).all() for name in rows)
+
+
+async def test_boxo_sends_a_range_and_no_more(boxo: Boxo, tmp_path: Path) -> None:
+    """``dag-scope`` and ``entity-bytes`` together, on a file of many leaves."""
+    data = np.random.default_rng(1).bytes(2**21)
+    blocks, root = build_file(data, dataclasses.replace(UNIXFS_V1_2025, leaf_bytes=2**14))
+    path, received = tmp_path / "file.car", list[int]()
+    path.write_bytes(b"".join([encode_header([root.cid]), *map(encode_section, blocks)]))
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RequestEnded):
+            received.append(event.received_bytes)
+
+    with boxo(path) as url:
+        async with dnc.Client(gateways=url, disk_budget=0, observers=[observe]) as client:
+            assert await client.cat(root.cid, 900_000, 1_100_000) == data[900_000:1_100_000]
+    assert 200_000 <= sum(received) <= 300_000
 
 
 async def test_boxo_and_ours_side_by_side(boxo: Boxo, tmp_path: Path) -> None:
