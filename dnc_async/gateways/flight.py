@@ -37,7 +37,7 @@ from dnc_async.telemetry import RequestEnded
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
 #: Bytes are hashed in a worker thread: what came since the first of them came so long ago, or so many.
-_HOP_S, _HOP_BYTES = 0.02, 2**20
+_HOP_S, _HOP_BYTES = 0.005, 2**20
 
 
 class Desk(Protocol):

@@ -96,7 +96,7 @@ class HttpSource:
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
         parts, size = [], 0
-        async for part in response.content.iter_any():
+        async for part, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
             size += len(part)
             if size > limit_bytes:
                 raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
@@ -170,7 +170,7 @@ class HttpTransport:
                 raise GatewayNoCarError(f"answered {said}, expected {CAR_TYPE}", gateway=self.name, cid=asked)
             arrived(0)
             size = 0
-            async for piece in response.content.iter_any():
+            async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
                 size += len(piece)
                 arrived(len(piece))
                 if size > limit_bytes:

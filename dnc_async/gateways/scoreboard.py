@@ -30,11 +30,11 @@ at a trickle is, far beyond the time that its answer was to take. The extra byte
 
 *Spans.* A request has its price: a round trip, half a millisecond of both machines, or one of the few that a minute allows. Where
 many small blocks would be needed to fill a window, or a gateway sends a block in hardly more time than the request takes, blocks
-that follow each other in a file are asked for together, as one CAR, of an eighth of the window or of 20 ms, so that there are
-still several requests to balance; where requests are scarce, of a second's worth of
-the rate, and a file's root or a small directory with all that is in it. Larger blocks go one by one: they can be had from
-anybody, cannot be truncated unseen, and go back one by one when something fails. What an open CAR
-will bring is not asked for again.
+that follow each other in a file are asked for together, as one CAR: four or more, of an eighth of the window or of 10 ms, and
+never more than half of a gateway's share of what is pending, so that there are still several requests to balance. Where
+requests are scarce it is a second's worth of the rate, and a file's root or a small directory with all that is in it. Larger
+blocks go one by one: they can be had from anybody, cannot be truncated unseen, and go back one by one when something fails.
+What an open CAR will bring is not asked for again.
 
 *Requests per minute.* Where a gateway allows so many and no more, they are spread over the minute, ten at once at most; a block
 whose turn there comes later than it would arrive from another gateway goes to the other.
@@ -57,7 +57,9 @@ from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _SPANS_IN_WINDOW = 8
-_SPAN_S = 0.02  # fifty times what a request costs both machines
+_SPAN_S = 0.01  # some twenty times what a request costs both machines
+_SMALLEST_RUN = 4  # blocks: of fewer, their proofs and their joint end cost more than the requests
+_SPANS_EACH = 2  # for every gateway, of all that is pending: a longer one would keep from another what that could bring
 _LARGEST_SPAN_BYTES = 8 * 2**20
 _SMALLEST_SCARCE_SPAN_BYTES = 2**20
 _SCARCE_SPAN_S = 1.0
@@ -165,7 +167,7 @@ class Scoreboard:
             if looked_at > _LOOK_AHEAD or not this.open or this.room_bytes < want.size_bytes:
                 break
             best = self._earliest(want, this.begins(want))
-            span = None if best is None else self._span(wants, place, best, this.room_bytes, alone=len(usable) == 1)
+            span = None if best is None else self._span(wants, place, best, this.room_bytes, len(usable))
             if span is not None:
                 seen.update(span.wants)
                 if this.enter(span, max_requests=self._max_requests):
@@ -173,7 +175,7 @@ class Scoreboard:
         self._try_stale(chosen, usable, now)
         return chosen
 
-    def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, *, alone: bool) -> Span | None:
+    def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, gateways: int) -> Span | None:
         """The want at ``place`` and what goes with it at this gateway; ``None`` where it has to wait."""
         want, score = wants[place], self.scores[gateway]
         joins = score.covering(want)
@@ -183,11 +185,16 @@ class Scoreboard:
             return self._scarce_span(wants, place, gateway, room_bytes)
         if want.ahead and want.has_more:
             ask = ask_for([want])
-            ask = ask if alone else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
+            ask = ask if gateways == 1 else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
             if self.abilities[gateway].allows(ask):
                 return Span([want], gateway, ask)
         worth = max(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, score.likely_rate() * _SPAN_S)
-        return self._run(wants, place, gateway, int(min(worth, _LARGEST_SPAN_BYTES, room_bytes)))
+        if worth < _SMALLEST_RUN * want.size_bytes:
+            worth = 0.0
+        else:
+            pending = sum(each.size_bytes for each in wants[place : place + _LOOK_AHEAD])
+            worth = min(worth, pending / (_SPANS_EACH * gateways), _LARGEST_SPAN_BYTES, room_bytes)
+        return self._run(wants, place, gateway, int(worth))
 
     def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int) -> Span | None:
         """As much as one request can bring."""
