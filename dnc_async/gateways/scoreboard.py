@@ -241,6 +241,19 @@ class Scoreboard:
                 chosen.append((want, best))
         return chosen
 
+    def sent(self, span: Span, now: float) -> None:
+        """A choice was acted upon: its request goes out, or its blocks are expected from the CAR that it joins."""
+        score = self.scores[span.gateway]
+        if span.joins is not None:
+            for want in span.wants:
+                score.joined(want, want.size_bytes, now)
+        else:
+            sizes = [want.size_bytes for want in span.wants]
+            sizes[0] = max(sizes[0], span.size_bytes - sum(sizes[1:]))
+            score.sent_run(list(zip(span.wants, sizes, strict=True)), now)
+        for want in span.wants:
+            want.asked.add(span.gateway)
+
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
         times = [
