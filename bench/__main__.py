@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import fetch, idle, ipld
+from bench import fetch, idle, ipld, policy
 
-BENCHES = {"fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
+BENCHES = {"fetch": fetch.main, "idle": idle.main, "ipld": ipld.main, "policy": policy.main}
 
 
 def main(arguments: list[str]) -> int:

@@ -91,11 +91,12 @@ class _Round:
         self.open = set(usable)
         self._line = {i: scores[i].free_at(now) for i in usable}
         self._queued = Counter[int]()
+        self._next = {i: self._answered(i) for i in usable}
         self._load = {i: [scores[i].in_flight, float(scores[i].in_flight_bytes)] for i in usable}
 
     def begins(self, want: Want) -> dict[int, float]:
         """When each gateway would begin to send a block."""
-        return {i: line if self.scores[i].covering(want) else self._answered(i) for i, line in self._line.items()}
+        return {i: line if self.scores[i].covering(want) else self._next[i] for i, line in self._line.items()}
 
     def _answered(self, i: int) -> float:
         """When the first byte of one more request would come."""
@@ -107,10 +108,12 @@ class _Round:
         i, score, size = span.gateway, self.scores[span.gateway], span.size_bytes
         if span.joins is not None:
             self._line[i] += size / score.likely_rate()
+            self._next[i] = self._answered(i)
             return True
-        leaves, begins = score.allowed_at(self.now, self._queued[i]), self._answered(i)
+        leaves, begins = score.allowed_at(self.now, self._queued[i]), self._next[i]
         self._queued[i] += 1
         self._line[i] = begins + size / score.likely_rate()
+        self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
         full = requests and in_flight + size > score.window_bytes(size)
         if leaves > self.now or requests >= max_requests or full:
