@@ -145,7 +145,7 @@ def scenarios(seeds: int) -> Iterator[Scenario]:
         for seed in range(seeds):
             draw = random.Random(f"{kind}/{seed}")
             gateways, rationed = make(draw)
-            work = _pulsing(draw) if kind == "recovering" else _steady(draw, gateways)
+            work = _pulsing(draw) if kind in {"recovering", "one much slower"} else _steady(draw, gateways)
             limits = (rationed, *(None,) * (len(gateways) - 1))
             yield Scenario(kind=kind, seed=seed, gateways=gateways, requests_per_minute=limits, workload=work)
 
@@ -156,9 +156,7 @@ def _steady(draw: random.Random, gateways: Sequence[str]) -> Workload:
     leaf = draw.choice([2**14, 2**16, 2**18, 2**20])
     leaves = 16 if leaf >= 2**18 else 64
     files = min(24, max(2, math.ceil(rate * _STEADY_S / (leaf * leaves))))
-    return Workload(
-        files=files, leaves=leaves, leaf_bytes=leaf, budget_bytes=draw.choice([None, 4 * leaf * leaves])
-    )
+    return Workload(files=files, leaves=leaves, leaf_bytes=leaf, budget_bytes=draw.choice([None, 4 * leaf * leaves]))
 
 
 def _pulsing(draw: random.Random) -> Workload:
@@ -198,6 +196,7 @@ _KINDS: dict[str, Callable[[random.Random], Made]] = {
     "unequal": _unequal,
     "one slowing": lambda draw: _first(_equal(draw), f"slow={draw.choice([0.5, 1, 2])}s-"),
     "recovering": _recovering,
+    "one much slower": lambda draw: ((_line(draw.choice([0.02, 0.1, 0.5]), 50), _line(draw.choice([2, 8]), 50)), None),
     "dying": lambda draw: _first(_equal(draw), f"down={draw.choice([0.5, 1, 2])}s-{draw.choice(['', '2.5s'])}"),
     "stalling": lambda draw: _first(_equal(draw), f"stall={draw.choice([1, 10, 100])}kB"),
     "trickling": lambda draw: _first(_equal(draw), f"trickle={draw.choice([1, 10])}kB"),
@@ -226,7 +225,7 @@ class Row:
 def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench policy", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="scenarios of each kind")
+    parser.add_argument("--seeds", type=int, default=8, help="scenarios of each kind")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     out = sys.stderr if options.json else sys.stdout

@@ -181,16 +181,18 @@ class Score:
         """A request for several (key, bytes) goes out; they will come in this order."""
         begins = max(self.free_at(now), now + self.likely_latency())
         self._allowance, self._allowance_at = self._allowed(now) - 1, now
-        self._renews = self._renews or self.is_stale(now)
-        self._expect(run, now, begins)
+        stale = self.is_stale(now)
+        self._renews = self._renews or stale
+        # What is not known any more is as good as the best: else a slow one that is tried again would have all the time it wants.
+        self._expect(run, now, begins, max(self.likely_rate(), self._best.rate) if stale else self.likely_rate())
         self._last_sent = now
 
     def joined(self, key: object, size_bytes: int, now: float) -> None:
         """A block is expected from a request that is open already."""
-        self._expect([(key, size_bytes)], now - self.likely_latency(), self.free_at(now))
+        self._expect([(key, size_bytes)], now - self.likely_latency(), self.free_at(now), self.likely_rate())
 
-    def _expect(self, run: Sequence[tuple[object, int]], sent_at: float, begins: float) -> None:
-        request, rate = _Request(sum(size for _, size in run), len(run)), self.likely_rate()
+    def _expect(self, run: Sequence[tuple[object, int]], sent_at: float, begins: float, rate: float) -> None:
+        request = _Request(sum(size for _, size in run), len(run))
         self._requests += 1
         for key, size in run:
             due = begins + size / rate

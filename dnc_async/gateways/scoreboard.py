@@ -173,7 +173,7 @@ class Scoreboard:
                 seen.update(span.wants)
                 if this.enter(span, max_requests=self._max_requests):
                     chosen.append(span)
-        self._try_stale(chosen, usable, now)
+        self._try_stale(wants, chosen, this, usable)
         return chosen
 
     def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, *, alone: bool) -> Span | None:
@@ -215,14 +215,21 @@ class Scoreboard:
                 return Span(run, gateway, ask)
         return Span(run[:1], gateway)
 
-    def _try_stale(self, chosen: list[Span], usable: Sequence[int], now: float) -> None:
-        """Give the least urgent of several blocks to a gateway that has not been heard of for long."""
+    def _try_stale(self, wants: Sequence[Want], chosen: list[Span], this: _Round, usable: Sequence[int]) -> None:
+        """Give the least urgent of several blocks in sight to a gateway that has not been heard of for long."""
         asked = {span.gateway for span in chosen}
-        stale = (i for i in usable if i not in asked and self.scores[i].is_stale(now))
-        if len(chosen) >= _SEVERAL and (i := next(stale, None)) is not None:
-            last = chosen[-1]
-            if last.car is None and last.joins is None and i not in last.wants[0].excluded:
-                chosen[-1] = Span(last.wants, i)
+        stale = (i for i in usable if i not in asked and self.scores[i].is_stale(this.now))
+        i = next((i for i in stale if self.scores[i].allowed_at(this.now) <= this.now), None)
+        if i is None or len(wants) < _SEVERAL:
+            return
+        last, taken = wants[min(len(wants), _LOOK_AHEAD) - 1], chosen[-1] if chosen else None
+        if i in last.excluded:
+            return
+        if taken is not None and taken.wants == [last] and taken.car is None and taken.joins is None:
+            chosen.pop()
+        elif any(last in span.wants for span in chosen) or this.room_bytes < last.size_bytes:
+            return
+        chosen.append(Span([last], i))
 
     def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
         """Which blocks are late wherever they were asked for, and whom else to ask; at most so many bytes of them."""

@@ -18,6 +18,8 @@ from .faults import SLOW_FACTOR, STRAGGLE_S, Faults, Window
 
 #: What a gateway without a ``rate`` can send: about what one machine does to itself.
 UNSHAPED_RATE = 1e9
+#: Coarse pieces of a slow line would look like silence.
+_LONGEST_PIECE_S = 0.02
 
 
 class Ending(Enum):
@@ -40,7 +42,7 @@ class Body:
 
 
 class ScriptedLine:
-    """One gateway. ``piece_bytes`` is how finely its line is shared; the real one shares it in pieces of 16 KiB."""
+    """One gateway. ``piece_bytes`` is how finely a fast line is shared; the real one is shared in pieces of 16 KiB."""
 
     def __init__(self, faults: Faults, *, seed: str, piece_bytes: int) -> None:
         """Raises :class:`~dnc_async.errors.ArgumentError` for a fault that is not modelled."""
@@ -48,8 +50,9 @@ class ScriptedLine:
             raise ArgumentError("the fault ignore-entity-bytes is not simulated; take it out, or play it for real")
         self.faults = faults
         self._random = random.Random(f"{seed}/{faults.seed}")  # noqa: S311 - replayable, not secret
-        self._line = Bucket(faults.rate or UNSHAPED_RATE, burst_bytes=2 * PIECE_BYTES)
-        self._piece_bytes = piece_bytes
+        self._line = Bucket(faults.rate or UNSHAPED_RATE, burst_bytes=0)
+        rate = faults.rate or UNSHAPED_RATE
+        self._piece_bytes = min(piece_bytes, max(PIECE_BYTES, int(rate * _LONGEST_PIECE_S)))
         self._requests = self._blocks = 0
         self._roots: set[str] = set()
 
