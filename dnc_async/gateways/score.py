@@ -167,9 +167,9 @@ class Score:
         patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
         for key, sent in self._in_flight.items():
             silent = max(sent.begins_at, sent.request.last_at)
-            # What was asked for after it shares the line with it: a window's worth at most, at the rate that it was asked for
-            # at. By the rate of now, one that brings its first bytes at a trickle would never be late.
-            sharing = self.window_bytes(sent.size_bytes) * (sent.due_at - sent.begins_at) / max(1, sent.size_bytes)
+            # What was asked for after it shares the line with it: a window's worth at most, at the pace of the best. By its own
+            # pace, one that brings its first bytes at a trickle would never be late.
+            sharing = self.window_bytes(sent.size_bytes) / max(self.likely_rate(), self._best.rate)
             slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
             yield min(silent + patience, slow), key
 
