@@ -21,7 +21,8 @@ a gateway's line end together, and counted by the block the first would look slo
 *Optimism.* What is not known of a gateway is taken to be as good as the best known one, so that each is tried as soon as
 there is more than one block to ask for, but a lone urgent one goes to a gateway that has proved itself. One that was not
 asked for a while, because it was slow when it was, is asked again for the least urgent block in sight: otherwise an
-estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985).
+estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985). It is expected
+to be as good as the best one, and hedged like it.
 
 *Hedges.* A request that has brought no byte for several times what its gateway needs is asked of the best other gateway as
 well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scale, 2013). Silence is what tells: a line that
@@ -42,6 +43,17 @@ whose turn there comes later than it would arrive from another gateway goes to t
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
 nothing more until it delivers, as long as anybody else is there.
+
+What each is worth, beside the simpler one: ``python -m bench policy`` simulates 96 seeded scenarios of 12 kinds and reproduces
+these figures. Time over that of the fluid bound: median 1.05, 95th percentile 3.17. Time without, over time with, run by run:
+
+- round robin instead of the earliest arrival: median 1.00, 95th percentile 12.1; 13.7 where one gateway trickles.
+- four requests instead of a window: 1.03, 2.37; 1.35 with unequal gateways. With jitter of up to 200 ms four are better: 0.71.
+- no optimism (an unknown gateway is a slow one): 1.00, 14.3; 10.9 where one trickles.
+- no hedges: 1.00, 25.4; 21.9 where one trickles.
+- no suspicion: 1.00, 1.00, also without hedges: a stalled gateway's window is full.
+- no spans: 1.00, 1.90; 1.29 where requests are rationed.
+- no second chance for a stale gateway: 1.00, 1.63; 1.63 where one was slow at first.
 """
 
 from __future__ import annotations
