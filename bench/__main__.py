@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import download, fetch, idle, ipld, timeline, wire
+from bench import download, fetch, idle, ipld, policy, timeline, wire
 
 BENCHES = {
     "download": download.main,
     "fetch": fetch.main,
     "idle": idle.main,
     "ipld": ipld.main,
+    "policy": policy.main,
     "timeline": timeline.main,
     "wire": wire.main,
 }

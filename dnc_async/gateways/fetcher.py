@@ -19,15 +19,11 @@ from typing import ParamSpec, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from dnc_async.errors import (
-    GatewayError,
-    GatewayMismatchError,
-    GatewayOversizeError,
-    StreamClosedError,
-)
+from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
 from dnc_async.gateways.early import EarlyBlocks
 from dnc_async.gateways.flight import Flight, Pilot
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.wanted import Priority, Taken, WantedBlock
@@ -35,8 +31,6 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent
 
-#: May be asked for twice before anything was delivered.
-_FREE_HEDGES_BYTES = 4 * 2**20
 #: How far the dispatcher looks into the order at once: enough for runs of small blocks.
 _LOOK_AHEAD = 4096
 _ROOTS_REMEMBERED = 1024
@@ -69,13 +63,11 @@ class Fetcher:
         ``early_bytes``: how much is kept of what came before it was wanted, and ``hold_s``: how long a CAR that brings more of
         it is held open. ``requests_per_minute``: what each of the gateways allows, where that is known.
         """
-        self._hedge_share = hedge_share
-        self._hedged_bytes = 0
+        self._hedges = HedgeBudget(hedge_share)
         self._transports = tuple(transports)
         self._executor = executor
         self.clock = clock
-        self._attempts = attempts
-        self._patience_s = patience_s
+        self._patience = Patience(attempts=attempts, seconds=patience_s)
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
@@ -127,7 +119,7 @@ class Fetcher:
     @property
     def hedged_bytes(self) -> int:
         """How many bytes were asked for twice."""
-        return self._hedged_bytes
+        return self._hedges.spent_bytes
 
     def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
         """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
@@ -234,9 +226,8 @@ class Fetcher:
             self._give_up_hopeless()
         if len(self._transports) > 1:
             delivered = sum(score.bytes for score in self._board.scores)
-            budget = self._hedge_share * delivered + _FREE_HEDGES_BYTES - self._hedged_bytes
-            for late, gateway in self._board.hedges(now, budget):
-                self._hedged_bytes += late.size_bytes
+            for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
+                self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
         head = [entry for entry in self._pending[:_LOOK_AHEAD] if not entry[2].settled]
         spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
@@ -259,10 +250,10 @@ class Fetcher:
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, WantedBlock)]
-        score, flight = self._board.scores[span.gateway], span.joins
+        self._board.sent(span, now)
+        flight = span.joins
         if isinstance(flight, Flight):
             for want in wants:
-                score.joined(want, want.size_bytes, now)
                 flight.join(want)
         else:
             is_hedge = bool(wants[0].flights)
@@ -278,13 +269,9 @@ class Fetcher:
                     at=now,
                 )
             )
-            sizes = [want.size_bytes for want in wants]
-            sizes[0] = max(sizes[0], span.size_bytes - sum(sizes[1:]))
-            score.sent_run(list(zip(wants, sizes, strict=True)), now)
             tasks.start_soon(self._fly, flight)
         for want in wants:
             want.flights[span.gateway] = flight
-            want.asked.add(span.gateway)
             want.sent_at = now if want.sent_at is None else want.sent_at
 
     async def _fly(self, flight: Flight) -> None:
@@ -393,15 +380,8 @@ class Fetcher:
         self.observers.tell(RequestFailed(gateway=error.gateway, cid=cid, reason=str(error), mismatch=mismatch))
 
     def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
-        now = self.clock()
-        if want.failing_since is None:
-            want.failing_since = now
         self.tell_failure(error, str(want.cid))
-        mismatch = isinstance(error, GatewayMismatchError)
-        score, waited = self._board.scores[gateway], now - want.failing_since
-
-        def hopeless(attempts: int) -> bool:
-            wrong = mismatch or isinstance(error, GatewayOversizeError)
-            return attempts >= self._attempts and (not score.blocks or wrong or waited >= self._patience_s)
-
-        want.fault(gateway, error, hopeless=hopeless, gateways=len(self._transports))
+        has_delivered, gateways = bool(self._board.scores[gateway].blocks), len(self._transports)
+        want.fault(
+            gateway, error, self.clock(), patience=self._patience, has_delivered=has_delivered, gateways=gateways
+        )

@@ -167,8 +167,9 @@ class Score:
         patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
         for key, sent in self._in_flight.items():
             silent = max(sent.begins_at, sent.request.last_at)
-            # What was asked for after it shares the line with it: a window's worth at most.
-            sharing = self.window_bytes(sent.size_bytes) / self.likely_rate()
+            # What was asked for after it shares the line with it: a window's worth at most, at the pace of the best. By its own
+            # pace, one that brings its first bytes at a trickle would never be late.
+            sharing = self.window_bytes(sent.size_bytes) / max(self.likely_rate(), self._best.rate)
             slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
             yield min(silent + patience, slow), key
 
@@ -180,16 +181,18 @@ class Score:
         """A request for several (key, bytes) goes out; they will come in this order."""
         begins = max(self.free_at(now), now + self.likely_latency())
         self._allowance, self._allowance_at = self._allowed(now) - 1, now
-        self._renews = self._renews or self.is_stale(now)
-        self._expect(run, now, begins)
+        stale = self.is_stale(now)
+        self._renews = self._renews or stale
+        # What is not known any more is as good as the best: else a slow one that is tried again would have all the time it wants.
+        self._expect(run, now, begins, max(self.likely_rate(), self._best.rate) if stale else self.likely_rate())
         self._last_sent = now
 
     def joined(self, key: object, size_bytes: int, now: float) -> None:
         """A block is expected from a request that is open already."""
-        self._expect([(key, size_bytes)], now - self.likely_latency(), self.free_at(now))
+        self._expect([(key, size_bytes)], now - self.likely_latency(), self.free_at(now), self.likely_rate())
 
-    def _expect(self, run: Sequence[tuple[object, int]], sent_at: float, begins: float) -> None:
-        request, rate = _Request(sum(size for _, size in run), len(run)), self.likely_rate()
+    def _expect(self, run: Sequence[tuple[object, int]], sent_at: float, begins: float, rate: float) -> None:
+        request = _Request(sum(size for _, size in run), len(run))
         self._requests += 1
         for key, size in run:
             due = begins + size / rate

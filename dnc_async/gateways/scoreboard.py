@@ -21,7 +21,8 @@ a gateway's line end together, and counted by the block the first would look slo
 *Optimism.* What is not known of a gateway is taken to be as good as the best known one, so that each is tried as soon as
 there is more than one block to ask for, but a lone urgent one goes to a gateway that has proved itself. One that was not
 asked for a while, because it was slow when it was, is asked again for the least urgent block in sight: otherwise an
-estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985).
+estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985). It is expected
+to be as good as the best one, and hedged like it.
 
 *Hedges.* A request that has brought no byte for several times what its gateway needs is asked of the best other gateway as
 well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scale, 2013). Silence is what tells: a line that
@@ -42,6 +43,17 @@ whose turn there comes later than it would arrive from another gateway goes to t
 *Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
 wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
 nothing more until it delivers, as long as anybody else is there.
+
+What each is worth, beside the simpler one: ``python -m bench policy`` simulates 96 seeded scenarios of 12 kinds and reproduces
+these figures. Time over that of the fluid bound: median 1.05, 95th percentile 3.17. Time without, over time with, run by run:
+
+- round robin instead of the earliest arrival: median 1.00, 95th percentile 12.1; 13.7 where one gateway trickles.
+- four requests instead of a window: 1.03, 2.37; 1.35 with unequal gateways. With jitter of up to 200 ms four are better: 0.71.
+- no optimism (an unknown gateway is a slow one): 1.00, 14.3; 10.9 where one trickles.
+- no hedges: 1.00, 25.4; 21.9 where one trickles.
+- no suspicion: 1.00, 1.00, also without hedges: a stalled gateway's window is full.
+- no spans: 1.00, 1.90; 1.29 where requests are rationed.
+- no second chance for a stale gateway: 1.00, 1.63; 1.63 where one was slow at first.
 """
 
 from __future__ import annotations
@@ -93,11 +105,12 @@ class _Round:
         self.open = set(usable)
         self._line = {i: scores[i].free_at(now) for i in usable}
         self._queued = Counter[int]()
+        self._next = {i: self._answered(i) for i in usable}
         self._load = {i: [scores[i].in_flight, float(scores[i].in_flight_bytes)] for i in usable}
 
     def begins(self, want: Want) -> dict[int, float]:
         """When each gateway would begin to send a block."""
-        return {i: line if self.scores[i].covering(want) else self._answered(i) for i, line in self._line.items()}
+        return {i: line if self.scores[i].covering(want) else self._next[i] for i, line in self._line.items()}
 
     def _answered(self, i: int) -> float:
         """When the first byte of one more request would come."""
@@ -109,10 +122,12 @@ class _Round:
         i, score, size = span.gateway, self.scores[span.gateway], span.size_bytes
         if span.joins is not None:
             self._line[i] += size / score.likely_rate()
+            self._next[i] = self._answered(i)
             return True
-        leaves, begins = score.allowed_at(self.now, self._queued[i]), self._answered(i)
+        leaves, begins = score.allowed_at(self.now, self._queued[i]), self._next[i]
         self._queued[i] += 1
         self._line[i] = begins + size / score.likely_rate()
+        self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
         full = requests and in_flight + size > score.window_bytes(size)
         if leaves > self.now or requests >= max_requests or full:
@@ -172,7 +187,7 @@ class Scoreboard:
                 seen.update(span.wants)
                 if this.enter(span, max_requests=self._max_requests):
                     chosen.append(span)
-        self._try_stale(chosen, usable, now)
+        self._try_stale(wants, chosen, this, usable)
         return chosen
 
     def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, gateways: int) -> Span | None:
@@ -219,14 +234,21 @@ class Scoreboard:
                 return Span(run, gateway, ask)
         return Span(run[:1], gateway)
 
-    def _try_stale(self, chosen: list[Span], usable: Sequence[int], now: float) -> None:
-        """Give the least urgent of several blocks to a gateway that has not been heard of for long."""
+    def _try_stale(self, wants: Sequence[Want], chosen: list[Span], this: _Round, usable: Sequence[int]) -> None:
+        """Give the least urgent of several blocks in sight to a gateway that has not been heard of for long."""
         asked = {span.gateway for span in chosen}
-        stale = (i for i in usable if i not in asked and self.scores[i].is_stale(now))
-        if len(chosen) >= _SEVERAL and (i := next(stale, None)) is not None:
-            last = chosen[-1]
-            if last.car is None and last.joins is None and i not in last.wants[0].excluded:
-                chosen[-1] = Span(last.wants, i)
+        stale = (i for i in usable if i not in asked and self.scores[i].is_stale(this.now))
+        i = next((i for i in stale if self.scores[i].allowed_at(this.now) <= this.now), None)
+        if i is None or len(wants) < _SEVERAL:
+            return
+        last, taken = wants[min(len(wants), _LOOK_AHEAD) - 1], chosen[-1] if chosen else None
+        if i in last.excluded:
+            return
+        if taken is not None and taken.wants == [last] and taken.car is None and taken.joins is None:
+            chosen.pop()
+        elif any(last in span.wants for span in chosen) or this.room_bytes < last.size_bytes:
+            return
+        chosen.append(Span([last], i))
 
     def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
         """Which blocks are late wherever they were asked for, and whom else to ask; at most so many bytes of them."""
@@ -247,6 +269,19 @@ class Scoreboard:
                 budget_bytes -= want.size_bytes
                 chosen.append((want, best))
         return chosen
+
+    def sent(self, span: Span, now: float) -> None:
+        """A choice was acted upon: its request goes out, or its blocks are expected from the CAR that it joins."""
+        score = self.scores[span.gateway]
+        if span.joins is not None:
+            for want in span.wants:
+                score.joined(want, want.size_bytes, now)
+        else:
+            sizes = [want.size_bytes for want in span.wants]
+            sizes[0] = max(sizes[0], span.size_bytes - sum(sizes[1:]))
+            score.sent_run(list(zip(span.wants, sizes, strict=True)), now)
+        for want in span.wants:
+            want.asked.add(span.gateway)
 
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from dnc_async.errors import ChunkUnavailableError, GatewayError, GatewayMissError, GatewayRefusedError
+from dnc_async.errors import (
+    ChunkUnavailableError,
+    GatewayError,
+    GatewayMismatchError,
+    GatewayMissError,
+    GatewayOversizeError,
+    GatewayRefusedError,
+)
+from dnc_async.gateways.retries import Failures, Patience
 from dnc_async.gateways.spans import Want
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, as_link
 from dnc_async.ipld.cid import Cid
@@ -40,7 +48,6 @@ class WantedBlock(Want):
     done: Callable[[WantedBlock, Exception | None], None]
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
-    failing_since: float | None = None
     sent_at: float | None = None
     first_byte_at: float | None = None
     received_at: float | None = None
@@ -49,8 +56,7 @@ class WantedBlock(Want):
     outcome: Exception | None = None
     is_hopeful: bool = True
     _errors: dict[int, GatewayError] = field(default_factory=dict)
-    _attempts: dict[int, int] = field(default_factory=dict)
-    _hopeless: set[int] = field(default_factory=set)
+    _failures: Failures = field(default_factory=Failures)
     _is_taken: bool = False
     _is_written: bool = False
     _told: bool = False
@@ -87,20 +93,23 @@ class WantedBlock(Want):
             self._told = True
         self.done(self, self.outcome)
 
-    def fault(self, gateway: int, error: GatewayError, *, hopeless: Callable[[int], bool], gateways: int) -> None:
-        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask.
-
-        A gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
-        """
+    def fault(
+        self, gateway: int, error: GatewayError, now: float, *, patience: Patience, has_delivered: bool, gateways: int
+    ) -> None:
+        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask."""
         self._errors[gateway] = error
         self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
-        attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1
-        if isinstance(error, (GatewayMissError, GatewayRefusedError)) or hopeless(attempts):
-            self._hopeless.add(gateway)
-        self.excluded.add(gateway)
-        if len(self.excluded) == gateways:
-            self.excluded = set(self._hopeless)
-        self.is_hopeful = len(self._hopeless) < gateways
+        self._failures.note(
+            self,
+            gateway,
+            now,
+            gateways=gateways,
+            patience=patience,
+            has_delivered=has_delivered,
+            is_wrong=isinstance(error, (GatewayMismatchError, GatewayOversizeError)),
+            is_final=isinstance(error, (GatewayMissError, GatewayRefusedError)),
+        )
+        self.is_hopeful = len(self._failures.hopeless) < gateways
 
     def unavailable(self, now: float, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
         """The error that holds the last cause of each gateway, and these."""

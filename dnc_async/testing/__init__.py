@@ -1,8 +1,8 @@
 """For tests, yours and ours: gateways that fail by script, repeatably.
 
 :class:`Faults` is the script, as data or as a line of text. :class:`ScriptedGateway` plays it in this event loop,
-:class:`GatewayProcess` in a process of its own. Names are imported when they are first used: a gateway process
-starts faster for it.
+:class:`GatewayProcess` in a process of its own, and :class:`Simulator` without sockets, on a clock of its own. Names are imported
+when they are first used: a gateway process starts faster for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from .scripted import ScriptedGateway as ScriptedGateway
     from .serving import serve_forever as serve_forever
     from .serving import stdin_closed as stdin_closed
+    from .simulator import Simulator as Simulator
     from .stats import GatewayStats as GatewayStats
+    from .timeline import SimulationReport as SimulationReport
+    from .timeline import Workload as Workload
 
 _PLACES = {
     "Faults": "faults",
     "GatewayProcess": "process",
     "GatewayStats": "stats",
     "ScriptedGateway": "scripted",
+    "SimulationReport": "timeline",
+    "Simulator": "simulator",
     "Window": "faults",
+    "Workload": "timeline",
     "serve_forever": "serving",
     "stdin_closed": "serving",
 }
@@ -34,7 +40,10 @@ __all__ = [  # noqa: PLE0604, RUF100 - the names of _PLACES, which a test compar
     "GatewayProcess",
     "GatewayStats",
     "ScriptedGateway",
+    "SimulationReport",
+    "Simulator",
     "Window",
+    "Workload",
     "serve_forever",
     "stdin_closed",
 ]

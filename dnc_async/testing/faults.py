@@ -17,6 +17,8 @@ from dnc_async.errors import ArgumentError
 _SIZES = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 _TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*?)(?:/s)?")
+#: How late ``straggle`` is, and what ``slow`` divides the rate by.
+STRAGGLE_S, SLOW_FACTOR = 10.0, 10
 _DASH = re.compile(r"(?<![eE])-")  # between two times, not inside of 1e-3
 
 

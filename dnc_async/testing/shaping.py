@@ -15,6 +15,7 @@ from dnc_async.serve.accept import only_if_cached
 from dnc_async.serve.ask import RefusalError
 
 from .bucket import PIECE_BYTES, Bucket
+from .faults import SLOW_FACTOR, STRAGGLE_S
 from .stats import GatewayStats
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from .faults import Faults
 
 _PAGE = "<!doctype html><html><head><title>Welcome</title></head><body>Sign in to use this network.</body></html>\n"
-_STRAGGLE_S = 10.0
-_SLOW_FACTOR = 10
 _STRANGER = b"another block than the one that was asked for"
 
 
@@ -64,7 +63,7 @@ class ScriptedDelivery:
         pause_s = self._faults.latency_s + self._random.uniform(-1, 1) * self._faults.jitter_s
         if self._faults.straggle is not None and number % self._faults.straggle == 0:
             self._count("answered_late")
-            pause_s += _STRAGGLE_S
+            pause_s += STRAGGLE_S
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         if self._faults.cold and only_if_cached(request.headers.get("Cache-Control")):
@@ -191,7 +190,7 @@ class _Shaper:
         for bucket in (self._line, self._trickle):
             if bucket is not None:
                 if bucket is self._line and slow is not None and self._clock() - self._start_s in slow:
-                    size_bytes *= _SLOW_FACTOR
+                    size_bytes *= SLOW_FACTOR
                 due_s = bucket.reserve(size_bytes, self._clock(), ready_s=self._ready_s)
                 await asyncio.sleep(max(0.0, due_s - self._clock()))  # 0 lets the others have their turn
         return due_s

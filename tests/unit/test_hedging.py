@@ -61,6 +61,19 @@ def test_a_line_that_is_merely_full_is_not_hedged() -> None:
         assert scores.hedges(10.1 + step / 50 + 0.019, 1e9) == []
 
 
+def test_a_trickle_from_an_unknown_gateway_is_hedged() -> None:
+    """Its first bytes measure a tiny rate, by which a block would be in time for a quarter of an hour."""
+    scores, want = board(), Want(BLOCK)
+    scores.add()
+    scores.assign([], 10.0)
+    want.asked.add(2)
+    scores.scores[2].sent(want, BLOCK, 10.0)
+    scores.scores[2].first_byte(want, 10.05)
+    for step in range(20):
+        scores.scores[2].received(want, 100, 10.1 + step / 10)
+    assert [late for late, _ in scores.hedges(12.05, 1e9)] == [want]
+
+
 def test_the_budget_is_kept() -> None:
     """Nothing beyond the bytes that are left for it; and nobody is asked who has failed for the block."""
     scores, wants = board(), [Want(BLOCK) for _ in range(4)]

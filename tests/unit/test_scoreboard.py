@@ -1,71 +1,37 @@
-"""Choosing gateways is a function of what happened and when: a simulation on a clock of its own."""
-
-import heapq
+"""Choosing gateways is a function of what happened and when: simulated on a clock of its own."""
 
 import pytest
 
 from dnc_async.gateways.scoreboard import Scoreboard
 from dnc_async.gateways.spans import Want
+from dnc_async.testing import SimulationReport, Simulator, Workload
 
 
-class Simulation:
-    """Gateways that serve one block after the other at a rate, each answer after a latency."""
+def blocks(count: int, size: int) -> Workload:
+    """Blocks that do not follow each other in a file, so that each is asked for on its own."""
+    return Workload(files=count, leaves=1, leaf_bytes=size)
 
-    def __init__(self, links: list[tuple[float, float]], per_minute: tuple[float | None, ...] = ()) -> None:
-        self.links = links
-        self.board = Scoreboard(len(links), max_requests=32, max_bytes=2**25, requests_per_minute=per_minute)
-        self.now = 0.0
-        self.served = [0] * len(links)
 
-    def fetch(self, blocks: int, size: int, fails: frozenset[int] = frozenset()) -> float:
-        """Fetch blocks of a size; returns how long it took."""
-        began, wants = self.now, [Want(size) for _ in range(blocks)]
-        free = [self.now] * len(self.links)
-        events: list[tuple[float, int, int, Want]] = []
-        missing = blocks
-        while missing:
-            for span in self.board.assign(wants, self.now):
-                (want,), i = span.wants, span.gateway
-                wants.remove(want)
-                latency, rate = self.links[i]
-                self.board.scores[i].sent(want, size, self.now)
-                start = max(free[i], self.now + latency)
-                free[i] = start + (0 if i in fails else size / rate)
-                heapq.heappush(events, (free[i], id(want), i, want))
-            if not events:
-                change = self.board.next_change(self.now)
-                assert change is not None
-                self.now = change
-                continue
-            self.now, _, i, want = heapq.heappop(events)
-            score = self.board.scores[i]
-            if i in fails:
-                score.failed(want, self.now)
-                wants.insert(0, want)
-                continue
-            score.first_byte(want, self.now - size / self.links[i][1])
-            score.delivered(want, size, self.now)
-            score.verified(size)
-            self.served[i] += 1
-            missing -= 1
-        return self.now - began
+def served(report: SimulationReport) -> list[int]:
+    """How many blocks each gateway brought."""
+    size = report.size_bytes // len(report.arrivals_s)
+    return [gateway.bytes // size for gateway in report.gateways]
 
 
 @pytest.mark.parametrize("rates", [[20, 20, 20, 20], [40, 20, 10, 10], [40, 20, 10, 2]])
 def test_sum_of_rates(rates: list[int]) -> None:
     """Gateways of unlike rates deliver nearly their sum, each its share."""
-    simulation = Simulation([(0.05, rate * 1e6) for rate in rates])
-    seconds = simulation.fetch(3000, 2**18)
-    assert 3000 * 2**18 / seconds >= 0.95 * sum(rates) * 1e6
-    for served, rate in zip(simulation.served, rates, strict=True):
-        assert served / 3000 == pytest.approx(rate / sum(rates), abs=0.04)
+    report = Simulator([f"rate={rate}MB,latency=50ms" for rate in rates]).run(blocks(1500, 2**18))
+    assert report.size_bytes / report.seconds >= 0.95 * sum(rates) * 1e6
+    for count, rate in zip(served(report), rates, strict=True):
+        assert count / 1500 == pytest.approx(rate / sum(rates), abs=0.04)
 
 
 def test_dead_gateway_costs_little() -> None:
     """One that fails every request is asked ever more rarely, and the others' sum is nearly kept."""
-    simulation = Simulation([(0.05, 20e6), (0.05, 20e6), (0.01, 20e6)])
-    assert 1000 * 2**18 / simulation.fetch(1000, 2**18, fails=frozenset({2})) >= 0.9 * 40e6
-    assert simulation.board.scores[2].failures < 400
+    report = Simulator(["rate=20MB,latency=50ms", "rate=20MB,latency=50ms", "down=0s-"]).run(blocks(1000, 2**18))
+    assert report.size_bytes / report.seconds >= 0.9 * 40e6
+    assert report.gateways[2].failures < 400
 
 
 def test_liar_is_quarantined_and_comes_back() -> None:
@@ -101,25 +67,44 @@ def test_overdue_gateway_is_suspect_while_others_are_there() -> None:
 
 def test_gateway_that_was_never_tried_is_tried() -> None:
     """The first measured one must not keep all the work because nothing is known of the others."""
-    simulation = Simulation([(0.05, 10e6)] * 3)
-    simulation.fetch(1, 300)
-    for _ in range(30):
-        simulation.fetch(4, 2**16)
-    assert min(simulation.served) >= 30
+    simulator = Simulator(["rate=10MB,latency=50ms"] * 3)
+    simulator.run(blocks(1, 300))
+    counts = [served(simulator.run(blocks(4, 2**16))) for _ in range(30)]
+    assert min(sum(each) for each in zip(*counts, strict=True)) >= 30
 
 
 def test_slow_estimate_is_corrected() -> None:
     """A gateway that was slow once, and got nothing since, is asked again and gets its share back."""
-    simulation = Simulation([(0.05, 10e6), (0.05, 1e4)])
-    simulation.fetch(40, 2**16)
-    simulation.links[1] = (0.05, 10e6)
-    simulation.now += 10.0
+    simulator = Simulator(["rate=10MB,latency=50ms", "rate=10MB,latency=50ms,slow=0s-5s"])
+    simulator.run(blocks(40, 2**16))
+    slow = simulator.board.scores[1].rate
+    assert slow is not None
+    assert slow <= 2e6
+    simulator.wait(10.0)
     for _ in range(20):
-        simulation.fetch(8, 2**16)
-        simulation.now += 1.0
-    served = simulation.served[1]
-    simulation.fetch(100, 2**16)
-    assert simulation.served[1] - served >= 30
+        simulator.run(blocks(8, 2**16))
+        simulator.wait(1.0)
+    assert served(simulator.run(blocks(100, 2**16)))[1] >= 30
+
+
+def test_a_stale_gateway_is_tried_with_the_least_urgent_block_in_sight() -> None:
+    """Though no more than one block is asked for at a time; and it is late there as soon as at the best one."""
+    board = Scoreboard(2, max_requests=8, max_bytes=2**25)
+    for score, rate in zip(board.scores, (10e6, 1e4), strict=True):
+        for i in range(8):
+            score.sent(i, 2**16, 0.0)
+            score.first_byte(i, 0.05)
+            score.delivered(i, 2**16, 0.05 + (i + 1) * 2**16 / rate)
+    now = 100.0
+    board.scores[0].sent("just now", 2**16, now)
+    wants = [Want(2**16) for _ in range(6)]
+    spans = board.assign(wants, now)
+    assert [span.wants for span in spans if span.gateway == 1] == [[wants[-1]]]
+    assert wants[-1] not in [want for span in spans if span.gateway == 0 for want in span.wants]
+    for span in spans:
+        board.sent(span, now)
+    assert (wants[-1], 0) in board.hedges(now + 2, 1e9)
+    assert [span for span in board.assign(wants, now + 0.1) if span.gateway == 1] == []  # not again
 
 
 def test_small_blocks_do_not_measure_the_rate() -> None:
@@ -152,10 +137,10 @@ def test_pauses_differ_between_clients() -> None:
 
 def test_requests_per_minute_are_kept() -> None:
     """A gateway that allows 200 a minute gets ten at once and then as many as that; nobody waits for it meanwhile."""
-    alone = Simulation([(0.05, 100e6)], per_minute=(200.0,))
-    assert alone.fetch(110, 2**16) == pytest.approx(100 / 200 * 60, rel=0.05)
-    both = Simulation([(0.05, 100e6), (0.05, 10e6)], per_minute=(200.0, None))
-    seconds = both.fetch(1000, 2**16)
-    assert seconds <= 1000 * 2**16 / 10e6
-    assert both.served[0] <= 11 + seconds * 200 / 60
-    assert both.served[0] >= 10 + 0.8 * seconds * 200 / 60
+    alone = Simulator(["rate=100MB,latency=50ms"], requests_per_minute=[200.0]).run(blocks(110, 2**16))
+    assert alone.seconds == pytest.approx(100 / 200 * 60, rel=0.05)
+    gateways = ["rate=100MB,latency=50ms", "rate=10MB,latency=50ms"]
+    both = Simulator(gateways, requests_per_minute=[200.0, None]).run(blocks(1000, 2**16))
+    assert both.seconds <= 1000 * 2**16 / 10e6
+    assert both.gateways[0].requests <= 11 + both.seconds * 200 / 60
+    assert served(both)[0] >= 10 + 0.8 * both.seconds * 200 / 60

@@ -1,0 +1,107 @@
+"""Who wants blocks in a simulation: all at once, or as a budget allows. PURE; it is told the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dnc_async.gateways.retries import Failures
+from dnc_async.gateways.spans import CarAsk, Want, Within
+
+from .scripted_line import Body
+from .timeline import Workload
+
+#: What all files of a simulation lie beneath.
+ROOT = "root"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Leaf(Want):
+    """A block that is wanted, from its wish to its end; ``number`` is its place in the order."""
+
+    number: int
+    wanted_at: float
+    failures: Failures = field(default_factory=Failures)
+    flights: dict[int, SimulatedFlight] = field(default_factory=dict)
+    arrived_at: float | None = None
+    is_hopeless: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class SimulatedFlight:
+    """A request. ``blocks`` are what its body brings, in order; ``wants`` what is still expected of it."""
+
+    gateway: int
+    car: CarAsk | None
+    blocks: list[Leaf]
+    wants: dict[Leaf, None]
+    body: Body | None = None
+    brought: int = 0
+    block_bytes: int = 0
+    ended: bool = False
+
+
+class Consumer:
+    """Leases files in order, and takes them in order.
+
+    ``take`` gets each block when it is wanted; ``at`` calls back at a time, with that time.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        take: Callable[[Leaf], None],
+        at: Callable[[float, Callable[[float], None]], None],
+    ) -> None:
+        self._work = workload
+        self._take, self._at = take, at
+        self.leaves: list[Leaf] = []
+        self.files: list[list[Leaf]] = []
+        self._missing: list[int] = []
+        self._handed = 0
+        self._free_at: float | None = None
+        self.waited_s = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has taken everything."""
+        return self._handed == self._work.files
+
+    def lease(self, now: float) -> None:
+        """Want as many more files as the budget has room for, and always one."""
+        work = self._work
+        size = work.leaves * work.leaf_bytes
+        most = math.inf if work.budget_bytes is None else max(1, work.budget_bytes // size)
+        while len(self.files) < work.files and len(self.files) - self._handed < most:
+            path = f"file-{len(self.files)}"
+            places = (
+                Within(path, start, start + work.leaf_bytes, size, via=f"{ROOT}/{path}")
+                for start in range(0, size, work.leaf_bytes)
+            )
+            first = len(self.leaves)
+            leaves = [
+                Leaf(work.leaf_bytes, within=(place,), number=first + i, wanted_at=now)
+                for i, place in enumerate(places)
+            ]
+            self.leaves += leaves
+            self.files.append(leaves)
+            self._missing.append(len(leaves))
+            for leaf in leaves:
+                self._take(leaf)
+
+    def settled(self, leaf: Leaf, now: float) -> None:
+        """A block came, or never will."""
+        self._missing[leaf.number // self._work.leaves] -= 1
+        self._hand_over(now)
+
+    def _hand_over(self, now: float) -> None:
+        while self._handed < len(self.files) and not self._missing[self._handed]:
+            if self._free_at is not None and now < self._free_at:
+                self._at(self._free_at, self._hand_over)
+                return
+            self.waited_s += 0.0 if self._free_at is None else now - self._free_at
+            self._free_at = now + self._work.step_s
+            self._handed += 1
+            self.lease(now)

@@ -1,0 +1,160 @@
+"""A scripted gateway without sockets: when its answers begin, when their pieces come and how they end. PURE.
+
+It follows the same :class:`Faults` as :class:`ScriptedGateway`, with the same :class:`Bucket`, on a clock that is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from dnc_async.errors import ArgumentError
+
+from .bucket import PIECE_BYTES, Bucket
+from .faults import SLOW_FACTOR, STRAGGLE_S, Faults, Window
+
+#: What a gateway without a ``rate`` can send: about what one machine does to itself.
+UNSHAPED_RATE = 1e9
+#: Coarse pieces of a slow line would look like silence.
+_LONGEST_PIECE_S = 0.02
+
+
+class Ending(Enum):
+    """How an answer goes."""
+
+    BODY = "its body comes"
+    BUSY = "429"
+    MISS = "404"
+    NO_CAR = "no CAR comes"
+    BROKEN = "the connection breaks, or something else came"
+
+
+@dataclass(slots=True)
+class Body:
+    """How much of a body was sent, and its trickle where it has one."""
+
+    size_bytes: int
+    sent_bytes: int = 0
+    trickle: Bucket | None = field(default=None)
+
+
+class ScriptedLine:
+    """One gateway. ``piece_bytes`` is how finely a fast line is shared; the real one is shared in pieces of 16 KiB."""
+
+    def __init__(self, faults: Faults, *, seed: str, piece_bytes: int) -> None:
+        """Raises :class:`~dnc_async.errors.ArgumentError` for a fault that is not modelled."""
+        if faults.ignore_entity_bytes:
+            raise ArgumentError("the fault ignore-entity-bytes is not simulated; take it out, or play it for real")
+        self.faults = faults
+        self._random = random.Random(f"{seed}/{faults.seed}")  # noqa: S311 - replayable, not secret
+        self._line = Bucket(faults.rate or UNSHAPED_RATE, burst_bytes=0)
+        rate = faults.rate or UNSHAPED_RATE
+        self._piece_bytes = min(piece_bytes, max(PIECE_BYTES, int(rate * _LONGEST_PIECE_S)))
+        self._requests = self._blocks = 0
+        self._roots: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<ScriptedLine {str(self.faults) or 'without faults'}, {self._requests} requests>"
+
+    def is_down(self, now: float) -> bool:
+        """Whether a connection is refused."""
+        return self.faults.down is not None and now in self.faults.down
+
+    def begins_at(self, now: float) -> float:
+        """When the request that comes now will be answered."""
+        self._requests += 1
+        faults = self.faults
+        pause = max(0.0, faults.latency_s + self._random.uniform(-1, 1) * faults.jitter_s)
+        late = faults.straggle is not None and self._requests % faults.straggle == 0
+        return now + pause + (STRAGGLE_S if late else 0.0)
+
+    def answers(self, now: float, *, car: bool, root: str) -> Ending:
+        """How it answers, for a block or a CAR, by a path from ``root`` where one is named."""
+        faults = self.faults
+        if faults.busy is not None and now in faults.busy:
+            return Ending.BUSY
+        if faults.html is not None and self._requests % faults.html == 0:
+            return Ending.NO_CAR if car else Ending.BROKEN
+        if faults.no_car and car:
+            return Ending.NO_CAR
+        return Ending.MISS if faults.cold and not root else Ending.BODY
+
+    @property
+    def retry_after_s(self) -> float:
+        """What a busy answer asks for."""
+        return float(math.ceil(self.faults.retry_after_s))
+
+    def body(self, size_bytes: int) -> Body:
+        """Begin a body."""
+        trickle = self.faults.trickle
+        return Body(size_bytes, trickle=Bucket(trickle, burst_bytes=0) if trickle else None)
+
+    def piece(self, body: Body, now: float) -> tuple[int, float]:
+        """The body's next piece, and when it comes; of no bytes where the script ends the body there, or stalls it."""
+        faults, step = self.faults, self._piece_bytes
+        if faults.trickle is not None:
+            step = max(1, min(step, int(faults.trickle / 10)))
+        size = min(step, body.size_bytes - body.sent_bytes)
+        for limit in (faults.cut, faults.stall):
+            size = size if limit is None else max(0, min(size, limit - body.sent_bytes))
+        if not size:
+            return 0, now
+        slow = faults.slow is not None and now in faults.slow
+        due = self._line.reserve(size * SLOW_FACTOR if slow else size, now)
+        if body.trickle is not None:
+            due = max(due, body.trickle.reserve(size, max(due, now)))
+        body.sent_bytes += size
+        return size, max(due, now)
+
+    def stalls(self, body: Body) -> bool:
+        """Whether the body that goes no further keeps its connection open."""
+        return self.faults.cut is None or body.sent_bytes < self.faults.cut
+
+    def block_is_right(self) -> bool:
+        """Whether the next block that it sends is what its CID says."""
+        self._blocks += 1
+        wrong = (every for every in (self.faults.flip, self.faults.other) if every is not None)
+        return not any(self._blocks % every == 0 for every in wrong)
+
+
+def fluid_s(scripts: Sequence[Faults], size_bytes: int, leaf_bytes: int, *, at_once: int) -> float:
+    """How long so many bytes take at least, if all gateways send all the time what their scripts let them.
+
+    The line's rate without the time that it is down, busy or slow, less the blocks that are wrong; nothing of those that break
+    every block off, and ``at_once`` trickles; jitter at its best. Infinite where they cannot send so many.
+    """
+    edges = {0.0}
+    for faults in scripts:
+        edges.add(max(0.0, faults.latency_s - faults.jitter_s))
+        for window in (faults.down, faults.busy, faults.slow):
+            if window is not None:
+                edges |= {window.start_s, window.start_s if window.stop_s is None else window.stop_s}
+    able = [
+        faults
+        for faults in scripts
+        if not any(limit is not None and limit < leaf_bytes for limit in (faults.cut, faults.stall))
+    ]
+    times, missing = sorted(edges), float(size_bytes)
+    for begin, end in zip(times, [*times[1:], math.inf], strict=True):
+        rate = sum(_rate(faults, begin, at_once) for faults in able)
+        if rate and missing <= rate * (end - begin):
+            return begin + missing / rate
+        missing -= rate * (end - begin) if rate else 0.0
+    return math.inf
+
+
+def _rate(faults: Faults, now: float, at_once: int) -> float:
+    def during(window: Window | None) -> bool:
+        return window is not None and now in window
+
+    if now < faults.latency_s - faults.jitter_s or during(faults.down) or during(faults.busy):
+        return 0.0
+    rate = faults.rate or UNSHAPED_RATE
+    rate = rate / SLOW_FACTOR if during(faults.slow) else rate
+    rate = rate if faults.trickle is None else min(rate, faults.trickle * at_once)
+    for every in (faults.flip, faults.other, faults.html):
+        rate *= 1.0 if every is None else 1.0 - 1.0 / every
+    return rate

@@ -1,0 +1,329 @@
+"""Gateways by their scripts, and the real scoreboard, on a virtual clock: a run of a minute takes milliseconds.
+
+The scoreboard chooses, hedges and says when it wants to be asked again, as it does for the fetcher; the simulator sends what it
+chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what came and when, as flights do: the first right
+body counts, the loser is cancelled and charged if it was late, what failed goes back into the order. Everything follows from
+the scripts, the workload and ``seed``. The same :class:`Faults` can be played for real by a :class:`GatewayProcess`.
+
+*Modelled:* rate, latency, jitter, flip, other, stall, cut, trickle, slow, straggle, busy, retry-after, down, html, no-car, cold,
+and requests per minute; runs of leaves as CARs; what a request costs this machine (``request_s``, one after the other).
+*Not modelled:* ``ignore-entity-bytes`` (refused); roots, proofs and CARs that bring more than was wanted; two wishes for the same
+block; connecting, TCP, a CAR's headers, hashing and writing, and a consumer that takes the processor away.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from dnc_async.config import FetchSettings
+from dnc_async.errors import ArgumentError
+from dnc_async.gateways.retries import HedgeBudget, Patience
+from dnc_async.gateways.scoreboard import Scoreboard, Span
+from dnc_async.gateways.spans import CarAsk
+
+from .consumer import ROOT, Consumer, Leaf, SimulatedFlight
+from .faults import Faults
+from .scripted_line import ScriptedLine, fluid_s
+from .simulated_flights import SimulatedFlights
+from .timeline import Event, GatewayReport, SimulationReport, Workload
+
+_LOOK_AHEAD = 4096
+_SHORTEST_SLEEP_S = 0.001
+
+
+class BoardMaker(Protocol):
+    """Makes the scoreboard that is to be tried: :class:`~dnc_async.gateways.scoreboard.Scoreboard` itself, or one like it."""
+
+    def __call__(
+        self,
+        gateways: int,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        jitter: Callable[[], float],
+        requests_per_minute: Sequence[float | None],
+        can_car: Sequence[bool],
+    ) -> Scoreboard:
+        """As of the scoreboard."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one run counts."""
+
+    began: float
+    requests: Counter[int] = field(default_factory=Counter)
+    bytes: Counter[int] = field(default_factory=Counter)
+    wire: Counter[int] = field(default_factory=Counter)
+    peaks: Counter[int] = field(default_factory=Counter)
+    peak_bytes: int = 0
+    duplicates: int = 0
+    events: list[Event] = field(default_factory=list)
+
+
+class Simulator:
+    """Gateways that are fetched from, one workload after the other; the clock, and what the scoreboard learned, go on."""
+
+    def __init__(
+        self,
+        gateways: Sequence[Faults | str],
+        *,
+        requests_per_minute: Sequence[float | None] = (),
+        settings: FetchSettings | None = None,
+        seed: int = 0,
+        request_s: float = 0.0005,
+        piece_bytes: int = 2**16,
+        limit_s: float = 86_400.0,
+        board: BoardMaker = Scoreboard,
+    ) -> None:
+        """``request_s``: what each request costs this machine; ``piece_bytes``: how finely lines are shared: coarser is faster.
+
+        ``limit_s``: a run that takes longer has lost its way, and raises.
+        """
+        scripts = [Faults.parse(each) if isinstance(each, str) else each for each in gateways]
+        self._settings = settings or FetchSettings()
+        self._lines = [
+            ScriptedLine(each, seed=f"{seed}/{i}", piece_bytes=piece_bytes) for i, each in enumerate(scripts)
+        ]
+        draws = random.Random(seed)  # noqa: S311 - replayable, not secret
+        self.board = board(
+            len(scripts),
+            max_requests=self._settings.requests_per_gateway,
+            max_bytes=self._settings.in_flight_bytes,
+            jitter=draws.random,
+            requests_per_minute=tuple(requests_per_minute) or (None,) * len(scripts),
+            can_car=(True,) * len(scripts),
+        )
+        self.now = 0.0
+        self._hedges = HedgeBudget(self._settings.hedge_share)
+        self._patience = Patience(attempts=self._settings.attempts, seconds=self._settings.patience_s)
+        self._request_s, self._limit_s = request_s, limit_s
+        self._free_at = 0.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._pending: list[Leaf] = []
+        self._flights = SimulatedFlights(self.board, self._lines, self, stall_timeout_s=self._settings.stall_timeout_s)
+        self._awake = False
+        self._tally = _Tally(0.0)
+        self._consumer = Consumer(Workload(), take=self._queue, at=self._call_back)
+        for i, script in enumerate(scripts):
+            if script.down is not None:
+                self.at(script.down.start_s, partial(self._flights.dies, i))
+            if script.cold:  # the fetcher has asked, while it fetched the proofs
+                self.board.abilities[i].lacks_root(ROOT)
+
+    def __repr__(self) -> str:
+        return f"<Simulator of {len(self._lines)} gateways at {self.now:.3f} s>"
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in which nothing is wanted."""
+        self.now += seconds
+
+    def run(self, workload: Workload) -> SimulationReport:
+        """Fetch it. Returns when every block came, or nobody is left to ask for those that did not."""
+        self._tally = _Tally(self.now)
+        hedged = self._hedges.spent_bytes
+        self._consumer = Consumer(workload, take=self._queue, at=self._call_back)
+        self._consumer.lease(self.now)
+        self._awake = True
+        while not self._consumer.is_done:
+            if self._awake:
+                self._awake = False
+                self._dispatch()
+            change = self.board.next_change(self.now)
+            wakes = math.inf if change is None else max(self.now + _SHORTEST_SLEEP_S, change)
+            self._play_until(wakes)
+        return self._report(workload, self._hedges.spent_bytes - hedged)
+
+    def _play_until(self, wakes: float) -> None:
+        """Let things happen until one of them, or the scoreboard's own time, is worth another look."""
+        while not self._awake and not self._consumer.is_done:
+            at = self._heap[0][0] if self._heap else math.inf
+            if min(at, wakes) > self._tally.began + self._limit_s:
+                raise ArgumentError(
+                    f"the simulation goes on after {self._limit_s:g} s; give it less to do, or a higher limit_s"
+                )
+            if wakes < at:
+                self.now, self._awake = max(self.now, wakes), True
+                return
+            at, _, happens = heapq.heappop(self._heap)
+            self.now = max(self.now, at)
+            happens()
+            while self._heap and self._heap[0][0] <= self.now:
+                heapq.heappop(self._heap)[2]()
+
+    def _report(self, workload: Workload, hedged_bytes: int) -> SimulationReport:
+        tally, consumer = self._tally, self._consumer
+        gateways = tuple(
+            GatewayReport(
+                requests=tally.requests[i],
+                bytes=tally.bytes[i],
+                wire_bytes=tally.wire[i],
+                peak_requests=tally.peaks[i],
+                failures=score.failures,
+                rejected=score.rejected,
+            )
+            for i, score in enumerate(self.board.scores)
+        )
+        times = (None if want.arrived_at is None else want.arrived_at - want.wanted_at for want in consumer.leaves)
+        return SimulationReport(
+            seconds=self.now - tally.began,
+            size_bytes=workload.size_bytes,
+            gateways=gateways,
+            hedged_bytes=hedged_bytes,
+            duplicates=tally.duplicates,
+            peak_in_flight_bytes=tally.peak_bytes,
+            arrivals_s=tuple(times),
+            fluid_s=self._fluid_s(workload),
+            waited_s=consumer.waited_s,
+            events=tuple(tally.events),
+        )
+
+    def _fluid_s(self, workload: Workload) -> float:
+        """From the start of the scripts, so for the first workload."""
+        scripts, at_once = [line.faults for line in self._lines], self._settings.requests_per_gateway
+        return fluid_s(scripts, workload.size_bytes, workload.leaf_bytes, at_once=at_once)
+
+    def at(self, when: float, happens: Callable[[], None]) -> None:
+        """Let something happen at a time (called by flights)."""
+        heapq.heappush(self._heap, (when, next(self._order), happens))
+
+    def _call_back(self, when: float, happens: Callable[[float], None]) -> None:
+        self.at(when, lambda: happens(self.now))
+
+    def tell(self, what: str, gateway: int, *blocks: Leaf) -> None:
+        """Add to the timeline (called by flights)."""
+        self._tally.events.append(Event(self.now, what, gateway, tuple(want.number for want in blocks)))
+
+    # As the fetcher.
+
+    def _queue(self, want: Leaf) -> None:
+        bisect.insort(self._pending, want, key=lambda each: each.number)
+        self._awake = True
+
+    def _unqueue(self, want: Leaf) -> None:
+        place = bisect.bisect_left(self._pending, want.number, key=lambda each: each.number)
+        if place < len(self._pending) and self._pending[place] is want:
+            del self._pending[place]
+
+    def _dispatch(self) -> None:
+        board = self.board
+        if len(self._lines) > 1:
+            budget = self._hedges.left(sum(score.bytes for score in board.scores))
+            for late, gateway in board.hedges(self.now, budget):
+                self._hedges.spend(late.size_bytes)
+                self._send(Span([late], gateway), "hedged")
+        spans = board.assign(self._pending[:_LOOK_AHEAD], self.now)
+        for span in spans:
+            for want in span.wants:
+                if isinstance(want, Leaf):
+                    self._unqueue(want)
+            self._send(span, "asked" if span.joins is None else "joined")
+        in_flight = sum(score.in_flight_bytes for score in board.scores) if spans else 0
+        self._tally.peak_bytes = max(self._tally.peak_bytes, in_flight)
+
+    def _send(self, span: Span, what: str) -> None:
+        wants, i = [want for want in span.wants if isinstance(want, Leaf)], span.gateway
+        self.board.sent(span, self.now)
+        self.tell(what, i, *wants)
+        flight = span.joins
+        if isinstance(flight, SimulatedFlight):
+            flight.wants.update(dict.fromkeys(wants))
+        else:
+            blocks = wants if span.car is None else self._covered(span.car)
+            flight = SimulatedFlight(i, span.car, blocks, dict.fromkeys(wants))
+            self._tally.requests[i] += 1
+            self._tally.peaks[i] = max(self._tally.peaks[i], self.board.scores[i].in_flight)
+            if span.car is not None:
+                self.board.scores[i].opened_car(flight, span.car)
+            self._free_at = max(self._free_at, self.now) + self._request_s
+            self.at(self._free_at, partial(self._flights.reaches, flight))
+        for want in wants:
+            want.flights[i] = flight
+
+    def wake(self) -> None:
+        """There may be something to decide (called by flights)."""
+        self._awake = True
+
+    def came(self, gateway: int, size_bytes: int) -> None:
+        """Count bytes on the wire (called by flights)."""
+        self._tally.wire[gateway] += size_bytes
+
+    def progressed(self, gateway: int) -> None:
+        """Some bytes came: there may be room to ask for more (called by flights)."""
+        if self._pending and self.board.scores[gateway].has_room(self._pending[0].size_bytes):
+            self._awake = True
+
+    def _covered(self, ask: CarAsk) -> list[Leaf]:
+        file = int(ask.path.rpartition("-")[2])
+        return [leaf for leaf in self._consumer.files[file] if ask.covers(leaf.within[0], ask.start)]
+
+    def land(self, flight: SimulatedFlight, want: Leaf) -> None:
+        """A right block came (called by flights)."""
+        score, i = self.board.scores[flight.gateway], flight.gateway
+        score.verified(want.size_bytes)
+        if want in flight.wants:
+            score.delivered(want, want.size_bytes, self.now)
+            flight.wants.pop(want)
+            want.flights.pop(i, None)
+        if flight.car is not None:
+            score.advanced_car(flight, want.within[0].end)
+        self._awake = True
+        if want.arrived_at is not None:
+            self._tally.duplicates += 1
+            self.tell("duplicate", i, want)
+            return
+        self._tally.bytes[i] += want.size_bytes
+        self.tell("arrived", i, want)
+        want.arrived_at = self.now
+        self._unqueue(want)
+        flights, want.flights = want.flights, {}
+        for other, loser in flights.items():
+            self.board.scores[other].beaten(want, self.now)
+            self.tell("beaten", other, want)
+            loser.wants.pop(want, None)
+            if not loser.wants:
+                self._flights.end(loser)
+        want.asked.clear()
+        self._consumer.settled(want, self.now)
+
+    def failed(self, flight: SimulatedFlight, want: Leaf, *, is_wrong: bool = False, is_final: bool = False) -> None:
+        """A gateway could not bring a block (called by flights)."""
+        i = flight.gateway
+        flight.wants.pop(want, None)
+        self.board.scores[i].missed(want)
+        self.tell("wrong" if is_wrong else "failed", i, want)
+        if want.arrived_at is None:
+            want.failures.note(
+                want,
+                i,
+                self.now,
+                gateways=len(self._lines),
+                patience=self._patience,
+                has_delivered=bool(self.board.scores[i].blocks),
+                is_wrong=is_wrong,
+                is_final=is_final,
+            )
+            want.is_hopeless = len(want.failures.hopeless) == len(self._lines)
+        self.leave(want, i)
+
+    def leave(self, want: Leaf, gateway: int) -> None:
+        """A request for the block has ended without it: leave it to its other request, or ask again (called by flights)."""
+        want.flights.pop(gateway, None)
+        want.asked.discard(gateway)
+        self._awake = True
+        if want.arrived_at is not None or want.flights:
+            return
+        if want.is_hopeless:
+            self._consumer.settled(want, self.now)
+        else:
+            self._queue(want)
