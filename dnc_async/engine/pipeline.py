@@ -42,7 +42,7 @@ from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
-from dnc_async.spool.files import SpoolFolder
+from dnc_async.spool.files import SpoolFile, SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
 from dnc_async.spool.pause import DiskPause
 
@@ -235,23 +235,29 @@ class Pipeline:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
 
     async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
-        """Make the file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
-        self._disk.tries()
-        try:
-            file = await self._group.in_worker(spool.create, lease, chunk.entry.size_bytes)
-        except DiskFullError as error:
-            lease.release()
-            self._disk.refused(error)
+        """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
+        file = spool.reserve(lease, chunk.entry.size_bytes)
+        if self._disk.is_full and not await self._fits(file):
             return None
-        except BaseException:
-            lease.release()
-            raise
         if lease.is_revoked:
             file.discard()
             self.changed()
             return None
         chunk.state = State.STAGED
         return Landing(file=file)
+
+    async def _fits(self, file: SpoolFile) -> bool:
+        """Whether there is room again on a disk that was full: looked at before anything is asked for in vain."""
+        self._disk.tries()
+        try:
+            await self._group.in_worker(file.open)
+        except BaseException as error:
+            file.discard()
+            if not isinstance(error, DiskFullError):
+                raise
+            self._disk.refused(error)
+            return False
+        return True
 
     def _fetch(self, chunk: Chunk, leaf: Leaf, landing: Landing) -> None:
         def accept(block: Block) -> None:

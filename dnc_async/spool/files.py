@@ -42,23 +42,35 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class SpoolFile:
-    """One chunk on disk. Written at any position by one worker thread at a time, read once, then gone with its lease."""
+    """One chunk on disk. Written at any position by one worker thread at a time, read once, then gone with its lease.
 
-    def __init__(self, folder: SpoolFolder, slot: int, fd: int, lease: Lease, size_bytes: int) -> None:
+    It is there from :meth:`open` or its first write on, so that a chunk is asked for before anything waits for the disk.
+    """
+
+    def __init__(self, folder: SpoolFolder, slot: int, lease: Lease, size_bytes: int) -> None:
         self._folder = folder
         self._slot = slot
-        self._fd = fd
+        self._fd = -1
+        self._is_gone = False
         self._lease = lease
         self._size_bytes = size_bytes
         self._written = self._compare_at = 0
         self._needed_bytes = 0
 
     def __repr__(self) -> str:
-        state = "gone" if self._fd < 0 else f"{self._written} of {self._size_bytes} bytes"
+        state = "gone" if self._is_gone else f"{self._written} of {self._size_bytes} bytes"
         return f"<SpoolFile {self._folder.path / str(self._slot)}, {state}>"
+
+    def open(self) -> None:
+        """Make the file. Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError where there is too little room."""
+        if self._is_gone:
+            raise SpoolError(f"{self._folder.path}: a staged chunk was given up")
+        self._fd = self._folder.make(self._slot, self._lease.size_bytes)
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write verified bytes. Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError."""
+        if self._fd < 0:
+            self.open()
         try:
             system.write_at(self._fd, data, offset)
         except OSError as error:
@@ -98,10 +110,13 @@ class SpoolFile:
 
     def close(self) -> bool:
         """Close the file and leave it where it is; ``False`` if it was closed."""
+        if self._is_gone:
+            return False
+        self._is_gone = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        return fd >= 0
+        return True
 
 
 _open_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
@@ -157,29 +172,26 @@ class SpoolFolder:
         """A file took so much more than :meth:`cost` said: the next ones will (called by the file)."""
         self._learned_bytes += excess_bytes
 
-    def create(self, lease: Lease, size_bytes: int) -> SpoolFile:
-        """Make a file for so many bytes that the lease pays for; the file owns the lease from here on.
-
-        Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError, also where the file system has less room than
-        the lease holds.
-        """
-        room = system.free_bytes(self.path)
-        if room is not None and room < lease.size_bytes:
-            raise _disk_full(self.path)
+    def reserve(self, lease: Lease, size_bytes: int) -> SpoolFile:
+        """A file for so many bytes that the lease pays for; it owns the lease from here on, and does not touch the disk yet."""
         with self._mutex:
             slot = heapq.heappop(self._free) if self._free else self._slots
             self._slots = max(self._slots, slot + 1)
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        try:
-            fd = os.open(self.path / str(slot), flags, 0o600)
-        except OSError as error:
-            with self._mutex:
-                heapq.heappush(self._free, slot)
-            raise _spool_error(self.path, error) from error
-        file = SpoolFile(self, slot, fd, lease, size_bytes)
+        file = SpoolFile(self, slot, lease, size_bytes)
         self._open.add(file)
         _open_files.add(file)
         return file
+
+    def make(self, slot: int, lease_bytes: int) -> int:
+        """Make a slot's file, where the file system has room for all of its lease; gives its descriptor (called by the file)."""
+        room = system.free_bytes(self.path)
+        if room is not None and room < lease_bytes:
+            raise _disk_full(self.path)
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        try:
+            return os.open(self.path / str(slot), flags, 0o600)
+        except OSError as error:
+            raise _spool_error(self.path, error) from error
 
     def disk_bytes(self) -> int:
         """What all files take on disk now, as the file system counts."""

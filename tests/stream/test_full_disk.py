@@ -154,7 +154,7 @@ def test_what_a_file_costs_here(small_disk: Path) -> None:
         cost = folder.cost(size)
         lease = account.try_lease(cost, (size,))
         assert lease is not None
-        file = folder.create(lease, size)
+        file = folder.reserve(lease, size)
         for start in sorted(range(0, size, 70_000), reverse=True):
             file.write_at(start, bytes(min(70_000, size - start)))
         os.fsync(file._fd)

@@ -3,13 +3,11 @@
 import asyncio
 import gc
 import random
-import threading
 
 import pytest
 
 import dnc_async as dnc
-from dnc_async.spool.files import SpoolFile, SpoolFolder
-from dnc_async.spool.governor import GovernorStatistics, Lease
+from dnc_async.spool.governor import GovernorStatistics
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
@@ -92,28 +90,20 @@ async def test_opened_late_beside_one_that_is_left(many_leaves: Published, clien
     assert await consume(many_leaves, first, 1) == 18
 
 
-async def test_called_back_before_it_has_a_file(
-    many_leaves: Published, client: dnc.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A loan that is called back while its file is being made is given back as soon as that is done."""
-    create, held, accounts = SpoolFolder.create, threading.Event(), set()
-
-    def slow(self: SpoolFolder, lease: Lease, size_bytes: int) -> SpoolFile:
-        accounts.add(lease._account)
-        if lease.place == (4, 1) and not held.is_set():  # the last that fits: batch 0 is with us, batch 1 in memory
-            held.set()
-            assert eventually(lambda: lease.is_revoked, timeout_s=10)
-        return create(self, lease, size_bytes)
-
-    monkeypatch.setattr(SpoolFolder, "create", slow)
-    first = client.stream(many_leaves.result, epochs=2)
-    many_leaves.check(await anext(first), 0)
-    assert await asyncio.to_thread(held.wait, 10)
-    second = client.stream(many_leaves.result)
-    many_leaves.check(await anext(second), 0)
-    assert eventually(lambda: len(accounts) == 2, timeout_s=10), "the second stream has a file, too"
-    assert await consume(many_leaves, second, 1) == 6
-    assert await consume(many_leaves, first, 1) == 12
+async def test_called_back_before_it_has_a_file(many_leaves: Published, watch: DiskWatch) -> None:
+    """A loan is called back while nothing of its chunk has come yet: there is no file to delete, and the space is free."""
+    async with ScriptedGateway(BlockStore.open(many_leaves.store), Faults.parse("latency=200ms")) as gateway:
+        budget = FOLDER + 4 * CHUNK
+        options = {"gateways": gateway.url, "spool_dir": many_leaves.spool, "disk_budget": budget}
+        async with asyncio.timeout(60), dnc.Client(**options) as client:
+            first = client.stream(many_leaves.result, epochs=2)
+            many_leaves.check(await anext(first), 0)
+            second = client.stream(many_leaves.result)
+            async with second:
+                assert of(client).revoked >= 1
+                assert await consume(many_leaves, second) == 6
+            assert await consume(many_leaves, first, 1) == 12
+    assert watch.peak_bytes <= budget
 
 
 async def test_dropped_in_flight(many_leaves: Published, watch: DiskWatch) -> None:

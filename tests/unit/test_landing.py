@@ -46,7 +46,7 @@ def test_a_move_loses_nothing_and_frees_the_lease(spool: SpoolFolder, before: in
     account = governor.open(floor_bytes=0, borrower=Anybody())
     lease = account.try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.create(lease, len(content)))
+    landing = Landing(file=spool.reserve(lease, len(content)))
     order = [5, 0, 7, 2, 1, 6, 3, 4]
     place, rows = place_for(len(content))
     for leaf in order[:before]:
@@ -69,7 +69,7 @@ def test_writers_and_the_move_may_race(spool: SpoolFolder) -> None:
     governor = Governor(budget_bytes=2**22, overhead_bytes=FOLDER_BYTES, max_leases=1)
     lease = governor.open(floor_bytes=0, borrower=Anybody()).try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.create(lease, len(content)))
+    landing = Landing(file=spool.reserve(lease, len(content)))
     place, rows = place_for(len(content))
     started = threading.Barrier(5)
 

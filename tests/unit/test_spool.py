@@ -45,8 +45,15 @@ def lease_for(size: int, budget: int = 2**40) -> Lease:
     return lease
 
 
+def made(folder: SpoolFolder, lease: Lease, size: int) -> SpoolFile:
+    """A file that is on the disk already, as after its first write."""
+    file = folder.reserve(lease, size)
+    file.open()
+    return file
+
+
 def _file(folder: SpoolFolder, size: int) -> SpoolFile:
-    return folder.create(lease_for(folder.cost(size)), size)
+    return made(folder, lease_for(folder.cost(size)), size)
 
 
 class Written:
@@ -92,7 +99,7 @@ class SpoolModel(RuleBasedStateMachine):
         if lease is None:
             self.account.withdraw()
         else:
-            self.files.append(Written(self.folder.create(lease, size), lease, size, seed))
+            self.files.append(Written(made(self.folder, lease, size), lease, size, seed))
             self.most = max(self.most, len(self.files))
 
     @precondition(lambda self: any(each.missing for each in self.files))
@@ -197,7 +204,7 @@ def test_the_lease_outlives_the_file(tmp_path: Path) -> None:
     account = Governor(budget_bytes=20_000, overhead_bytes=0, max_leases=9).open(floor_bytes=0, borrower=waiting)
     lease = account.try_lease(20_000, (0,))
     assert lease is not None
-    file = folder.create(lease, 9)
+    file = made(folder, lease, 9)
     assert account.try_lease(20_000, (1,)) is None
     file.discard()
     assert waiting.told
@@ -212,7 +219,7 @@ def test_file_in_the_worst_order_stays_within_its_lease(tmp_path: Path, size: in
     folder = SpoolFolder(tmp_path / "spool")
     starts = range(0, size, leaf)
     cost = folder.cost(size, len(starts))
-    file = folder.create(lease_for(cost), size)
+    file = made(folder, lease_for(cost), size)
     for count, start in enumerate([*starts[::2], *starts[1::2]]):
         file.write_at(start, bytes(leaf))
         if count % every == 0 or count == len(starts) // 2:
@@ -230,7 +237,7 @@ def test_a_file_system_that_takes_more(tmp_path: Path) -> None:
     size, more = 256 * KIB, 128 * KIB
     before = folder.cost(size)
     lease = lease_for(before)
-    file = folder.create(lease, size)
+    file = made(folder, lease, size)
     os.posix_fallocate(file._fd, 10 * size, before + more)  # as preallocation by a file system would
     file.write_at(0, bytes(size // 2))
     assert lease.size_bytes == before
@@ -336,7 +343,8 @@ def test_forked_child_does_not_keep_the_space(tmp_path: Path) -> None:
         "class Anybody: due = lambda self, place: 0.0\n"
         "f = SpoolFolder(Path(sys.argv[1]))\n"
         "account = Governor(budget_bytes=2**20, overhead_bytes=0, max_leases=1).open(floor_bytes=0, borrower=Anybody())\n"
-        "file = f.create(account.try_lease(9999, (0,)), 99)\n"
+        "file = f.reserve(account.try_lease(9999, (0,)), 99)\n"
+        "file.open()\n"
         "held = lambda: any(sys.argv[1] in os.readlink(p) for p in Path('/proc/self/fd').iterdir() if p.is_symlink())\n"
         "assert held()\n"
         "child = os.fork()\n"
