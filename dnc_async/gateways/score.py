@@ -41,6 +41,8 @@ class Best:
         """Look at all gateways again."""
         scores = tuple(scores)
         self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
+        if any(score.rate is None and score.is_asked for score in scores):
+            self.rate = max(self.rate, _PRIOR_RATE)  # else one that trickles, measured first, would be the measure of all
         known = (score.latency_s for score in scores if score.latency_s is not None)
         self.latency_s = min(known, default=_PRIOR_LATENCY_S)
 
@@ -102,6 +104,11 @@ class Score:
     def in_flight(self) -> int:
         """How many requests are open."""
         return self._requests
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything is on its way."""
+        return bool(self._in_flight)
 
     @property
     def is_scarce(self) -> bool:

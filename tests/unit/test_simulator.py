@@ -112,6 +112,12 @@ def test_a_first_answer_at_a_trickle_is_hedged() -> None:
     assert report.hedged_bytes
 
 
+def test_a_trickle_that_is_measured_first_is_not_the_measure_of_all() -> None:
+    """The other gateway, farther away, has not answered yet: what it can do is not known to be as little."""
+    report = Simulator(["trickle=1kB,latency=10ms", "rate=20MB,latency=300ms"]).run(Workload(leaf_bytes=2**20))
+    assert report.seconds <= 3
+
+
 def test_gateways_that_are_all_slow_are_not_hedged() -> None:
     """Slower than is thought of an unknown one, but no worse than each other."""
     report = Simulator(["rate=1MB,latency=50ms"] * 4).run(Workload(leaves=32, leaf_bytes=2**20))
