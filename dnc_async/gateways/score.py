@@ -172,11 +172,14 @@ class Score:
     def late_at(self) -> Iterable[tuple[float, object]]:
         """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
         patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
+        pace, size, sharing = max(self.likely_rate(), self._best.rate), -1, 0.0
         for key, sent in self._in_flight.items():
             silent = max(sent.begins_at, sent.request.last_at)
-            # What was asked for after it shares the line with it: a window's worth at most, at the pace of the best. By its own
-            # pace, one that brings its first bytes at a trickle would never be late.
-            sharing = self.window_bytes(sent.size_bytes) / max(self.likely_rate(), self._best.rate)
+            if sent.size_bytes != size:  # most are alike
+                # What was asked for after it shares the line with it: a window's worth at most, at the pace of the best. By its
+                # own pace, one that brings its first bytes at a trickle would never be late.
+                size = sent.size_bytes
+                sharing = self.window_bytes(size) / pace
             slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
             yield min(silent + patience, slow), key
 
