@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dnc_async.client import Client, cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
     from dnc_async.config import Gateway
     from dnc_async.dataset.info import DatasetInfo
+    from dnc_async.dataset.ragged import Ragged
     from dnc_async.engine.files.paths import DirectoryEntry
     from dnc_async.engine.files.remote_file import RemoteFile
     from dnc_async.engine.files.saving import Saved
@@ -67,6 +68,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
     "open",
     "OutputError",
     "PathError",
+    "Ragged",
     "RemoteFile",
     "Report",
     "ReportError",
@@ -92,6 +94,7 @@ _HOMES = {
     "ls": "client",
     "open": "client",
     "DatasetInfo": "dataset.info",
+    "Ragged": "dataset.ragged",
     "Gateway": "config",
     "UploadResult": "publish.target",
     "inspect": "client",

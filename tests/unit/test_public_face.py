@@ -29,6 +29,7 @@ def test_exported_names() -> None:
         "ManifestError",
         "OutputError",
         "PathError",
+        "Ragged",
         "RemoteFile",
         "Report",
         "ReportError",
