@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SpoolError,
         StoreError,
         StreamClosedError,
+        TransformError,
         UploadError,
     )
     from dnc_async.publish.target import UploadResult
@@ -77,6 +78,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
     "StoreError",
     "stream",
     "StreamClosedError",
+    "TransformError",
     "upload",
     "UploadError",
     "UploadResult",

@@ -37,6 +37,7 @@ def test_exported_names() -> None:
         "SpoolError",
         "StoreError",
         "StreamClosedError",
+        "TransformError",
         "UploadError",
         "UploadResult",
         "cat",
