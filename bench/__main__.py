@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from bench import download, fetch, idle, ipld
+from bench import download, fetch, idle, ipld, transform
 
-BENCHES = {"download": download.main, "fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
+BENCHES = {
+    "download": download.main,
+    "fetch": fetch.main,
+    "idle": idle.main,
+    "ipld": ipld.main,
+    "transform": transform.main,
+}
 
 
 def main(arguments: list[str]) -> int:
