@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import download, fetch, idle, ipld, policy, timeline, wire
+from bench import download, fetch, idle, ipld, policy, timeline, transform, wire
 
 BENCHES = {
     "download": download.main,
@@ -13,6 +13,7 @@ BENCHES = {
     "ipld": ipld.main,
     "policy": policy.main,
     "timeline": timeline.main,
+    "transform": transform.main,
     "wire": wire.main,
 }
 

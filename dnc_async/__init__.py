@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dnc_async.client import Client, cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
     from dnc_async.config import Gateway
     from dnc_async.dataset.info import DatasetInfo
+    from dnc_async.dataset.ragged import Ragged
     from dnc_async.engine.files.paths import DirectoryEntry
     from dnc_async.engine.files.remote_file import RemoteFile
     from dnc_async.engine.files.saving import Saved
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         SpoolError,
         StoreError,
         StreamClosedError,
+        TransformError,
         UploadError,
     )
     from dnc_async.publish.target import UploadResult
@@ -67,6 +69,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
     "open",
     "OutputError",
     "PathError",
+    "Ragged",
     "RemoteFile",
     "Report",
     "ReportError",
@@ -75,6 +78,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look thin
     "StoreError",
     "stream",
     "StreamClosedError",
+    "TransformError",
     "upload",
     "UploadError",
     "UploadResult",
@@ -92,6 +96,7 @@ _HOMES = {
     "ls": "client",
     "open": "client",
     "DatasetInfo": "dataset.info",
+    "Ragged": "dataset.ragged",
     "Gateway": "config",
     "UploadResult": "publish.target",
     "inspect": "client",

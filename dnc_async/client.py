@@ -32,6 +32,7 @@ from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, save
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
 from dnc_async.engine.stream import BatchStream, StreamHandle
+from dnc_async.engine.transform import Transform, TransformFunction, Workers
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
@@ -56,6 +57,8 @@ class StreamOptions(TypedDict, total=False):
     epochs: int | None
     drop_last: bool
     prefetch: int | Literal["auto"]
+    transform: TransformFunction | None
+    transform_workers: Workers
     store: StrPath | None
     spool_dir: StrPath | None
     progress: Observer | None
@@ -128,11 +131,22 @@ class Client:
         epochs: int | None = 1,
         drop_last: bool = False,
         prefetch: int | Literal["auto"] = "auto",
+        transform: TransformFunction | None = None,
+        transform_workers: Workers = 0,
         progress: Observer | None = None,
     ) -> BatchStream:
         """The batches of a dataset; see :func:`stream`. Shares this client's engine, gateways and budget."""
         return BatchStream(
-            self.handle(cid, epochs=epochs, drop_last=drop_last, prefetch=prefetch, progress=progress, owned=False)
+            self.handle(
+                cid,
+                epochs=epochs,
+                drop_last=drop_last,
+                prefetch=prefetch,
+                transform=transform,
+                transform_workers=transform_workers,
+                progress=progress,
+                owned=False,
+            )
         )
 
     async def inspect(self, cid: Address) -> DatasetInfo:
@@ -197,6 +211,8 @@ class Client:
         epochs: int | None,
         drop_last: bool,
         prefetch: int | Literal["auto"],
+        transform: TransformFunction | None = None,
+        transform_workers: Workers = 0,
         progress: Observer | None = None,
         owned: bool,
     ) -> StreamHandle:
@@ -208,10 +224,17 @@ class Client:
             raise ArgumentError(f"prefetch: expected 'auto' or how many batches ahead to fetch, got {prefetch!r}")
         ahead = prefetch if isinstance(prefetch, int) else None
         observers = () if progress is None else (_observer(progress, "progress"),)
+        checked = Transform.of(transform, transform_workers)
 
         def start() -> tuple[EngineThread, StreamTask]:
             request = StreamRequest(
-                root=root, path=path, origin=self._origin(root), epochs=epochs, drop_last=drop_last, prefetch=ahead
+                root=root,
+                path=path,
+                origin=self._origin(root),
+                epochs=epochs,
+                drop_last=drop_last,
+                prefetch=ahead,
+                transform=checked,
             )
             engine = self._start()
             task = StreamTask(self._runtime, request, post=engine.post, observers=observers)
@@ -256,6 +279,8 @@ def stream(
     epochs: int | None = 1,
     drop_last: bool = False,
     prefetch: int | Literal["auto"] = "auto",
+    transform: TransformFunction | None = None,
+    transform_workers: Workers = 0,
     store: StrPath | None = None,
     spool_dir: StrPath | None = None,
     progress: Observer | None = None,
@@ -274,6 +299,14 @@ def stream(
         Leave out a last batch that is short.
     prefetch:
         How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
+    transform:
+        A function that takes a batch and returns what you get in its place: decode, augment, copy to a device. It runs beside
+        your step, never in an event loop, and the order stays. Its waits are the cause ``transform`` in the report.
+    transform_workers:
+        0 calls it for one batch at a time, in one thread, and takes no memory beyond what a stream takes anyway. N calls it for
+        up to N batches at once, in N threads, with up to N more batches in memory; for functions that hold the GIL, give a
+        ``ProcessPoolExecutor`` of your own, with ``mp_context`` "spawn" or "forkserver". The module
+        :mod:`dnc_async.engine.transform` says what holds for threads, contexts, memory and leaving.
     progress:
         Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
         gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must be quick; what it raises is
@@ -283,13 +316,14 @@ def stream(
     -------
     BatchStream
         Yields what was uploaded: a dict of arrays, a tuple, or an array; the first axis is the samples. The arrays are
-        writable and the consumer's own.
+        writable and the consumer's own. Columns of ``bytes`` are :class:`~dnc_async.dataset.ragged.Ragged`. With a
+        ``transform``, whatever that returns, ``None``, too.
 
     Raises
     ------
     ArgumentError, CidError
         At once, for an argument that cannot work.
-    BudgetTooSmallError, ChunkUnavailableError, ManifestError, SpoolError, DecodeError
+    BudgetTooSmallError, ChunkUnavailableError, ManifestError, SpoolError, DecodeError, TransformError
         From the iteration.
 
     """
@@ -302,6 +336,8 @@ def stream(
             epochs=epochs,
             drop_last=drop_last,
             prefetch=prefetch,
+            transform=transform,
+            transform_workers=transform_workers,
             store=store,
             spool_dir=spool_dir,
             progress=progress,
@@ -323,6 +359,8 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
         epochs=options.get("epochs", 1),
         drop_last=options.get("drop_last", False),
         prefetch=options.get("prefetch", "auto"),
+        transform=options.get("transform"),
+        transform_workers=options.get("transform_workers", 0),
         progress=options.get("progress"),
         owned=True,
     )

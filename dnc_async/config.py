@@ -75,7 +75,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchSettings:
-    """How gateways are asked. Durations are seconds."""
+    """How gateways are asked, and what else the engine waits for. Durations are seconds."""
 
     connect_timeout_s: float = 5.0
     #: No byte for so long, and the request has failed; a total timeout there is none.
@@ -104,6 +104,10 @@ class FetchSettings:
     #: A full disk beneath the budget is tried again after so long, and then twice as long each time, up to the second.
     disk_retry_s: float = 1.0
     disk_longest_retry_s: float = 30.0
+    #: A consumer's transform that runs when its stream is left is waited for so long…
+    transform_patience_s: float = 5.0
+    #: …and so many batches at once go to an executor of the consumer's that does not tell how many workers it has.
+    executor_batches: int = 2
     #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
     trust_env: bool = False
 

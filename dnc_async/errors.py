@@ -29,6 +29,7 @@
     │   └── DiskFullError                   the file system is full, below the budget, when a stream starts
     ├── StoreError                      the local store cannot be read or written
     ├── DecodeError                     a verified chunk is not laid out as its manifest says
+    ├── TransformError                  you: transform= raised, for the batch at .position; from what it raised
     ├── ReportError (ValueError)        a saved gap report cannot be read, or not written
     ├── UploadError                     a publishing target refused, or answered with another root
     └── StreamClosedError               you: the stream or client was closed, or belongs to another process
@@ -180,6 +181,19 @@ class StoreError(DncError):
 
 class DecodeError(DncError):
     """A chunk whose bytes are verified, but that is not laid out as its manifest says."""
+
+
+class TransformError(DncError):
+    """The function that was given as ``transform`` failed for a batch; ``__cause__`` is what it raised.
+
+    ``position`` counts the batches of the stream from 0, ``index`` those of the dataset. All batches before it were handed
+    over, and none after it is.
+    """
+
+    def __init__(self, message: str, *, position: int, index: int) -> None:
+        super().__init__(message)
+        self.position = position
+        self.index = index
 
 
 class ReportError(DncError, ValueError):

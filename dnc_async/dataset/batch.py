@@ -2,6 +2,8 @@
 
 The place that a batch will have is made once, a fresh array per column, and each chunk's bytes are placed straight into
 its rows, whether they come from a gateway or from the spool. Arrays are never recycled: they belong to the consumer.
+Chunks whose layout depends on their content are kept whole until they are complete; columns of ``bytes``, whose sizes nobody
+knows before, are joined when the last one is, so that such a batch is in memory twice for a moment.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from dnc_async.dataset import chunk as chunk_format
-from dnc_async.dataset.schema import Columns, Schema
+from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.schema import Array, Columns, Schema
 
 Segment = tuple[int, memoryview]
 
@@ -52,12 +55,15 @@ class BatchBuffer:
         """Allocate a batch whose chunks hold so many samples, in order."""
         self._schema = schema
         self._samples = tuple(samples)
-        self._columns: Columns = {column.name: column.empty(sum(samples)) for column in schema.columns}
+        self._columns: dict[str, Array] = {
+            column.name: column.empty(sum(samples)) for column in schema.columns if not column.is_bytes
+        }
+        self._ragged: dict[str, list[Ragged]] = {column.name: [] for column in schema.columns if column.is_bytes}
         self._raw: dict[int, bytearray] = {}
 
     def place(self, part: int, size_bytes: int) -> ChunkPlace:
         """Where the bytes of the ``part``-th chunk, a file of ``size_bytes``, go."""
-        if self._schema.has_text:  # the layout depends on the content: keep it whole, decode when it is complete
+        if self._schema.varies:  # the layout depends on the content: keep it whole, decode when it is complete
             whole = self._raw[part] = bytearray(size_bytes)
             return ChunkPlace([(0, memoryview(whole))], size_bytes)
         rows = self._rows(part)
@@ -70,16 +76,21 @@ class BatchBuffer:
         return ChunkPlace(segments, size_bytes)
 
     def finish(self, part: int) -> None:
-        """Check, and where needed decode, a chunk whose bytes are all in place.
+        """Check, and where needed decode, a chunk whose bytes are all in place; in order.
 
         Raises :class:`~dnc_async.errors.DecodeError`.
         """
         samples, raw = self._samples[part], self._raw.pop(part)
-        if not self._schema.has_text:
+        if not self._schema.varies:
             chunk_format.check_header(self._schema, samples, bytes(raw))
             return
         for name, values in chunk_format.decode(self._schema, samples, raw).items():
-            self._columns[name][self._rows(part)] = values
+            if isinstance(values, Ragged):
+                self._ragged[name].append(values)
+            else:
+                self._columns[name][self._rows(part)] = values
+        if part == len(self._samples) - 1:
+            self._ragged = {name: [Ragged.join(parts)] for name, parts in self._ragged.items()}
 
     def _rows(self, part: int) -> slice:
         start = sum(self._samples[:part])
@@ -87,4 +98,7 @@ class BatchBuffer:
 
     def batch(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
         """The batch, in the structure that was uploaded."""
-        return self._schema.restore(self._columns)
+        columns: Columns = {}
+        for column in self._schema.columns:
+            columns[column.name] = self._ragged[column.name][0] if column.is_bytes else self._columns[column.name]
+        return self._schema.restore(columns)

@@ -8,11 +8,11 @@
     …      zeros     up to a multiple of 64: here the data begins
     …      segments  each column's, in the header's order, each padded with zeros to a multiple of 64
 
-A column of fixed size has one segment, the samples in C order, little-endian. A column of text has two: ``samples + 1``
-offsets (``<u8``, the first 0), and the UTF-8 of all samples end to end.
+A column of fixed size has one segment, the samples in C order, little-endian. A column of text or bytes has two:
+``samples + 1`` offsets (``<u8``, the first 0), and the UTF-8, or the bytes, of all samples end to end.
 
-Where the header follows from the schema and the number of samples (no text), so does every position in the chunk: a
-reader can place bytes into its arrays before it has seen the header, and checks the header when it is there.
+Where the header follows from the schema and the number of samples (neither text nor bytes), so does every position in the
+chunk: a reader can place bytes into its arrays before it has seen the header, and checks the header when it is there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from itertools import pairwise
 import msgpack
 import numpy as np
 
+from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array, Column, Columns, Schema
-from dnc_async.errors import DecodeError
+from dnc_async.errors import ArgumentError, DecodeError
 
 MAGIC = b"DNCCHUNK"
 VERSION = 1
@@ -60,7 +61,7 @@ def _layout(schema: Schema, samples: int, lengths: list[list[int]]) -> Layout:
 
 
 def fixed_layout(schema: Schema, samples: int) -> Layout:
-    """The layout that follows from the schema alone; the schema must have no text."""
+    """The layout that follows from the schema alone; no column of the schema may vary."""
     return _layout(schema, samples, [[column.sample_bytes * samples] for column in schema.columns])
 
 
@@ -77,7 +78,9 @@ def encode(schema: Schema, columns: Columns) -> bytearray:
     return out
 
 
-def _column_segments(column: Column, array: Array) -> list[Array]:
+def _column_segments(column: Column, array: Array | Ragged) -> list[Array]:
+    if isinstance(array, Ragged):
+        return [array.offsets.astype("<u8"), np.ascontiguousarray(array.values)]
     if not column.is_text:
         return [np.ascontiguousarray(array)]
     encoded = [str(sample).encode("utf-8") for sample in array]
@@ -87,23 +90,29 @@ def _column_segments(column: Column, array: Array) -> list[Array]:
 
 
 def check_header(schema: Schema, samples: int, header: bytes) -> None:
-    """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of such a chunk without text."""
+    """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of such a chunk, whose layout does not vary."""
     if header != fixed_layout(schema, samples).header:
         raise DecodeError(f"the chunk is not laid out as its manifest says: expected {samples} samples of {schema}")
 
 
 def decode(schema: Schema, samples: int, data: bytearray) -> Columns:
-    """The columns of a whole chunk, as fresh writable arrays.
+    """The columns of a whole chunk, as fresh writable arrays; the values of ``bytes`` stay in ``data``, without a copy.
 
     Raises :class:`~dnc_async.errors.DecodeError` where the chunk does not hold what the manifest promises: a CID
     proves who said it, not that it is true.
     """
     layout = _read_header(schema, samples, data)
-    columns = {}
+    columns: Columns = {}
     for column, placed in zip(schema.columns, layout.segments, strict=True):
         parts = [memoryview(data)[offset : offset + size] for offset, size in placed]
-        columns[column.name] = _text(column, samples, parts) if column.is_text else _fixed(column, samples, parts[0])
+        columns[column.name] = _read(column, samples, parts)
     return columns
+
+
+def _read(column: Column, samples: int, parts: list[memoryview]) -> Array | Ragged:
+    if column.is_bytes:
+        return _bytes(column, samples, parts)
+    return _text(column, samples, parts) if column.is_text else _fixed(column, samples, parts[0])
 
 
 def _read_header(schema: Schema, samples: int, data: bytearray) -> Layout:
@@ -117,7 +126,7 @@ def _read_header(schema: Schema, samples: int, data: bytearray) -> Layout:
         layout = _layout(schema, samples, lengths)
     except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as error:
         raise problem from error
-    expected = [2 if column.is_text else 1 for column in schema.columns]
+    expected = [2 if column.varies else 1 for column in schema.columns]
     if bytes(data[: len(layout.header)]) != layout.header or layout.size_bytes != len(data):
         raise problem
     if [len(sizes) for sizes in lengths] != expected or any(size < 0 for sizes in lengths for size in sizes):
@@ -145,3 +154,13 @@ def _text(column: Column, samples: int, parts: list[memoryview]) -> Array:
     except UnicodeDecodeError as error:
         raise problem from error
     return np.array(values, dtype=np.dtypes.StringDType())
+
+
+def _bytes(column: Column, samples: int, parts: list[memoryview]) -> Ragged:
+    problem = DecodeError(f"the column {column.name!r} of the chunk is damaged: its offsets are not those of its bytes")
+    if parts[0].nbytes != 8 * (samples + 1):
+        raise problem
+    try:
+        return Ragged(np.frombuffer(parts[1], dtype=np.uint8), np.frombuffer(parts[0], dtype="<u8"))
+    except ArgumentError as error:
+        raise problem from error

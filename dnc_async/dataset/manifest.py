@@ -157,7 +157,7 @@ class Manifest:
         sizes: dict[int, int] = {}
         for index, (cid, size_bytes, directory, offset, total) in enumerate(listed, first):
             samples = self.chunk_samples(index)
-            if not self.schema.has_text and samples not in sizes:
+            if not self.schema.varies and samples not in sizes:
                 sizes[samples] = fixed_layout(self.schema, samples).size_bytes
             fits = samples * self.schema.smallest_sample_bytes <= size_bytes <= self.largest_chunk_bytes
             if not fits or size_bytes != sizes.get(samples, size_bytes):

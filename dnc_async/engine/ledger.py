@@ -9,6 +9,7 @@ A batch's wait is cut where the chunk that arrived last passed the points of its
 ``bandwidth``             until its last block had come…
 ``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
 ``decoding``              until all chunks were verified, off the spool and in their rows; a busy machine shows here
+``transform``             until the consumer's own function had returned, its wait for a free worker counted
 ``handover``              until the batch lay there
 ``event loop``            until the consumer took it: its own loop was busy with something else
 ========================  ==================================================================================
@@ -31,7 +32,7 @@ from dnc_async.telemetry import Gap
 
 FIRST_BATCH = "first batch"
 PROOFS, BUDGET, PREFETCH, LATENCY, BANDWIDTH = "proofs", "budget", "prefetch", "latency", "bandwidth"
-DECODING, HANDOVER, EVENT_LOOP = "decoding", "handover", "event loop"
+DECODING, TRANSFORM, HANDOVER, EVENT_LOOP = "decoding", "transform", "handover", "event loop"
 _FAULT = "fault of "
 
 
@@ -70,13 +71,17 @@ class ChunkTimes:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A batch that lay there at ``put`` was taken at ``at``; ``waits`` are the (from, to) in which the consumer waited."""
+    """A batch that lay there at ``put`` was taken at ``at``; ``waits`` are the (from, to) in which the consumer waited.
+
+    ``transformed`` is when the consumer's own function had returned; 0 where there is none.
+    """
 
     at: float
     put: float
     waits: tuple[tuple[float, float], ...]
     samples: int
     chunks: tuple[ChunkTimes, ...]
+    transformed: float = 0.0
 
     def causes(self) -> dict[str, float]:
         """What was waited for, in seconds."""
@@ -105,6 +110,7 @@ class Taken:
             (BANDWIDTH, failing),
             (f"{_FAULT}{last.fault_of}", last.received),
             (DECODING, max(chunk.placed for chunk in self.chunks)),
+            (TRANSFORM, self.transformed),
             (HANDOVER, self.put),
         )
 

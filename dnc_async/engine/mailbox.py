@@ -32,6 +32,7 @@ class Mailbox:
         self._full = False
         self._samples = 0
         self._put_at = 0.0
+        self._transformed = 0.0
         self._chunks: tuple[ChunkTimes, ...] = ()
         self._ended = False
         self._error: Exception | None = None
@@ -50,12 +51,12 @@ class Mailbox:
         """Whether the consumer waits for what comes next."""
         return self._waiting_since is not None
 
-    def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...]) -> None:
-        """Lay down the next batch, and how its chunks came; the one before must have been taken."""
+    def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
+        """Lay down the next batch, how its chunks came and when it was transformed; the one before must have been taken."""
         now = self._clock()
         with self._lock:
             self._batch, self._full, self._samples, self._chunks = batch, True, samples, chunks
-            self._put_at = now
+            self._put_at, self._transformed = now, transformed
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -77,7 +78,8 @@ class Mailbox:
             if self._full:
                 batch, self._batch, self._full = self._batch, None, False
                 self._close_wait(now)
-                taken = Taken(now, self._put_at, tuple(self._waits), self._samples, self._chunks)
+                waits = tuple(self._waits)
+                taken = Taken(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
                 self._waits, self._chunks = [], ()
             elif self._error is not None:
                 raise self._error

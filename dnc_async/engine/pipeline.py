@@ -2,7 +2,7 @@
 
 ::
 
-    plan ──> prove ──────> grant ───────────> (fetch) ─> assemble ──> mailbox
+    plan ──> prove ──────> grant ───────────> (fetch) ─> assemble ──> (transform) ──> mailbox
           pages and       in plan order: a    leaves,    in plan order: into the
           chunk roots,    lease on disk, or   over all   batch's rows, off the disk,
           a few ahead     the batch's rows    gateways   and released
@@ -10,7 +10,8 @@
                              +---- dropped <-----+  a loan that was called back, or a full disk
 
 *Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it
-is free as soon as the batch before it was handed over. A chunk of that batch lands in its rows directly and needs no
+is free as soon as the batch before it was handed over, or earlier where a transform has further places for that one
+(:mod:`~dnc_async.engine.transform`). A chunk of that batch lands in its rows directly and needs no
 lease; chunks further ahead need one, granted in plan order, before anything is asked for. A chunk that was leased moves to
 its rows when they are free, wholly or as far as it has come, and its lease is released at once.
 
@@ -21,6 +22,7 @@ in its turn, at the latest when its rows are free. So no stream ever waits for a
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 
@@ -37,7 +39,8 @@ from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
 from dnc_async.engine.starvation import Starvation
-from dnc_async.errors import DiskFullError, DncError
+from dnc_async.engine.transform import Job, Transforms
+from dnc_async.errors import DecodeError, DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
@@ -69,6 +72,7 @@ class Pipeline:
         clock: Callable[[], float],
         prefetch: int | None,
         window_bytes: Callable[[], float],
+        transforms: Transforms | None,
     ) -> None:
         """One run of a plan.
 
@@ -90,7 +94,9 @@ class Pipeline:
         self._buffers: dict[int, BatchBuffer] = {}
         self._chunks: dict[int, list[Chunk]] = {}
         self._to_grant: list[tuple[Place, Chunk]] = []
-        self._taken = self._wanted = 0
+        self._transforms = transforms
+        self._jobs: deque[Job] = deque()
+        self._taken = self._wanted = self._complete = 0
         self._changed = anyio.Event()
         self._account: Account
         self._tasks: TaskGroup | None = None
@@ -105,6 +111,8 @@ class Pipeline:
                 planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
                 tasks.start_soon(self._prove_all, planned, tasks)
                 tasks.start_soon(self._grant_all)
+                if self._transforms is not None:
+                    tasks.start_soon(self._deliver_all)
                 await self._assemble_all(to_assemble)
                 tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
@@ -123,9 +131,7 @@ class Pipeline:
         self._chunks.pop(self._taken, None)
         self._taken += 1
         self._wanted = max(self._wanted, self._taken)
-        for chunk in self._chunks.get(self._taken, []):
-            self._move_if_due(chunk)
-        self.changed()
+        self._rows_may_be_free()
 
     def wanted(self) -> None:
         """The consumer waits for the next batch."""
@@ -170,7 +176,7 @@ class Pipeline:
                 chunk.entry,
                 priority=(_PROOF, *chunk.place),
                 via=self._via(chunk),
-                ahead=chunk.batch.position <= self._taken,  # its rows are free: all of it is wanted now
+                ahead=self._has_rows(chunk.batch),  # all of it is wanted now
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
@@ -209,9 +215,8 @@ class Pipeline:
 
     async def _find_room(self, chunk: Chunk) -> Landing | None:
         """The chunk's rows in memory, where they are free, else a file with a lease."""
-        position = chunk.batch.position
         too_far = self._is_too_far(chunk)
-        if position <= self._taken and not too_far:
+        if self._has_rows(chunk.batch) and not too_far:
             self._account.withdraw()
             chunk.state = State.PLACED
             return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
@@ -223,6 +228,11 @@ class Pipeline:
         if lease is None:
             return None
         return await self._stage(chunk, lease, self._spool)
+
+    def _has_rows(self, batch: PlannedBatch) -> bool:
+        """Whether the batch's place in memory is free: all before it are complete, and few enough are not handed over."""
+        places = self._transforms.places if self._transforms is not None else 0
+        return batch.position <= min(self._complete, self._taken + places)
 
     def _is_too_far(self, chunk: Chunk) -> bool:
         return self._prefetch is not None and chunk.batch.position >= self._wanted + self._prefetch
@@ -312,17 +322,46 @@ class Pipeline:
         async with receive:
             async for chunk in receive:
                 await chunk.ready.wait()
-                await self._until_taken(chunk.batch.position)
+                if chunk.error is None:
+                    await self._finish(chunk)
                 if chunk.error is not None:
+                    await self._until_taken(chunk.batch.position)
                     raise chunk.error
-                buffer = self._buffer(chunk.batch)
-                await self._group.in_worker(buffer.finish, chunk.part)
-                chunk.times.placed = self._clock()
                 if chunk.is_last:
-                    del self._buffers[chunk.batch.position]
-                    times = tuple(each.times for each in self._chunks[chunk.batch.position])
-                    self._mailbox.put(buffer.batch(), samples=chunk.batch.samples, chunks=times)
+                    await self._complete_batch(chunk.batch)
         await self._until_taken(self._taken + len(self._chunks))
+
+    async def _finish(self, chunk: Chunk) -> None:
+        try:
+            await self._group.in_worker(self._buffer(chunk.batch).finish, chunk.part)
+        except DecodeError as error:
+            chunk.error = error
+        chunk.times.placed = self._clock()
+
+    async def _complete_batch(self, planned: PlannedBatch) -> None:
+        for chunk in self._chunks[planned.position]:
+            chunk.landing = None  # it holds the rows
+        batch = self._buffers.pop(planned.position).batch()
+        if self._transforms is None:
+            self._put(planned, batch)
+        else:
+            self._jobs.append(await self._transforms.start(planned, batch))
+        self._complete += 1
+        self._rows_may_be_free()
+
+    async def _deliver_all(self) -> None:
+        """Hand over what was transformed, in plan order; an error when all before it was taken, and not before."""
+        while True:
+            while not self._jobs:
+                await self._changed.wait()
+            job = self._jobs.popleft()
+            await job.finished.wait()
+            await self._until_taken(job.planned.position)
+            self._put(job.planned, job.take(), transformed=job.done_at)
+
+    def _put(self, planned: PlannedBatch, batch: object, *, transformed: float = 0.0) -> None:
+        times = tuple(each.times for each in self._chunks[planned.position])
+        self._mailbox.put(batch, samples=planned.samples, chunks=times, transformed=transformed)
 
     async def _until_taken(self, batches: int) -> None:
         """Wait until so many batches were handed over: then the place in memory is free for the next one."""
@@ -331,9 +370,15 @@ class Pipeline:
 
     # Out of the file: to memory, or away.
 
+    def _rows_may_be_free(self) -> None:
+        """Move to memory what may; only the first batch that is not complete ever has rows and chunks on disk."""
+        for chunk in self._chunks.get(self._complete, []):
+            self._move_if_due(chunk)
+        self.changed()
+
     def _move_if_due(self, chunk: Chunk) -> None:
         """Where a chunk's rows are free and it has a file, begin to move it."""
-        if chunk.state is State.STAGED and chunk.batch.position <= self._taken:
+        if chunk.state is State.STAGED and self._has_rows(chunk.batch):
             self._begin(chunk, State.MOVING, self._move)
 
     def _drop_if_staged(self, chunk: Chunk) -> None:

@@ -23,6 +23,7 @@ from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
+from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError, StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
@@ -61,6 +62,7 @@ class StreamRequest:
     epochs: int | None
     drop_last: bool
     prefetch: int | None
+    transform: Transform | None = None
 
     @property
     def dataset(self) -> str:
@@ -221,6 +223,18 @@ class Runtime:
             with anyio.CancelScope(shield=True):
                 await group.aclose()
 
+    def transforms(self, transform: Transform | None, group: FetchGroup) -> Transforms | None:
+        """What runs a stream's transform, if it has one; to be closed by the stream."""
+        if transform is None:
+            return None
+        return Transforms(
+            transform,
+            in_worker=group.in_worker,
+            clock=time.monotonic,
+            patience_s=self._settings.transform_patience_s,
+            executor_batches=self._settings.executor_batches,
+        )
+
     @property
     def in_flight_bytes(self) -> int:
         """How many unverified bytes may be on their way at once."""
@@ -288,6 +302,7 @@ class StreamTask:
         self._fetcher = fetcher = runtime.fetcher(request.origin)
         fetcher.observers.add(self.observers.tell)
         group = fetcher.open(request.root)
+        transforms = runtime.transforms(request.transform, group)
         try:
             manifest = await load_manifest(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
@@ -302,6 +317,7 @@ class StreamTask:
                 clock=time.monotonic,
                 prefetch=request.prefetch,
                 window_bytes=lambda: window_bytes(fetcher.statistics()),
+                transforms=transforms,
             )
             account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
             try:
@@ -314,6 +330,8 @@ class StreamTask:
             fetcher.observers.remove(self.observers.tell)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
+                if transforms is not None:  # last: it may take its time
+                    await transforms.aclose()
 
     def _listen(self, pipeline: Pipeline) -> None:
         """Hear, in this thread, what the consumer does in its own."""

@@ -212,7 +212,11 @@ class BatchStream:
         return self.handle.begun.report()
 
     async def aclose(self) -> None:
-        """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""
+        """Free everything; returns when the files are gone and the engine's thread is joined. May be called again.
+
+        A transform that runs is waited for, up to ``FetchSettings.transform_patience_s``
+        (:mod:`~dnc_async.engine.transform`).
+        """
         self.handle.post_close()
         closing = self.handle.closing()
         if closing is not None:

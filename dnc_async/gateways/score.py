@@ -42,7 +42,9 @@ class Best:
         scores = tuple(scores)
         self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
         if any(score.rate is None and score.is_asked for score in scores):
-            self.rate = max(self.rate, _PRIOR_RATE)  # else one that trickles, measured first, would be the measure of all
+            self.rate = max(
+                self.rate, _PRIOR_RATE
+            )  # else one that trickles, measured first, would be the measure of all
         known = (score.latency_s for score in scores if score.latency_s is not None)
         self.latency_s = min(known, default=_PRIOR_LATENCY_S)
 

@@ -15,7 +15,8 @@ import anyio.to_thread
 import numpy as np
 
 from dnc_async.dataset.formats import read_file
-from dnc_async.dataset.schema import Columns, Schema, columns_of, schema_of
+from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.schema import Columns, Schema, columns_of, join, schema_of
 from dnc_async.errors import ArgumentError, DatasetError
 
 _END = object()
@@ -95,7 +96,7 @@ class RowStream:
                 break
         if consume:
             self._parts, self._rows = rest, self._rows - rows
-        return {name: np.concatenate([part[name] for part in taken]) for name in taken[0]}
+        return join(taken)
 
 
 def _describe(schema: Schema) -> str:
@@ -106,7 +107,7 @@ def _describe(schema: Schema) -> str:
 def _blocks(source: object) -> AsyncIterator[Any]:
     if isinstance(source, (str, PathLike)):
         return _in_thread(read_file(Path(source).expanduser()))
-    if isinstance(source, (Mapping, tuple, np.ndarray)):
+    if isinstance(source, (Mapping, tuple, np.ndarray, Ragged)):
         return _in_thread(iter([source]))
     if isinstance(source, AsyncIterable):
         return aiter(source)

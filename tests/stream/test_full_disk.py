@@ -124,7 +124,9 @@ async def test_goes_on_when_there_is_room(
         stream = client.stream(many_leaves.result, epochs=3)
         many_leaves.check(await anext(stream), 0)
         assert eventually(lambda: stream.statistics().disk_is_full)
-        assert eventually(lambda: client._runtime.governor.statistics().leased_bytes <= 700 * KIB)  # what found no room is dropped
+        assert eventually(
+            lambda: client._runtime.governor.statistics().leased_bytes <= 700 * KIB
+        )  # what found no room is dropped
         before = client._runtime.governor.statistics().leased_bytes
         filler.unlink()
         assert eventually(lambda: client._runtime.governor.statistics().leased_bytes > before)

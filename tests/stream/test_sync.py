@@ -69,3 +69,21 @@ def test_values(published: Published, budget: int | str, batch_size: int) -> Non
         assert whole.shape == column.shape
         assert (whole == column).all()
         assert all(batch[index].flags.writeable for batch in batches)
+
+
+@pytest.mark.parametrize("budget", [0, "150kB", "1MB"])
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_bytes_come_back_as_they_were(published: Published, budget: int | str, batch_size: int) -> None:
+    """Of any length, with zeros at their end, in blocks that were cut anywhere."""
+    rng = np.random.default_rng(2)
+    media = [rng.bytes(int(length)) + b"\0" for length in rng.integers(0, 2000, 50)]
+    pieces = [{"m": media[:13], "y": np.arange(13)}, {"m": media[13:], "y": np.arange(13, 50)}]
+    result = sync.upload(pieces, batch_size=batch_size, store=published.store)
+    whole = sync.upload({"m": media, "y": np.arange(50)}, batch_size=batch_size, store=published.store)
+    assert whole.cid == result.cid
+    found: list[bytes] = []
+    for batch in sync.stream(result, store=published.store, spool_dir=published.spool, disk_budget=budget):
+        assert (batch["y"] == np.arange(len(found), len(found) + len(batch["y"]))).all()
+        found += batch["m"].tolist()
+    assert found == media
+    assert left(published.spool) == []

@@ -34,6 +34,7 @@ batches = st.builds(
     waits=waits,
     samples=st.just(1),
     chunks=st.lists(chunk_times, min_size=1, max_size=3).map(tuple),
+    transformed=times,
 )
 
 
@@ -69,6 +70,14 @@ def test_every_point_of_the_way() -> None:
     assert causes == pytest.approx(
         {"proofs": 1, "budget": 2, "latency": 3, "bandwidth": 4, "decoding": 5, "handover": 6, "event loop": 7}
     )
+
+
+def test_a_transform_comes_between_decoding_and_handover() -> None:
+    """Of a wait from 12 to 28: decoded at 15, transformed at 19, put at 21."""
+    ledger = Ledger(started=0.0)
+    ledger.enter(Taken(0.0, 0.0, (), 1, (ChunkTimes(),)))
+    gap = ledger.enter(Taken(28.0, 21.0, ((12.0, 28.0),), 1, (ChunkTimes(**ON_ITS_WAY),), transformed=19.0))
+    assert gap.causes == pytest.approx({"decoding": 3, "transform": 4, "handover": 2, "event loop": 7})
 
 
 def test_a_wait_that_begins_late() -> None:

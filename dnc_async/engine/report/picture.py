@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.ledger import BANDWIDTH, BUDGET, DECODING, EVENT_LOOP, HANDOVER, LATENCY, PREFETCH, PROOFS
+from dnc_async.engine.ledger import (
+    BANDWIDTH,
+    BUDGET,
+    DECODING,
+    EVENT_LOOP,
+    HANDOVER,
+    LATENCY,
+    PREFETCH,
+    PROOFS,
+    TRANSFORM,
+)
 from dnc_async.engine.report.text import duration
 from dnc_async.errors import ArgumentError, DncError
 
@@ -19,13 +29,14 @@ if TYPE_CHECKING:
 
     from dnc_async.engine.report.report import Report
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; a fault is whatever has no colour of its own.
+# Okabe and Ito's colours, and one of Tol's, which the colour-blind can tell apart; a fault is whatever has no colour of its own.
 _COLOURS = {
     BANDWIDTH: "#0072b2",
     LATENCY: "#56b4e9",
     BUDGET: "#e69f00",
     PREFETCH: "#f0e442",
     DECODING: "#009e73",
+    TRANSFORM: "#882255",
     PROOFS: "#cc79a7",
     EVENT_LOOP: "#999999",
     HANDOVER: "#444444",

@@ -7,7 +7,7 @@ of the mean size. So it assumes
 
 - gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
 - that nobody shares the line in front of them: one more gateway brings its whole rate;
-- perfect planning, and no time for proofs, verification, decoding and hand-over.
+- perfect planning, and no time for proofs, verification, decoding, a transform and hand-over.
 
 It says what is possible and not what will be. A run lies above it, unless a rate was estimated too low, or its first batch,
 which is not counted, took longer than the model's and left time to fetch ahead. Read a scenario beside the model of the run

@@ -1,0 +1,230 @@
+"""The consumer's own function, between a batch's last chunk and its hand-over: ``transform=``, ``transform_workers=``.
+
+It never runs in the engine's loop, which must go on fetching, nor in the consumer's thread, where it would be idle time: it
+runs beside the consumer's step, in threads of its own. Results are handed over in the plan's order.
+
+=====================  ============================================================================================
+``transform_workers``  what runs, and what is in memory beside the batch that is with the consumer
+=====================  ============================================================================================
+0                      one call at a time, in one thread; one batch, as without a transform: what was transformed,
+                       or is being transformed, keeps the place in which the next batch would arrive
+N                      N threads; N batches that are being or have been transformed, and one that arrives
+an executor            yours, a process pool for instance; as many as it has workers, and one that arrives
+=====================  ============================================================================================
+
+While it is being transformed a batch counts once, whatever the function makes of it: what goes in is let go when the call
+returns, and where a call makes more than it was given, the memory grows by as much. An executor of yours keeps what it was
+given until the result has come back.
+
+With 0 or 1 a function need not be safe for threads; with more, several calls run at once. Each runs in a copy of the context
+(:mod:`contextvars`) in which ``stream()`` was called, but not in an executor of yours, whose threads have their own.
+
+Nothing can stop a function that runs. On leaving, calls that have not begun are given up, and those that run are waited for,
+so that no thread is left behind; where one takes longer than ``FetchSettings.transform_patience_s``, a warning names it, its
+result is dropped and its thread ends with it. The interpreter's own exit waits for such a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import pickle
+from collections.abc import Awaitable, Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from dnc_async.dataset.plan import PlannedBatch
+from dnc_async.errors import ArgumentError, TransformError
+from dnc_async.telemetry import logger
+
+TransformFunction = Callable[[Any], Any]
+Workers = int | Executor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """What a consumer asked for, checked; ``context`` is where it was."""
+
+    function: TransformFunction
+    workers: Workers
+    context: contextvars.Context
+
+    @property
+    def name(self) -> str:
+        """What to call the function in messages."""
+        return str(getattr(self.function, "__qualname__", None) or type(self.function).__qualname__)
+
+    @classmethod
+    def of(cls, function: object, workers: object) -> Transform | None:
+        """Check the two arguments; ``None`` where nothing is to be done. Raises :class:`~dnc_async.errors.ArgumentError`."""
+        wrong = isinstance(workers, bool) or (isinstance(workers, int) and workers < 0)
+        if wrong or not isinstance(workers, (int, Executor)):
+            raise ArgumentError(
+                "transform_workers: expected how many threads, 0 for one call at a time, or an executor such as "
+                f"concurrent.futures.ProcessPoolExecutor(), got {workers!r}"
+            )
+        if function is None:
+            return None
+        if not callable(function):
+            raise ArgumentError(f"transform: expected a function that takes a batch, got {function!r}")
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            raise ArgumentError(
+                f"transform: expected a plain function, which runs in a thread, got the async {function!r}"
+            )
+        if isinstance(workers, Executor):
+            _check_picklable(function, workers)
+        return cls(function=function, workers=workers, context=contextvars.copy_context())
+
+
+def _check_picklable(function: object, executor: Executor) -> None:
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - multiprocessing, which few need
+
+    if not isinstance(executor, ProcessPoolExecutor):
+        return
+    try:
+        pickle.dumps(function)
+    except Exception as error:
+        raise ArgumentError(
+            f"transform: a process pool needs a function that can be pickled, one at the top level of a module, and not a "
+            f"lambda or a function within a function; got {function!r} ({error})"
+        ) from error
+
+
+class Job:
+    """One batch with the function."""
+
+    def __init__(self, planned: PlannedBatch, transform: Transform) -> None:
+        self.planned = planned
+        self.done_at = 0.0
+        self.finished = asyncio.Event()
+        self.future: Future[Any] | None = None
+        self._transform = transform
+
+    def __repr__(self) -> str:
+        return f"<Job batch {self.planned.position}, {'finished' if self.finished.is_set() else 'running'}>"
+
+    def cancel(self) -> None:
+        """Give it up where it has not begun."""
+        if self.future is not None:
+            self.future.cancel()
+
+    def take(self) -> Any:  # noqa: ANN401 - whatever the function returned
+        """The result, which is then no longer held here. Raises :class:`~dnc_async.errors.TransformError`."""
+        future, self.future = self.future, None
+        assert future is not None  # noqa: S101 - taken once, after it was started
+        try:
+            error = future.exception()
+        except CancelledError as cancelled:  # by the executor's owner
+            error = cancelled
+        if error is None:
+            return future.result()
+        position, index = self.planned.position, self.planned.index
+        raise TransformError(
+            f"the transform {self._transform.name} failed for batch {position} of the stream (batch {index} of the dataset): "
+            f"{type(error).__name__}: {error}{_remedy(error, self._transform.workers)}",
+            position=position,
+            index=index,
+        ) from error
+
+
+def _remedy(error: BaseException, workers: Workers) -> str:
+    """What to do about an error that may come from the executor, and not from the function."""
+    if not isinstance(workers, Executor):
+        return ""
+    if isinstance(error, pickle.PicklingError) or "pickle" in str(error):
+        return (
+            ". What goes to another process and comes back must be picklable; arrays are, open files and locks are not"
+        )
+    if isinstance(error, BrokenExecutor):
+        return (
+            ". A worker process died: it ran out of memory, or could not import the function, as a spawned process cannot "
+            "where it was defined in a notebook or at a prompt; put it into a module"
+        )
+    if isinstance(error, CancelledError):
+        return "The executor gave the call up; keep it running for as long as the stream"
+    return ""
+
+
+class Transforms:
+    """Runs one stream's function. Lives in the engine's thread, until :meth:`aclose`."""
+
+    def __init__(
+        self,
+        transform: Transform,
+        *,
+        in_worker: Callable[..., Awaitable[Any]],
+        clock: Callable[[], float],
+        patience_s: float,
+        executor_batches: int,
+    ) -> None:
+        """``in_worker`` runs what may block; ``executor_batches`` go at once to an executor that tells no number of workers."""
+        self._transform = transform
+        self._in_worker = in_worker
+        self._clock = clock
+        self._patience_s = patience_s
+        self._running: set[Job] = set()
+        self._own: ThreadPoolExecutor | None = None
+        workers = transform.workers
+        if isinstance(workers, Executor):
+            self._executor = workers
+            #: How many batches may be here beside the one that arrives.
+            self.places = int(getattr(workers, "_max_workers", executor_batches))
+        else:
+            self._own = self._executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="dnc_async transform")
+            self.places = workers
+
+    def __repr__(self) -> str:
+        return f"<Transforms {self._transform.name}, {len(self._running)} of {self.places} running>"
+
+    async def start(self, planned: PlannedBatch, batch: object) -> Job:
+        """Have a batch transformed. Fails only by way of the job, so that batches before it are handed over."""
+        job = Job(planned, self._transform)
+        await self._in_worker(self._start, job, batch, asyncio.get_running_loop())
+        return job
+
+    def _start(self, job: Job, batch: object, loop: asyncio.AbstractEventLoop) -> None:
+        """In a worker: an executor may take its time, to start a process for instance."""
+
+        def done(_: Future[Any]) -> None:  # in any thread
+            job.done_at = self._clock()
+            self._running.discard(job)
+            with contextlib.suppress(RuntimeError):  # the engine gave it up and has ended
+                loop.call_soon_threadsafe(job.finished.set)
+
+        job.future = future = self._submit(batch)
+        self._running.add(job)
+        future.add_done_callback(done)
+
+    def _submit(self, batch: object) -> Future[Any]:
+        function = self._transform.function
+        try:
+            if self._own is None:
+                return self._executor.submit(function, batch)
+            box, context = [batch], self._transform.context.copy()
+            return self._own.submit(context.run, lambda: function(box.pop()))  # held by nobody once it returns
+        except Exception as error:  # noqa: BLE001 - the executor was shut down, or is broken
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+
+    async def aclose(self) -> None:
+        """Give up what has not begun, wait for what runs, and end our threads."""
+        for job in tuple(self._running):
+            job.cancel()
+        with anyio.move_on_after(self._patience_s):
+            for job in tuple(self._running):
+                await job.finished.wait()
+        if self._running:
+            logger.warning(
+                "the stream was left, and the transform %s of %s is still running after %g s; its thread ends when it returns",
+                self._transform.name,
+                ", ".join(f"batch {position}" for position in sorted(job.planned.position for job in self._running)),
+                self._patience_s,
+            )
+        if self._own is not None:
+            self._own.shutdown(wait=not self._running, cancel_futures=True)  # idle threads end at once
