@@ -37,7 +37,7 @@ async def test_a_scarce_gateway_sends_small_chunks_together(published: Published
     """Where requests are rationed, one brings the manifest and one all that lies in the chunks' directory."""
     with GatewayProcess(published.store) as gateway:
         figures = await streamed(published, [scarce(gateway)])
-        assert gateway.stats().requests <= 4
+        assert gateway.stats().requests <= 8  # of 43 blocks
         assert figures.fetched_bytes == pytest.approx(published.result.size_bytes, rel=0.2)
 
 
@@ -47,7 +47,7 @@ async def test_a_held_car_goes_on_when_there_is_room(published: Published) -> No
     smallest = 2 * 8192 + 64 * 2**10 + 4 * 4096
     with GatewayProcess(published.store) as gateway:
         figures = await streamed(published, [scarce(gateway)], str(smallest), settings)
-        assert gateway.stats().requests <= 6
+        assert gateway.stats().requests <= 10
     assert figures.requests_failed == 0
 
 
