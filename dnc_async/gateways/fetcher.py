@@ -209,8 +209,10 @@ class Fetcher:
             self._wake.set()
 
     def _queue(self, want: WantedBlock) -> None:
-        block = self.early.take(want.cid.multihash)
+        multihash = want.cid.multihash
+        block = self.early.take(multihash)
         if block is None:
+            want.passed = {flight for flight in self._flying if flight.has_brought(multihash)}
             bisect.insort(self._pending, (want.priority, next(self._order), want))
         else:
             self._handing.append((want, block))
@@ -229,7 +231,8 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        head = [entry for entry in self._pending[:_LOOK_AHEAD] if not entry[2].settled]
+        handed = {want for want, _ in handing}  # each is settled soon, whoever does it
+        head = [each for each in self._pending[:_LOOK_AHEAD] if not (each[2].settled or each[2] in handed)]
         spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
         chosen = {want for span in spans for want in span.wants}
         self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
@@ -318,6 +321,9 @@ class Fetcher:
             name, seconds = self._transports[flight.gateway].name, now - flight.began
             cid = str(taken[0][0].cid if taken else block.cid)
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
+            if not flight.brought(block.cid.multihash):
+                score.closed_car(flight)
+            taken += self._came_late(block, [want for want, _ in taken])
             for want, result in taken:
                 want.received_at = received_at
                 if want in flight.wants:
@@ -331,6 +337,12 @@ class Fetcher:
                 want.tell()
         self._wake.set()
         return [(block, bool(taken)) for block, taken in landed]
+
+    def _came_late(self, block: Block, seen: Sequence[WantedBlock]) -> list[tuple[WantedBlock, Taken | None]]:
+        """Hand a block to those who want it since a worker looked who does: it may be from this flight that they expect it."""
+        late = [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]
+        self._handing += [(want, block) for want in late]
+        return [(want, None) for want in late]
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""

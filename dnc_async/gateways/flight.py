@@ -36,7 +36,9 @@ from dnc_async.telemetry import RequestEnded
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
-#: Bytes are hashed in a worker thread: what came since the first of them came so long ago, or so many.
+#: Of an open CAR it is remembered what it has brought; if that is more, nothing is expected of it any more.
+_BROUGHT_BLOCKS = 8192
+#: Bytes are hashed in a worker thread, so long after those before them, or so many at once.
 _HOP_S, _HOP_BYTES = 0.005, 2**20
 
 
@@ -93,6 +95,7 @@ class Flight:
         #: Whether it brings more than is expected of it now.
         self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
+        self._brought: set[bytes] = set()
 
     def __repr__(self) -> str:
         return f"<Flight {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
@@ -132,6 +135,16 @@ class Flight:
         given_up = isinstance(want.outcome, StreamClosedError)
         if not self.wants and (given_up or not self.is_open_ended):
             self.scope.cancel()
+
+    def brought(self, multihash: bytes) -> bool:
+        """A block of its CAR has come, wanted or not; says whether more can be remembered."""
+        if self.is_open_ended:
+            self._brought.add(multihash)
+        return len(self._brought) < _BROUGHT_BLOCKS
+
+    def has_brought(self, multihash: bytes) -> bool:
+        """Whether a block has come that may have been wanted by nobody then, or was forgotten since."""
+        return multihash in self._brought
 
     def advance(self, want: WantedBlock) -> bool:
         """A block of its CAR has come: note how far it is; says whether that is further than before."""
@@ -290,7 +303,7 @@ class CarLanding:
         self._reader = CarReader()
         self._pieces: list[bytes] = []
         self._size = 0
-        self._since = 0.0
+        self._since = float("-inf")
 
     def arrived(self, size_bytes: int) -> None:
         """The answer begins (0), or so many bytes more have come."""
@@ -307,12 +320,14 @@ class CarLanding:
 
     async def feed(self, piece: bytes) -> bool:
         """Take a piece of the body; ``False`` where no more of it should come."""
-        now = self._desk.clock()
-        if not self._pieces:
-            self._since = now
         self._pieces.append(piece)
         self._size += len(piece)
-        return (self._size < _HOP_BYTES and now - self._since < _HOP_S) or await self._hop()
+        # What comes after a pause goes on at once: the next piece may be long in coming.
+        if self._size < _HOP_BYTES and self._desk.clock() - self._since < _HOP_S:
+            return True
+        going_on = await self._hop()
+        self._since = self._desk.clock()
+        return going_on
 
     async def close(self) -> None:
         """The body has ended; raises :class:`~dnc_async.errors.CarError` where it should not have ended there."""

@@ -224,7 +224,7 @@ class Score:
     def covering(self, want: Want) -> object | None:
         """The open CAR that will bring a block anyway, if there is one."""
         for flight, (ask, position) in self._cars.items():
-            if any(ask.covers(within, position) for within in want.within):
+            if flight not in want.passed and any(ask.covers(within, position) for within in want.within):
                 return flight
         return None
 

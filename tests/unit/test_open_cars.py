@@ -1,0 +1,255 @@
+"""CARs that bring more than was asked for, and gateways that send something else than a CAR: no block is lost, nobody waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+
+from dnc_async.errors import GatewayBusyError, GatewayError, GatewayMissError, GatewayOversizeError
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.ipld.block import Block, make
+from dnc_async.ipld.car import encode_header, encode_section
+from dnc_async.ipld.cid import DAG_PB, Cid
+
+SIZE = 1000
+LEAVES = [make(bytes([i]) * SIZE) for i in range(40)]
+#: A file's root, as far as the fetcher cares: a node that comes before its leaves.
+ROOT = make(b"root", DAG_PB)
+TOTAL = SIZE * len(LEAVES)
+
+Step = bytes | anyio.Event | GatewayError
+
+
+def sections(*blocks: Block) -> bytes:
+    return b"".join(encode_section(block) for block in blocks)
+
+
+def busy(name: str = "gateway") -> GatewayBusyError:
+    return GatewayBusyError("answered 429", gateway=name, cid="", retry_after_s=0.001)
+
+
+class Gateway:
+    """Raw blocks at once, and CARs as scripted: bytes, an event that is waited for, or an error; then its end."""
+
+    def __init__(
+        self,
+        *cars: Sequence[Step],
+        name: str = "gateway",
+        header: bytes | None = None,
+        raws: dict[Cid, Sequence[Step]] | None = None,
+    ) -> None:
+        self.name = name
+        self.has_cars = bool(cars)
+        self.cars: list[str] = []
+        self.raws: list[Cid] = []
+        self.probed = 0
+        self._header = encode_header([ROOT.cid]) if header is None else header
+        self.clock = Clock()
+        self._scripts = list(cars)
+        self._raws = raws or {}
+        self.blocks = {block.cid: block for block in [ROOT, *LEAVES]}
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+        self.raws.append(cid)
+        for step in self._raws.get(cid, ()):
+            if isinstance(step, anyio.Event):
+                await step.wait()
+            elif isinstance(step, GatewayError):
+                raise step
+        arrived(0)
+        arrived(len(self.blocks[cid].data))
+        return self.blocks[cid].data
+
+    async def car(
+        self,
+        target: str,
+        *,
+        asked: str,
+        limit_bytes: int,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        self.cars.append(target)
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        size = 0
+        arrived(0)
+        for step in [self._header, *script]:
+            if isinstance(step, anyio.Event):
+                await step.wait()
+            elif isinstance(step, GatewayError):
+                raise step
+            else:
+                size += len(step)
+                self.clock.more += 0.01
+                arrived(len(step))
+                if size > limit_bytes:
+                    raise GatewayOversizeError("sent more", gateway=self.name, cid=asked)
+                if not await feed(step):
+                    return
+
+    async def holds(self, root: Cid) -> bool | None:
+        self.probed += 1
+        return None
+
+
+class Clock:
+    """The loop's, and a while more for each piece of a CAR, so that none waits for the next to be hashed."""
+
+    def __init__(self) -> None:
+        self.more = 0.0
+
+    def __call__(self) -> float:
+        return anyio.current_time() + self.more
+
+
+@asynccontextmanager
+async def running(
+    *gateways: Gateway, early_bytes: int = 2**20, hold_s: float = 30.0, per_minute: float | None = None
+) -> AsyncIterator[Fetcher]:
+    """A fetcher that runs; whatever was done with it, no request is left open and no block wanted at the end."""
+    clock = Clock()
+    for gateway in gateways:
+        gateway.clock = clock
+    with ThreadPoolExecutor(2) as executor:
+        fetcher = Fetcher(
+            gateways,
+            executor=executor,
+            clock=clock,
+            attempts=3,
+            patience_s=0.1,
+            requests_per_gateway=8,
+            in_flight_bytes=2**24,
+            hedge_share=0.05,
+            early_bytes=early_bytes,
+            hold_s=hold_s,
+            requests_per_minute=[per_minute] * len(gateways),
+        )
+        task = asyncio.create_task(fetcher.run())
+        with anyio.fail_after(20):
+            yield fetcher
+            await until(lambda: not fetcher._flying)
+        assert fetcher._wanted == {}
+        assert [entry for entry in fetcher._pending if not entry[2].settled] == []
+        assert {(score.in_flight, score.in_flight_bytes) for score in fetcher._board.scores} == {(0, 0)}
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(check: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not check():
+            await anyio.sleep(0)
+
+
+class Wanted:
+    """One block that is wanted, and what became of it."""
+
+    def __init__(
+        self, group: FetchGroup, block: Block, within: Within, *, ahead: bool = False, urgency: int = 1
+    ) -> None:
+        self.ended: list[Exception | None] = []
+        self.got: list[Block] = []
+        self.event = anyio.Event()
+        self.want = group.submit(
+            block.cid,
+            size_bytes=len(block.data),
+            priority=(urgency, within.start),
+            accept=self.got.append,
+            done=self._done,
+            within=[within],
+            ahead=ahead,
+        )
+
+    def _done(self, _: WantedBlock, error: Exception | None) -> None:
+        self.ended.append(error)
+        self.event.set()
+
+    async def came(self) -> bool:
+        with anyio.fail_after(5):
+            await self.event.wait()
+        return self.ended == [None] and len(self.got) == 1
+
+
+def root(group: FetchGroup, scope: Scope = Scope.ENTITY) -> Wanted:
+    """A file's root, whose leaves are wanted next."""
+    return Wanted(group, ROOT, Within(str(ROOT.cid), 0, TOTAL, TOTAL, scope), ahead=True, urgency=0)
+
+
+def leaf(group: FetchGroup, i: int) -> Wanted:
+    return Wanted(group, LEAVES[i], Within(str(ROOT.cid), i * SIZE, (i + 1) * SIZE, TOTAL))
+
+
+async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
+    """It came with the CAR that was to bring it, though nobody wanted it yet when a worker looked."""
+    more, end = anyio.Event(), anyio.Event()
+    gateway = Gateway([sections(ROOT), more, sections(*LEAVES), end])
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        flight = next(iter(fetcher._flying))
+        original, late = fetcher.in_worker, []
+
+        async def in_worker(*args: object) -> object:
+            result = await original(*args)  # type: ignore[arg-type]  # whatever it is
+            if more.is_set() and not late:
+                late.append(leaf(group, 0))
+                await until(lambda: late[0].want in flight.wants)
+            return result
+
+        fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
+        more.set()
+        await until(lambda: bool(late))
+        assert await late[0].came()
+        assert gateway.raws == []
+        end.set()
+        await group.aclose()
+
+
+async def test_what_came_whole_does_not_wait_for_what_comes_next() -> None:
+    """A gateway that has the root at hand may have to look for the leaves."""
+    header, end = encode_header([ROOT.cid]), anyio.Event()
+    gateway = Gateway([header + sections(ROOT), end], header=b"")
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        await group.aclose()
+
+
+async def test_what_an_open_car_has_brought_is_not_awaited_of_it() -> None:
+    """A second stream wants the root whose CAR is still on its way: that will not come again."""
+    end = anyio.Event()
+    gateway = Gateway([sections(ROOT, *LEAVES[:2]), end])
+    async with running(gateway) as fetcher:
+        first, second = fetcher.open(), fetcher.open()
+        assert await root(first).came()
+        assert await root(second).came()
+        assert await leaf(first, 0).came()
+        assert await leaf(second, 0).came()
+        end.set()
+        await first.aclose()
+        await second.aclose()
+
+
+async def test_what_was_forgotten_is_not_awaited_of_an_open_car() -> None:
+    """It came before it was wanted, and was kept for a moment only."""
+    end = anyio.Event()
+    gateway = Gateway([sections(ROOT, *LEAVES[:4]), end])
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        await until(lambda: fetcher.early.take(LEAVES[3].cid.multihash) is not None)
+        fetcher.early.clear()
+        assert await leaf(group, 1).came()
+        end.set()
+        await group.aclose()
+
+
+_ = GatewayMissError
