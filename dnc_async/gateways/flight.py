@@ -96,6 +96,8 @@ class Flight:
         self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
         self._brought: set[bytes] = set()
+        #: Whether children may come that were not asked for: what was taken for a leaf may be none.
+        self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     def __repr__(self) -> str:
         return f"<Flight {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
@@ -128,6 +130,7 @@ class Flight:
         """Expect one more of what it will bring anyway."""
         self.wants[want] = None
         self.expected.add(want.cid.multihash)
+        self.has_nodes = self.has_nodes or want.cid.codec != RAW
 
     def release(self, want: WantedBlock) -> None:
         """Expect a block no more; a flight of which nothing is expected ends, but for one that brings what comes next."""
@@ -267,21 +270,25 @@ class Pilot:
         except CarError as error:
             self._truncated(flight, ask, f"sent a CAR that breaks off: {error}")
             return
-        if flight.wants:
+        if flight.wants and not landing.has_stopped:
             self._truncated(flight, ask, "sent a CAR that ends without the block")
 
     def _refused(self, flight: Flight, ask: CarAsk, error: GatewayError) -> None:
         """A CAR that did not come, or not to its end: raw blocks of the same DAG may be had all the same."""
-        too_much = isinstance(error, GatewayOversizeError) and flight.is_open_ended  # than was guessed
+        first = next(iter(flight.wants), None)
         if isinstance(error, GatewayNoCarError):
             self._abilities.refused_car()
-        elif too_much or isinstance(error, (GatewayMissError, GatewayRefusedError)):
+        elif isinstance(error, (GatewayOversizeError, GatewayMissError, GatewayRefusedError)):
+            # The first of them: more than was guessed, or all of a file of which a part was asked for.
             self._abilities.refused_path(ask.path)
+        elif first is not None:
+            first.plain.add(self._gateway)
+            self._charge(first, error)
+            self._fail(flight, first, error)
         else:
-            first = next(iter(flight.wants), None)
-            if first is not None:
-                self._charge(first, error)
-                self._fail(flight, first, error)
+            flight.has_failed = True
+            self._score.refused(self._desk.clock(), error.retry_after_s)
+            self._desk.tell_failure(error, ask.path)
 
     def _truncated(self, flight: Flight, ask: CarAsk, what: str) -> None:
         """What came is kept; the rest is asked for otherwise, and is this gateway's failure where it named the blocks."""
@@ -304,6 +311,8 @@ class CarLanding:
         self._pieces: list[bytes] = []
         self._size = 0
         self._since = float("-inf")
+        #: Whether it was we who wanted no more.
+        self.has_stopped = False
 
     def arrived(self, size_bytes: int) -> None:
         """The answer begins (0), or so many bytes more have come."""
@@ -331,8 +340,12 @@ class CarLanding:
 
     async def close(self) -> None:
         """The body has ended; raises :class:`~dnc_async.errors.CarError` where it should not have ended there."""
-        if await self._hop():
+        await self._hop()
+        try:
             self._reader.close()
+        except CarError:
+            if not self.has_stopped:
+                raise
 
     async def settle(self) -> None:
         """Keep what came whole of a body that broke off."""
@@ -352,7 +365,8 @@ class CarLanding:
                 going_on = False
         if self._flight.is_open_ended and self._desk.early.is_full:
             going_on = await self._hold() and going_on
-        return going_on and (bool(self._flight.wants) or self._flight.is_open_ended)
+        self.has_stopped = not (going_on and (self._flight.wants or self._flight.is_open_ended))
+        return not self.has_stopped
 
     def _read(self, pieces: list[bytes]) -> list[Block]:
         """The blocks of some pieces, in a worker thread; what is wrong behind them is raised next time, or at the end."""
@@ -371,7 +385,7 @@ class CarLanding:
             return True  # somebody else was faster
         if self._flight.is_open_ended:
             self._desk.keep(block)
-        elif block.cid.codec == RAW and not self._ask.is_whole:
+        elif block.cid.codec == RAW and not self._ask.is_whole and not self._flight.has_nodes:
             self._abilities.ignored_range()
             return False
         return True
@@ -388,9 +402,11 @@ class CarLanding:
         finally:
             self._desk.holds(flight, holding=False)
         now = self._desk.clock()
+        self._score.resumed(now)
         for want in flight.wants:
             self._score.joined(want, want.size_bytes, now)
         if self._desk.early.is_full:
             self._desk.early.clear()  # nobody has wanted it for so long: it would keep others waiting, too
+            self._abilities.refused_path(self._ask.path)  # it would only be the same again
             return False
         return True

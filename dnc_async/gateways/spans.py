@@ -44,7 +44,8 @@ class Want:
 
     ``within`` are the DAGs in which it lies, the smallest first. ``ahead`` is set for a file's root whose leaves are wanted as
     soon as it is known: it lies at the start of its file, and whoever is asked for it may bring the file along. ``passed`` are
-    open CARs that have brought it already: it will not come again.
+    open CARs that have brought it already: it will not come again. ``plain`` are gateways whose CAR with it failed: they are
+    asked for the block alone.
     """
 
     size_bytes: int
@@ -53,6 +54,7 @@ class Want:
     excluded: set[int] = field(default_factory=set)
     asked: set[int] = field(default_factory=set)
     passed: set[object] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
 
     @property
     def is_root(self) -> bool:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from dnc_async.errors import GatewayBusyError, GatewayError, GatewayMissError, GatewayOversizeError
 from dnc_async.gateways.fetcher import Fetcher
@@ -249,6 +250,79 @@ async def test_what_was_forgotten_is_not_awaited_of_an_open_car() -> None:
         fetcher.early.clear()
         assert await leaf(group, 1).came()
         end.set()
+        await group.aclose()
+
+
+@pytest.mark.parametrize("error", [busy, lambda: GatewayError("broke", gateway="gateway", cid="")])
+@pytest.mark.parametrize("per_minute", [None, 60_000.0])
+async def test_cars_that_always_fail(error: Callable[[], GatewayError], per_minute: float | None) -> None:
+    """Raw blocks are the only MUST: what fails as a CAR is tried as a block before anybody is told that it is nowhere."""
+    gateway = Gateway([error()])
+    async with running(gateway, per_minute=per_minute) as fetcher:
+        group = fetcher.open()
+        wanted = [root(group), *(leaf(group, i) for i in range(12))]
+        for each in wanted:
+            assert await each.came()
+        await group.aclose()
+    assert gateway.cars
+
+
+async def test_cars_that_are_too_long() -> None:
+    """A gateway that sends the file from its start, in a form where that does not show, has the blocks all the same."""
+    leaves = [make(bytes([i]) * SIZE, DAG_PB) for i in range(40)]
+    gateway = Gateway([sections(make(bytes([i % 256]) * 2**20, DAG_PB)) for i in range(6)])
+    gateway.blocks |= {block.cid: block for block in leaves}
+    async with running(gateway, per_minute=60_000.0) as fetcher:
+        group = fetcher.open()
+        places = [Within("file", 10**6 + i * SIZE, 10**6 + (i + 1) * SIZE, 10**7) for i in range(40)]
+        wanted = [Wanted(group, block, place) for block, place in zip(leaves, places, strict=True)]
+        for each in wanted:
+            assert await each.came()
+        await group.aclose()
+        assert len(gateway.cars) == 1
+        assert fetcher.statistics()[0].failures == 0
+
+
+async def test_a_node_that_was_taken_for_a_leaf() -> None:
+    """Its children come with it, and lie in the range: the gateway did what was asked."""
+    node, other = make(b"node", DAG_PB), make(b"another node", DAG_PB)
+    gateway = Gateway([sections(node, *LEAVES[:3], other, *LEAVES[3:6])])
+    gateway.blocks |= {node.cid: node, other.cid: other}
+    async with running(gateway, per_minute=60_000.0) as fetcher:
+        group = fetcher.open()
+        nodes = [Wanted(group, node, Within("file", 0, 4, 80)), Wanted(group, other, Within("file", 4, 16, 80))]
+        for each in nodes:
+            assert await each.came()
+        await group.aclose()
+        assert gateway.cars
+        assert fetcher._board.abilities[0].keeps_ranges
+
+
+async def test_a_car_that_we_break_off_is_not_cut_short() -> None:
+    """All that was wanted has come, and more follows: that says nothing about the gateway's next CAR of this file."""
+    extra = sections(ROOT)
+    gateway = Gateway([sections(*LEAVES[:8]) + extra[:20], extra[20:]])
+    async with running(gateway, per_minute=60_000.0) as fetcher:
+        group = fetcher.open()
+        for each in [leaf(group, i) for i in range(8)]:
+            assert await each.came()
+        for each in [leaf(group, i) for i in range(8)]:
+            assert await each.came()
+        await group.aclose()
+    assert len(gateway.cars) == 2
+
+
+async def test_a_late_refusal_is_heeded() -> None:
+    """A 429 to a CAR of which nothing is expected any more pauses the gateway like any other."""
+    end = anyio.Event()
+    error = GatewayBusyError("answered 429", gateway="gateway", cid="", retry_after_s=50.0)
+    gateway = Gateway([sections(ROOT), end, error])
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        end.set()
+        await until(lambda: not fetcher._flying)
+        assert fetcher._board.scores[0].paused_until > fetcher.clock() + 40
         await group.aclose()
 
 
