@@ -21,7 +21,6 @@ from dnc_async.errors import (
     GatewayOversizeError,
     GatewayRefusedError,
     IpldError,
-    StreamClosedError,
 )
 from dnc_async.gateways.abilities import Abilities
 from dnc_async.gateways.early import EarlyBlocks
@@ -57,7 +56,7 @@ class Desk(Protocol):
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
 
-    def keep(self, block: Block) -> None:
+    def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did."""
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
@@ -96,6 +95,9 @@ class Flight:
         self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
         self._brought: set[bytes] = set()
+        #: Whose blocks it was to bring: when the last of them has left, nobody will want what else it brings.
+        self.groups = {want.group for want in wants}
+        self._first = wants[0]
         #: Whether children may come that were not asked for: what was taken for a leaf may be none.
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
@@ -130,14 +132,36 @@ class Flight:
         """Expect one more of what it will bring anyway."""
         self.wants[want] = None
         self.expected.add(want.cid.multihash)
+        self.groups.add(want.group)
         self.has_nodes = self.has_nodes or want.cid.codec != RAW
 
     def release(self, want: WantedBlock) -> None:
         """Expect a block no more; a flight of which nothing is expected ends, but for one that brings what comes next."""
         self.wants.pop(want, None)
-        given_up = isinstance(want.outcome, StreamClosedError)
-        if not self.wants and (given_up or not self.is_open_ended):
+        self._end_unless_wanted()
+
+    def leave(self, group: object) -> None:
+        """A group was closed."""
+        self.groups.discard(group)
+        self._end_unless_wanted()
+
+    def _end_unless_wanted(self) -> None:
+        if not self.wants and not (self.is_open_ended and self.groups):
             self.scope.cancel()
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may be held: it brings what comes next, and of what came before that nothing is missing.
+
+        A leaf is wanted when there is a place for it, so whoever waits for one takes nothing else meanwhile. What lies before
+        the block for which it was asked, nobody takes at all.
+        """
+        return self.is_open_ended and not self.awaits_first and all(want.has_more for want in self.wants)
+
+    @property
+    def awaits_first(self) -> bool:
+        """Whether the block for which it was asked is still to come."""
+        return self._first in self.wants
 
     def brought(self, multihash: bytes) -> bool:
         """A block of its CAR has come, wanted or not; says whether more can be remembered."""
@@ -363,7 +387,7 @@ class CarLanding:
             self._abilities.sent_car()
             if not wanted and not self._stray(block):
                 going_on = False
-        if self._flight.is_open_ended and self._desk.early.is_full:
+        if self._flight.may_wait and self._desk.early.is_full:
             going_on = await self._hold() and going_on
         self.has_stopped = not (going_on and (self._flight.wants or self._flight.is_open_ended))
         return not self.has_stopped
@@ -384,7 +408,8 @@ class CarLanding:
         if block.cid.multihash in self._flight.expected:
             return True  # somebody else was faster
         if self._flight.is_open_ended:
-            self._desk.keep(block)
+            if self._flight.may_wait or not (self._flight.awaits_first or self._desk.early.is_full):
+                self._desk.keep(self._flight, block)
         elif block.cid.codec == RAW and not self._ask.is_whole and not self._flight.has_nodes:
             self._abilities.ignored_range()
             return False
@@ -398,14 +423,14 @@ class CarLanding:
         self._desk.holds(flight, holding=True)
         try:
             with anyio.move_on_after(self._desk.hold_s):
-                await self._desk.early.until_room()
+                await self._desk.early.until_room(unless=lambda: not flight.may_wait)
         finally:
             self._desk.holds(flight, holding=False)
         now = self._desk.clock()
         self._score.resumed(now)
         for want in flight.wants:
             self._score.joined(want, want.size_bytes, now)
-        if self._desk.early.is_full:
+        if self._desk.early.is_full and flight.may_wait:
             self._desk.early.clear()  # nobody has wanted it for so long: it would keep others waiting, too
             self._abilities.refused_path(self._ask.path)  # it would only be the same again
             return False

@@ -59,7 +59,7 @@ these figures. Time over that of the fluid bound: median 1.05, 95th percentile 3
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnc_async.gateways.abilities import Abilities
@@ -159,7 +159,8 @@ class Scoreboard:
         self.abilities = [Abilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self.holds_ahead = False
+        #: Groups for which an open CAR is held: what they want next is in it.
+        self.holds_ahead: Collection[object] = ()
 
     def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
         """One more gateway, of which nothing is known."""
@@ -219,7 +220,7 @@ class Scoreboard:
         tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.is_root else None
         for ask in (tree, ask_for([want]) if want.has_more else None):
             if ask is not None and able.allows(ask) and gateway not in want.plain:
-                return None if self.holds_ahead else Span([want], gateway, ask)
+                return None if want.group in self.holds_ahead else Span([want], gateway, ask)
         return self._run(wants, place, gateway, limit)
 
     def _run(self, wants: Sequence[Want], place: int, gateway: int, limit_bytes: int) -> Span:

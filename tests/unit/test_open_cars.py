@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dnc_async.errors import GatewayBusyError, GatewayError, GatewayMissError, GatewayOversizeError
+from dnc_async.errors import GatewayBusyError, GatewayError, GatewayOversizeError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
@@ -312,6 +313,104 @@ async def test_a_car_that_we_break_off_is_not_cut_short() -> None:
     assert len(gateway.cars) == 2
 
 
+async def test_what_lies_before_the_first_that_is_wanted_is_not_kept() -> None:
+    """A directory's CAR begins with its first file: nobody will take what comes before the one that is wanted."""
+    place = Within("tree", 30 * SIZE, 31 * SIZE, 100 * SIZE, Scope.ALL)
+    file = Within(str(LEAVES[30].cid), 0, SIZE, SIZE)
+    gateway = Gateway([sections(*LEAVES[:10]), sections(*LEAVES[10:20]), sections(*LEAVES[20:31])])
+    async with running(gateway, per_minute=60_000.0, early_bytes=5 * SIZE) as fetcher:
+        group, came = fetcher.open(), anyio.Event()
+        group.submit(
+            LEAVES[30].cid,
+            size_bytes=SIZE,
+            priority=(0,),
+            accept=lambda _: None,
+            done=lambda *_: came.set(),
+            within=[file, place],
+        )
+        with anyio.fail_after(5):
+            await came.wait()
+        await group.aclose()
+    assert gateway.raws == []
+
+
+async def test_a_leaf_that_is_wanted_is_read_on_for() -> None:
+    """Though nobody takes what lies before it: memory stays bounded, and that is asked for again."""
+    more = anyio.Event()
+    gateway = Gateway([sections(ROOT), more, *(sections(each) for each in LEAVES)])
+    async with running(gateway, early_bytes=5 * SIZE) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        last = leaf(group, 39)
+        more.set()
+        assert await last.came()
+        assert fetcher.early._size <= 7 * SIZE
+        assert await leaf(group, 20).came()
+        await group.aclose()
+
+
+async def test_who_leaves_takes_along_what_came_for_it() -> None:
+    """Neither its CAR nor what that brought is in the way of those who stay."""
+    gateway = Gateway([sections(ROOT, *LEAVES), anyio.Event()])
+    async with running(gateway, early_bytes=5 * SIZE) as fetcher:
+        stays, leaves = fetcher.open(), fetcher.open()
+        assert await root(leaves).came()
+        await until(lambda: bool(fetcher._holding))
+        await leaves.aclose()
+        await until(lambda: not fetcher._flying)
+        assert not fetcher.early.is_full
+        assert not fetcher._board.holds_ahead
+        await stays.aclose()
+
+
+async def test_nobody_waits_for_what_another_has_not_taken() -> None:
+    """One group leaves a CAR half read; the root that another wants does not wait for that."""
+    other = make(b"another file", DAG_PB)
+    gateway = Gateway([sections(ROOT, *LEAVES), anyio.Event()], [sections(other)])
+    gateway.blocks[other.cid] = other
+    async with running(gateway, early_bytes=5 * SIZE, per_minute=60_000.0) as fetcher:
+        slow, quick = fetcher.open(), fetcher.open()
+        assert await root(slow).came()
+        await until(lambda: bool(fetcher._holding))
+        assert await Wanted(quick, other, Within(str(other.cid), 0, TOTAL, TOTAL), ahead=True).came()
+        await quick.aclose()
+        await slow.aclose()
+
+
+async def test_small_blocks_are_counted_with_what_they_take() -> None:
+    """Of blocks of three bytes a gateway could send millions within a limit on bytes; an identity CID nobody will ever want."""
+    tiny = [make(i.to_bytes(3, "big")) for i in range(4000)]
+    inline = [make(bytes([i]), hash_name="identity") for i in range(200)]
+    end = anyio.Event()
+    gateway = Gateway([sections(ROOT, *inline), sections(*tiny[:2000]), sections(*tiny[2000:]), end])
+    async with running(gateway, early_bytes=100_000) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        await until(lambda: fetcher.early.is_full)
+        assert fetcher.early.take(inline[0].cid.multihash) is None
+        await group.aclose()
+
+
+async def test_nothing_is_kept_when_nobody_is_there() -> None:
+    """What a worker still has in hand when the last group leaves is not kept for the next."""
+    more = anyio.Event()
+    gateway = Gateway([sections(ROOT), more, sections(*LEAVES)])
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        assert await root(group).came()
+        original = fetcher.in_worker
+
+        async def in_worker(*args: object) -> object:
+            result = await original(*args)  # type: ignore[arg-type]  # whatever it is
+            await group.aclose()
+            return result
+
+        fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
+        more.set()
+        await until(lambda: not fetcher._flying)
+        assert repr(fetcher.early).startswith("<EarlyBlocks 0 blocks")
+
+
 async def test_a_late_refusal_is_heeded() -> None:
     """A 429 to a CAR of which nothing is expected any more pauses the gateway like any other."""
     end = anyio.Event()
@@ -326,4 +425,33 @@ async def test_a_late_refusal_is_heeded() -> None:
         await group.aclose()
 
 
-_ = GatewayMissError
+async def test_many_that_are_given_up_are_forgotten() -> None:
+    """Each holds what its block was to be written to."""
+    gateway = Gateway(raws={block.cid: [anyio.Event()] for block in LEAVES})
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        for _ in range(300):
+            for i in range(40):
+                leaf(group, i)
+        await until(lambda: bool(gateway.raws))
+        await group.aclose()
+        assert fetcher._pending == []
+
+
+async def test_a_group_may_be_closed_twice_at_once() -> None:
+    """Both return, when the worker that has its block is done."""
+    gateway, may_end, entered = Gateway(), threading.Event(), threading.Event()
+
+    def accept(_: Block) -> None:
+        entered.set()
+        may_end.wait(10)
+
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        group.submit(LEAVES[0].cid, size_bytes=SIZE, priority=(0,), accept=accept, done=lambda *_: None)
+        await until(entered.is_set)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(group.aclose)
+            tasks.start_soon(group.aclose)
+            await until(lambda: fetcher._wanted == {})
+            may_end.set()
