@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 
 from dnc_async.ipld.block import Block
 
+#: What a block takes besides its data, so that millions of tiny ones are not free.
+_BLOCK_BYTES = 512
+
 
 class EarlyBlocks:
-    """Blocks by multihash. ``is_full`` asks whoever brings more to wait: what comes in one piece may lie above the limit."""
+    """Blocks by multihash. ``is_full`` asks whoever brings more to wait: what comes in one piece may lie above the limit.
+
+    Each came for some groups of wanted blocks (a set that may change), and goes when the last of them is gone.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._blocks: dict[bytes, Block] = {}
+        self._blocks: dict[bytes, tuple[Block, set[object]]] = {}
         self._size = 0
         self._changed = anyio.Event()
 
@@ -24,11 +32,11 @@ class EarlyBlocks:
         """Whether nothing more should come for now."""
         return self._size >= self._limit_bytes
 
-    def put(self, block: Block) -> None:
-        """Keep a block, also where it is full: who puts looks at that before more is read."""
-        if block.cid.multihash not in self._blocks:
-            self._blocks[block.cid.multihash] = block
-            self._size += len(block.data)
+    def put(self, block: Block, groups: set[object]) -> None:
+        """Keep a block for some groups, also where it is full: who puts looks at that before more is read."""
+        if block.cid.multihash not in self._blocks and block.cid.inline is None and groups:
+            self._blocks[block.cid.multihash] = block, groups
+            self._size += len(block.data) + _BLOCK_BYTES
 
     def take(self, multihash: bytes) -> Block | None:
         """Hand a block out, and forget it."""
@@ -39,14 +47,25 @@ class EarlyBlocks:
         for multihash in list(self._blocks):
             self._forget(multihash)
 
-    async def until_room(self) -> None:
-        """Wait while it is full."""
-        while self.is_full:
+    def leave(self, group: object) -> None:
+        """Forget what came for this group alone."""
+        for multihash, (_, groups) in list(self._blocks.items()):
+            groups.discard(group)
+            if not groups:
+                self._forget(multihash)
+
+    async def until_room(self, unless: Callable[[], bool]) -> None:
+        """Wait while it is full, ``unless`` something else has come true: who makes it so calls :meth:`look_again`."""
+        while self.is_full and not unless():
             await self._changed.wait()
 
-    def _forget(self, multihash: bytes) -> Block:
-        block = self._blocks.pop(multihash)
-        self._size -= len(block.data)
+    def look_again(self) -> None:
+        """Whoever waits for room may have another reason to go on."""
         self._changed.set()
         self._changed = anyio.Event()
+
+    def _forget(self, multihash: bytes) -> Block:
+        block, _ = self._blocks.pop(multihash)
+        self._size -= len(block.data) + _BLOCK_BYTES
+        self.look_again()
         return block

@@ -86,7 +86,6 @@ class Fetcher:
         self._probed: dict[Cid, None] = {}
         self._probing: list[tuple[Pilot, Cid]] = []
         self._handing: list[tuple[WantedBlock, Block]] = []
-        self._groups: set[FetchGroup] = set()
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
         self._wake = anyio.Event()
@@ -152,7 +151,6 @@ class Fetcher:
     def open(self, root: Cid | None = None) -> FetchGroup:
         """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
         group = FetchGroup(self)
-        self._groups.add(group)
         if root is not None and root.inline is None and root not in self._probed:
             self._probed[root] = None
             self._probing += [(pilot, root) for pilot in self._pilots]
@@ -162,12 +160,9 @@ class Fetcher:
 
     def left(self, group: FetchGroup) -> None:
         """A group was closed (called by it)."""
-        self._groups.discard(group)
-        if not self._groups:
-            self.early.clear()
-            for flight in self._flying:
-                if not flight.wants:
-                    flight.scope.cancel()
+        self.early.leave(group)
+        for flight in self._flying:
+            flight.leave(group)
 
     async def run(self) -> None:
         """Send requests until cancelled."""
@@ -190,6 +185,8 @@ class Fetcher:
         """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
         for want in wants:
             self._settle(want, StreamClosedError("the stream was closed"))
+        if wants:  # each holds what its block was to be written to
+            self._pending = [entry for entry in self._pending if not entry[2].settled]
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
@@ -199,18 +196,20 @@ class Fetcher:
             await asyncio.wait([running])
         return running.result()
 
-    def keep(self, block: Block) -> None:
+    def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""
         wants = self._wanted.get(block.cid.multihash)
         if wants is None:
-            self.early.put(block)
+            self.early.put(block, flight.groups)
         else:  # somebody came for it meanwhile
             self._handing += [(want, block) for want in wants]
             self._wake.set()
 
     def _queue(self, want: WantedBlock) -> None:
-        block = self.early.take(want.cid.multihash)
+        multihash = want.cid.multihash
+        block = self.early.take(multihash)
         if block is None:
+            want.passed = {flight for flight in self._flying if flight.has_brought(multihash)}
             bisect.insort(self._pending, (want.priority, next(self._order), want))
         else:
             self._handing.append((want, block))
@@ -229,7 +228,8 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        head = [entry for entry in self._pending[:_LOOK_AHEAD] if not entry[2].settled]
+        handed = {want for want, _ in handing}  # each is settled soon, whoever does it
+        head = [each for each in self._pending[:_LOOK_AHEAD] if not (each[2].settled or each[2] in handed)]
         spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
         chosen = {want for span in spans for want in span.wants}
         self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
@@ -255,6 +255,7 @@ class Fetcher:
         if isinstance(flight, Flight):
             for want in wants:
                 flight.join(want)
+            self.early.look_again()
         else:
             is_hedge = bool(wants[0].flights)
             flight = Flight(span.gateway, wants, span.car, now, is_hedge=is_hedge)
@@ -269,13 +270,13 @@ class Fetcher:
                     at=now,
                 )
             )
+            self._flying.add(flight)
             tasks.start_soon(self._fly, flight)
         for want in wants:
             want.flights[span.gateway] = flight
             want.sent_at = now if want.sent_at is None else want.sent_at
 
     async def _fly(self, flight: Flight) -> None:
-        self._flying.add(flight)
         try:
             await self._pilots[flight.gateway].fly(flight)
         finally:
@@ -299,7 +300,7 @@ class Fetcher:
     def holds(self, flight: Flight, *, holding: bool) -> None:
         """A flight waits, or no longer waits, until what it brought is wanted."""
         (self._holding.add if holding else self._holding.discard)(flight)
-        self._board.holds_ahead = bool(self._holding)
+        self._board.holds_ahead = set().union(*(each.groups for each in self._holding))
         self._wake.set()
 
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
@@ -318,6 +319,9 @@ class Fetcher:
             name, seconds = self._transports[flight.gateway].name, now - flight.began
             cid = str(taken[0][0].cid if taken else block.cid)
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
+            if not flight.brought(block.cid.multihash):
+                score.closed_car(flight)
+            taken += self._came_late(block, [want for want, _ in taken])
             for want, result in taken:
                 want.received_at = received_at
                 if want in flight.wants:
@@ -331,6 +335,12 @@ class Fetcher:
                 want.tell()
         self._wake.set()
         return [(block, bool(taken)) for block, taken in landed]
+
+    def _came_late(self, block: Block, seen: Sequence[WantedBlock]) -> list[tuple[WantedBlock, Taken | None]]:
+        """Hand a block to those who want it since a worker looked who does: it may be from this flight that they expect it."""
+        late = [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]
+        self._handing += [(want, block) for want in late]
+        return [(want, None) for want in late]
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""

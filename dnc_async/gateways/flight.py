@@ -21,7 +21,6 @@ from dnc_async.errors import (
     GatewayOversizeError,
     GatewayRefusedError,
     IpldError,
-    StreamClosedError,
 )
 from dnc_async.gateways.abilities import Abilities
 from dnc_async.gateways.early import EarlyBlocks
@@ -36,7 +35,9 @@ from dnc_async.telemetry import RequestEnded
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
-#: Bytes are hashed in a worker thread: what came since the first of them came so long ago, or so many.
+#: Of an open CAR it is remembered what it has brought; if that is more, nothing is expected of it any more.
+_BROUGHT_BLOCKS = 8192
+#: Bytes are hashed in a worker thread, so long after those before them, or so many at once.
 _HOP_S, _HOP_BYTES = 0.005, 2**20
 
 
@@ -55,7 +56,7 @@ class Desk(Protocol):
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
 
-    def keep(self, block: Block) -> None:
+    def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did."""
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
@@ -93,6 +94,12 @@ class Flight:
         #: Whether it brings more than is expected of it now.
         self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
+        self._brought: set[bytes] = set()
+        #: Whose blocks it was to bring: when the last of them has left, nobody will want what else it brings.
+        self.groups = {want.group for want in wants}
+        self._first = wants[0]
+        #: Whether children may come that were not asked for: what was taken for a leaf may be none.
+        self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     def __repr__(self) -> str:
         return f"<Flight {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
@@ -125,13 +132,46 @@ class Flight:
         """Expect one more of what it will bring anyway."""
         self.wants[want] = None
         self.expected.add(want.cid.multihash)
+        self.groups.add(want.group)
+        self.has_nodes = self.has_nodes or want.cid.codec != RAW
 
     def release(self, want: WantedBlock) -> None:
         """Expect a block no more; a flight of which nothing is expected ends, but for one that brings what comes next."""
         self.wants.pop(want, None)
-        given_up = isinstance(want.outcome, StreamClosedError)
-        if not self.wants and (given_up or not self.is_open_ended):
+        self._end_unless_wanted()
+
+    def leave(self, group: object) -> None:
+        """A group was closed."""
+        self.groups.discard(group)
+        self._end_unless_wanted()
+
+    def _end_unless_wanted(self) -> None:
+        if not self.wants and not (self.is_open_ended and self.groups):
             self.scope.cancel()
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may be held: it brings what comes next, and of what came before that nothing is missing.
+
+        A leaf is wanted when there is a place for it, so whoever waits for one takes nothing else meanwhile. What lies before
+        the block for which it was asked, nobody takes at all.
+        """
+        return self.is_open_ended and not self.awaits_first and all(want.has_more for want in self.wants)
+
+    @property
+    def awaits_first(self) -> bool:
+        """Whether the block for which it was asked is still to come."""
+        return self._first in self.wants
+
+    def brought(self, multihash: bytes) -> bool:
+        """A block of its CAR has come, wanted or not; says whether more can be remembered."""
+        if self.is_open_ended:
+            self._brought.add(multihash)
+        return len(self._brought) < _BROUGHT_BLOCKS
+
+    def has_brought(self, multihash: bytes) -> bool:
+        """Whether a block has come that may have been wanted by nobody then, or was forgotten since."""
+        return multihash in self._brought
 
     def advance(self, want: WantedBlock) -> bool:
         """A block of its CAR has come: note how far it is; says whether that is further than before."""
@@ -254,21 +294,25 @@ class Pilot:
         except CarError as error:
             self._truncated(flight, ask, f"sent a CAR that breaks off: {error}")
             return
-        if flight.wants:
+        if flight.wants and not landing.has_stopped:
             self._truncated(flight, ask, "sent a CAR that ends without the block")
 
     def _refused(self, flight: Flight, ask: CarAsk, error: GatewayError) -> None:
         """A CAR that did not come, or not to its end: raw blocks of the same DAG may be had all the same."""
-        too_much = isinstance(error, GatewayOversizeError) and flight.is_open_ended  # than was guessed
+        first = next(iter(flight.wants), None)
         if isinstance(error, GatewayNoCarError):
             self._abilities.refused_car()
-        elif too_much or isinstance(error, (GatewayMissError, GatewayRefusedError)):
+        elif isinstance(error, (GatewayOversizeError, GatewayMissError, GatewayRefusedError)):
+            # The first of them: more than was guessed, or all of a file of which a part was asked for.
             self._abilities.refused_path(ask.path)
+        elif first is not None:
+            first.plain.add(self._gateway)
+            self._charge(first, error)
+            self._fail(flight, first, error)
         else:
-            first = next(iter(flight.wants), None)
-            if first is not None:
-                self._charge(first, error)
-                self._fail(flight, first, error)
+            flight.has_failed = True
+            self._score.refused(self._desk.clock(), error.retry_after_s)
+            self._desk.tell_failure(error, ask.path)
 
     def _truncated(self, flight: Flight, ask: CarAsk, what: str) -> None:
         """What came is kept; the rest is asked for otherwise, and is this gateway's failure where it named the blocks."""
@@ -290,7 +334,9 @@ class CarLanding:
         self._reader = CarReader()
         self._pieces: list[bytes] = []
         self._size = 0
-        self._since = 0.0
+        self._since = float("-inf")
+        #: Whether it was we who wanted no more.
+        self.has_stopped = False
 
     def arrived(self, size_bytes: int) -> None:
         """The answer begins (0), or so many bytes more have come."""
@@ -307,17 +353,23 @@ class CarLanding:
 
     async def feed(self, piece: bytes) -> bool:
         """Take a piece of the body; ``False`` where no more of it should come."""
-        now = self._desk.clock()
-        if not self._pieces:
-            self._since = now
         self._pieces.append(piece)
         self._size += len(piece)
-        return (self._size < _HOP_BYTES and now - self._since < _HOP_S) or await self._hop()
+        # What comes after a pause goes on at once: the next piece may be long in coming.
+        if self._size < _HOP_BYTES and self._desk.clock() - self._since < _HOP_S:
+            return True
+        going_on = await self._hop()
+        self._since = self._desk.clock()
+        return going_on
 
     async def close(self) -> None:
         """The body has ended; raises :class:`~dnc_async.errors.CarError` where it should not have ended there."""
-        if await self._hop():
+        await self._hop()
+        try:
             self._reader.close()
+        except CarError:
+            if not self.has_stopped:
+                raise
 
     async def settle(self) -> None:
         """Keep what came whole of a body that broke off."""
@@ -335,9 +387,10 @@ class CarLanding:
             self._abilities.sent_car()
             if not wanted and not self._stray(block):
                 going_on = False
-        if self._flight.is_open_ended and self._desk.early.is_full:
+        if self._flight.may_wait and self._desk.early.is_full:
             going_on = await self._hold() and going_on
-        return going_on and (bool(self._flight.wants) or self._flight.is_open_ended)
+        self.has_stopped = not (going_on and (self._flight.wants or self._flight.is_open_ended))
+        return not self.has_stopped
 
     def _read(self, pieces: list[bytes]) -> list[Block]:
         """The blocks of some pieces, in a worker thread; what is wrong behind them is raised next time, or at the end."""
@@ -355,8 +408,9 @@ class CarLanding:
         if block.cid.multihash in self._flight.expected:
             return True  # somebody else was faster
         if self._flight.is_open_ended:
-            self._desk.keep(block)
-        elif block.cid.codec == RAW and not self._ask.is_whole:
+            if self._flight.may_wait or not (self._flight.awaits_first or self._desk.early.is_full):
+                self._desk.keep(self._flight, block)
+        elif block.cid.codec == RAW and not self._ask.is_whole and not self._flight.has_nodes:
             self._abilities.ignored_range()
             return False
         return True
@@ -369,13 +423,15 @@ class CarLanding:
         self._desk.holds(flight, holding=True)
         try:
             with anyio.move_on_after(self._desk.hold_s):
-                await self._desk.early.until_room()
+                await self._desk.early.until_room(unless=lambda: not flight.may_wait)
         finally:
             self._desk.holds(flight, holding=False)
         now = self._desk.clock()
+        self._score.resumed(now)
         for want in flight.wants:
             self._score.joined(want, want.size_bytes, now)
-        if self._desk.early.is_full:
+        if self._desk.early.is_full and flight.may_wait:
             self._desk.early.clear()  # nobody has wanted it for so long: it would keep others waiting, too
+            self._abilities.refused_path(self._ask.path)  # it would only be the same again
             return False
         return True

@@ -82,6 +82,7 @@ class FetchGroup:
             size_bytes=size_bytes or _UNKNOWN_BYTES,
             within=tuple(within),
             ahead=ahead,
+            group=self,
             priority=priority,
             accept=accept,
             done=finished,
@@ -145,6 +146,7 @@ class FetchGroup:
             self._fetcher.left(self)
         self._fetcher.drop(list(self._open))
         while self._open:
-            self._idle = anyio.Event()
+            if self._idle.is_set():
+                self._idle = anyio.Event()
             with anyio.CancelScope(shield=True):
                 await self._idle.wait()

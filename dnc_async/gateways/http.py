@@ -194,7 +194,7 @@ def retry_after(value: str | None, now: float) -> float | None:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or a zone of thirty digits
         return None
 
 

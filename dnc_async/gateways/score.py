@@ -207,6 +207,7 @@ class Score:
         request = _Request(sum(size for _, size in run), len(run))
         self._requests += 1
         for key, size in run:
+            self._forget(key)
             due = begins + size / rate
             self._in_flight[key] = _Sent(request, size, sent_at, begins, due)
             begins = due
@@ -235,7 +236,7 @@ class Score:
     def covering(self, want: Want) -> object | None:
         """The open CAR that will bring a block anyway, if there is one."""
         for flight, (ask, position) in self._cars.items():
-            if any(ask.covers(within, position) for within in want.within):
+            if flight not in want.passed and any(ask.covers(within, position) for within in want.within):
                 return flight
         return None
 
@@ -259,15 +260,22 @@ class Score:
 
     def received_more(self, size_bytes: int, now: float) -> None:
         """Bytes of an open CAR have come that are nobody's yet."""
-        self._measure(size_bytes, now - self._last_arrival)
+        nothing_yet = self._last_arrival == float("-inf")
+        began = self._last_sent + self.likely_latency() if nothing_yet else self._last_arrival
+        self._measure(size_bytes, now - began)
         self._last_arrival = now
+
+    def resumed(self, now: float) -> None:
+        """We read on, after a while in which the gateway could not send for our sake."""
+        self._last_arrival = max(self._last_arrival, now)
 
     def _measure(self, size_bytes: int, busy_s: float) -> None:
         busy_s = max(busy_s, 1e-6)
         keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy_s / _MEMORY_S))
         self._renews = False
-        self._bytes_sum = self._bytes_sum * keep + size_bytes
+        # In this order: another thread may divide the one by the other in between.
         self._busy_sum = self._busy_sum * keep + busy_s
+        self._bytes_sum = self._bytes_sum * keep + size_bytes
 
     def delivered(self, key: object, size_bytes: int, now: float) -> None:
         """A body is complete (and not yet verified)."""
@@ -306,8 +314,11 @@ class Score:
 
     def failed(self, key: object, now: float, retry_after_s: float | None = None) -> None:
         """The request failed, perhaps with a pause that the gateway asked for."""
-        if not self._forget(key):
-            return
+        if self._forget(key):
+            self.refused(now, retry_after_s)
+
+    def refused(self, now: float, retry_after_s: float | None = None) -> None:
+        """A request failed of which nothing was expected any more."""
         self.failures += 1
         # What was in flight when the first of several failed at once is one failure, not many.
         if now >= self.paused_until:

@@ -59,7 +59,7 @@ these figures. Time over that of the fluid bound: median 1.05, 95th percentile 3
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnc_async.gateways.abilities import Abilities
@@ -159,7 +159,8 @@ class Scoreboard:
         self.abilities = [Abilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self.holds_ahead = False
+        #: Groups for which an open CAR is held: what they want next is in it.
+        self.holds_ahead: Collection[object] = ()
 
     def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
         """One more gateway, of which nothing is known."""
@@ -198,7 +199,7 @@ class Scoreboard:
             return Span([want], gateway, joins=joins)
         if score.is_scarce:
             return self._scarce_span(wants, place, gateway, room_bytes)
-        if want.ahead and want.has_more:
+        if want.ahead and want.has_more and gateway not in want.plain:
             ask = ask_for([want])
             ask = ask if gateways == 1 else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
             if self.abilities[gateway].allows(ask):
@@ -218,14 +219,16 @@ class Scoreboard:
         limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
         tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.is_root else None
         for ask in (tree, ask_for([want]) if want.has_more else None):
-            if ask is not None and able.allows(ask):
-                return None if self.holds_ahead else Span([want], gateway, ask)
+            if ask is not None and able.allows(ask) and gateway not in want.plain:
+                return None if want.group in self.holds_ahead else Span([want], gateway, ask)
         return self._run(wants, place, gateway, limit)
 
     def _run(self, wants: Sequence[Want], place: int, gateway: int, limit_bytes: int) -> Span:
         """A run of leaves as one CAR where there are several, else a raw block."""
         run = run_of(wants, place, limit_bytes)
-        run = run[: next((i for i, each in enumerate(run) if gateway in each.excluded), len(run))] or run[:1]
+        run = (
+            run[: next((i for i, each in enumerate(run) if gateway in each.excluded | each.plain), len(run))] or run[:1]
+        )
         able = self.abilities[gateway]
         names_root = bool(run[0].within) and able.is_cold(run[0].within[0].via.partition("/")[0])
         if len(run) > 1 or names_root:

@@ -43,7 +43,9 @@ class Want:
     """A block that somebody waits for: its likely size, the gateways that will not be asked for it, and those that are.
 
     ``within`` are the DAGs in which it lies, the smallest first. ``ahead`` is set for a file's root whose leaves are wanted as
-    soon as it is known: it lies at the start of its file, and whoever is asked for it may bring the file along.
+    soon as it is known: it lies at the start of its file, and whoever is asked for it may bring the file along. ``passed`` are
+    open CARs that have brought it already: it will not come again. ``plain`` are gateways whose CAR with it failed: they are
+    asked for the block alone. ``group`` is whose it is.
     """
 
     size_bytes: int
@@ -51,6 +53,9 @@ class Want:
     ahead: bool = False
     excluded: set[int] = field(default_factory=set)
     asked: set[int] = field(default_factory=set)
+    passed: set[object] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
+    group: object = None
 
     @property
     def is_root(self) -> bool:

@@ -163,7 +163,7 @@ class CarReader:
     def _header(self, body: bytes, used: int, at: int, data: bytes) -> int:
         try:
             header = decode_dag_cbor(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: lists in lists, two thousand deep
             raise CarError(f"not a CAR: its header is not dag-cbor ({error})", offset=at) from error
         version = header.get("version") if isinstance(header, dict) else None
         if version == 2 and not self._is_v2:

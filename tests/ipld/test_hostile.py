@@ -128,6 +128,13 @@ def test_length_bombs_in_a_section(section: bytes, padding: int) -> None:
     assert raised.value.offset == len(begin)
 
 
+@pytest.mark.parametrize("depth", [2_000, 200_000])
+def test_nested_header(depth: int) -> None:
+    """A header of lists in lists is no CAR, and nothing worse."""
+    with pytest.raises(CarError, match="not a CAR"):
+        CarReader().feed(varint.encode(depth) + b"\x81" * depth)
+
+
 def test_largest_block() -> None:
     """2 MiB pass, a byte more does not; in one piece and in many."""
     block = make(bytes(2**21))

@@ -151,4 +151,6 @@ def test_retry_after() -> None:
     assert retry_after("Thu, 01 Jan 2026 00:00:30 GMT", now.timestamp()) == 30
     assert retry_after("Wed, 31 Dec 2025 00:00:30 GMT", now.timestamp()) == 0
     assert retry_after("soon", now.timestamp()) is None
+    assert retry_after("Thu, 01 Jan 2026 00:00:30 +99999999999999999999", now.timestamp()) is None
+    assert retry_after("Thu, 01 Jan 99999999999999999999 00:00:30 GMT", now.timestamp()) is None
     assert retry_after(None, now.timestamp()) is None

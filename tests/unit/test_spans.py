@@ -95,7 +95,7 @@ def test_scarce_requests_bring_files_and_directories() -> None:
     assert span.car is not None
     assert (span.car.path, span.size_bytes) == ("file", 200_000)
     assert tree_ask(root(0), 1_000_000) is None
-    board.holds_ahead = True
+    board.holds_ahead = {None}
     assert board.assign([root(0)], 10.0) == []  # what came ahead is not yet wanted: no more of it
     assert len(board.assign(leaves(3, KIB), 10.0)) == 1  # but what is wanted is
 

@@ -1,0 +1,78 @@
+"""What is noted of a gateway stays right, in whatever order things happen to its requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from dnc_async.gateways.score import Best, Score
+
+
+def test_a_block_that_is_expected_twice_is_one_request() -> None:
+    """A gateway has so many requests and no more: one that is never taken back would be missing for ever."""
+    score = Score()
+    score.sent("root", 1000, 0.0)
+    score.joined("leaf", 1000, 0.0)
+    score.joined("leaf", 1000, 1.0)
+    score.delivered("root", 1000, 2.0)
+    score.missed("leaf")
+    assert (score.in_flight, score.in_flight_bytes) == (0, 0)
+
+
+def test_bytes_that_nobody_waits_for_may_be_the_first_of_all() -> None:
+    """Another gateway was faster with the block for which the CAR was asked, and the CAR goes on."""
+    best = Best()
+    score = Score(best)
+    score.sent("root", 2**20, 0.0)
+    score.beaten("root", 0.05)
+    for i in range(40):
+        score.received_more(2**18, 0.2 + 0.01 * i)
+    assert score.rate is not None
+    assert math.isfinite(score.rate)
+    assert score.rate > 1e6
+    best.refresh([score])
+    assert math.isfinite(best.rate)
+
+
+def test_a_pause_of_ours_is_not_the_gateways() -> None:
+    """A CAR that we did not read for twenty seconds was not slow."""
+    score = Score()
+    score.sent("root", 2**20, 0.0)
+    score.first_byte("root", 0.1)
+    for i in range(1, 9):
+        score.received("root", 2**18, 0.1 + 0.01 * i)
+    score.missed("root")
+    before = score.rate
+    score.resumed(20.0)
+    score.received_more(2**18, 20.01)
+    assert before is not None
+    assert score.rate == pytest.approx(before, rel=0.2)
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_refused() -> None:
+    """A gateway that asks for a pause gets it, whether or not the block came from elsewhere meanwhile."""
+    score = Score()
+    score.refused(1.0, retry_after_s=30.0)
+    assert score.paused_until >= 31.0
+    assert score.failures == 1
+
+
+class Watched(Score):
+    """A score that another thread looks at after every single step."""
+
+    look: Callable[[Score], object] = staticmethod(lambda _: None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self.look(self)
+
+
+def test_a_rate_may_be_read_at_any_moment() -> None:
+    """The statistics are read from the consumer's thread."""
+    score = Watched()
+    score.look = lambda each: each.rate
+    score.sent("block", 2**21, 0.0)
+    score.received("block", 2**21, 0.2)
+    assert score.rate
