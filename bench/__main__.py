@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from bench import download, fetch, idle, ipld
+from bench.peers import run as peers
 
-BENCHES = {"download": download.main, "fetch": fetch.main, "idle": idle.main, "ipld": ipld.main}
+BENCHES = {"download": download.main, "fetch": fetch.main, "idle": idle.main, "ipld": ipld.main, "peers": peers.main}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,157 @@
+"""The tables: medians over the repeats, and what was promised beside what was measured."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.peers.measure import Row
+from bench.peers.plan import LATENCY_S, LOADERS, SCENARIOS, SWEEP, Loader, Scenario
+from bench.table import Line
+from bench.table import show as show_lines
+from dnc_async.engine.ideal import Link, ideal_stream
+from dnc_async.publish.packing import leaf_bytes
+
+_LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
+_HEAD = (
+    f"{'loader':<22}{'workers':>8}{'runs':>5}{'wall s':>8}{'first ms':>9}{'gap p50':>9}{'p95':>7}{'max ms':>8}{'idle':>8}"
+    f"{'(spread)':>16}{'disk MB':>9}{'ceiling':>9}{'MB':>7}{'requests':>9}{'conns':>6}{'at once':>8}{'CPU s':>7}  what came\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The repeats of one loader with one count of workers in one scenario."""
+
+    loader: Loader
+    workers: int
+    rows: tuple[Row, ...]
+
+    def median(self, figure: Callable[[Row], float]) -> float:
+        """Over the repeats."""
+        return statistics.median(map(figure, self.rows))
+
+    @property
+    def idle(self) -> float:
+        """The median of the idle shares; a run that did not end counts as one that waits for ever."""
+        return self.median(lambda row: row.idle if row.is_whole else 1.0)
+
+    @property
+    def peak_disk_bytes(self) -> int:
+        """The worst of all repeats."""
+        return max(row.peak_disk_bytes for row in self.rows)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every repeat handed over every sample."""
+        return all(row.is_whole for row in self.rows)
+
+
+def show(rows: Sequence[Row]) -> bool:
+    """Print a table for each scenario and the targets; tells whether all that apply are met."""
+    lines: list[Line] = []
+    for scenario in (*SCENARIOS, *SWEEP):
+        groups = grouped(rows, scenario.name)
+        if groups:
+            sys.stdout.write(_title(scenario, groups) + _HEAD)
+            for group in groups:
+                sys.stdout.write(_line(group))
+            lines += _targets(scenario, groups)
+    sys.stdout.write("\n")
+    return show_lines(lines, as_json=False) == 0
+
+
+def grouped(rows: Iterable[Row], scenario: str) -> list[Group]:
+    """A scenario's rows by loader and workers, in the order of the plan."""
+    repeats: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if row.scenario == scenario:
+            repeats.setdefault((row.loader, row.workers), []).append(row)
+    return [
+        Group(loader, workers, tuple(repeats[name, workers]))
+        for loader in LOADERS
+        for name, workers in sorted(repeats)
+        if name == loader.name
+    ]
+
+
+def best(groups: Iterable[Group]) -> dict[str, Group]:
+    """Each loader with the count of workers that waited least."""
+    found: dict[str, Group] = {}
+    for group in groups:
+        known = found.get(group.loader.name)
+        if known is None or group.idle < known.idle:
+            found[group.loader.name] = group
+    return found
+
+
+def bound(scenario: Scenario) -> float:
+    """The share that no stream with this server and this budget can go below: the fluid bound, room given back early."""
+    half = scenario.shape.batch_bytes // 2
+    leaf = leaf_bytes(half)
+    blocks = [leaf] * (half // leaf) + ([half % leaf] if half % leaf else [])
+    total = scenario.shape.batches * scenario.shape.batch_bytes
+    return ideal_stream(
+        [[blocks, blocks]] * scenario.shape.batches,
+        links=[Link(latency_s=LATENCY_S, rate=scenario.rate)],
+        budget_bytes=total if scenario.ceiling_bytes is None else scenario.ceiling_bytes,
+        steps_s=[scenario.step_s] * scenario.shape.batches,
+        fluid=True,
+        moves_early=True,
+    ).idle_share
+
+
+def _title(scenario: Scenario, groups: Sequence[Group]) -> str:
+    ceiling = "no ceiling" if scenario.ceiling_bytes is None else f"a ceiling of {scenario.ceiling_bytes / 1e6:g} MB"
+    averages = [row.load_average for group in groups for row in group.rows]
+    return (
+        f"\n{scenario.name}: {ceiling}, {scenario.shape.batches} batches of {scenario.shape.batch_bytes / 1e6:g} MB, "
+        f"step {scenario.step_s * 1e3:g} ms, server {scenario.rate / 1e6:.1f} MB/s in all, {LATENCY_S * 1e3:g} ms away; "
+        f"undisturbed, at least {bound(scenario):.1%} idle; load average {min(averages):.1f} to {max(averages):.1f}\n"
+    )
+
+
+def _line(group: Group) -> str:
+    def gap(share: float) -> float:
+        return group.median(lambda row: _quantile(row.gaps_s, share)) * 1e3
+
+    ceiling = group.rows[0].ceiling_bytes
+    used = f"{group.peak_disk_bytes / ceiling:.0%}" if ceiling else "-"
+    idles = [row.idle for row in group.rows]
+    spread = f"({min(idles):.1%}-{max(idles):.1%})"
+    costs = {name: group.median(lambda row, name=name: row.more.get(name, 0.0)) for name in group.rows[0].more}  # type: ignore[misc]
+    said = "; ".join([*sorted({row.said[:70] or "all, undamaged" for row in group.rows}), *_told(costs)])
+    return (
+        f"{group.loader.name:<22}{group.workers:>8}{len(group.rows):>5}{group.median(lambda row: row.wall_s):>8.2f}"
+        f"{group.median(lambda row: row.first_batch_s) * 1e3:>9.0f}{gap(0.5):>9.1f}{gap(0.95):>7.0f}{gap(1.0):>8.0f}"
+        f"{group.median(lambda row: row.idle):>8.1%}{spread:>16}{group.peak_disk_bytes / 1e6:>9.2f}{used:>9}"
+        f"{group.median(lambda row: row.fetched_bytes) / 1e6:>7.1f}{group.median(lambda row: row.requests):>9.0f}"
+        f"{group.median(lambda row: row.connections):>6.0f}{group.median(lambda row: row.peak_connections):>8.0f}"
+        f"{group.median(lambda row: row.cpu_s):>7.2f}  {said}\n"
+    )
+
+
+def _told(costs: dict[str, float]) -> Iterator[str]:
+    if "hashing_s" in costs:
+        yield f"hashing as many bytes: {costs['hashing_s']:.2f} CPU s"
+
+
+def _targets(scenario: Scenario, groups: Sequence[Group]) -> Iterator[Line]:
+    """Ours beside each peer's best count of workers, and the ceiling."""
+    peers = [group for group in best(groups).values() if not group.loader.is_ours]
+    for ours in (group for group in groups if group.loader.is_ours):
+        about = f"{scenario.name}: {ours.loader.name}"
+        for peer in peers if scenario.target is not None and ours.is_whole else ():
+            what = f"{about}, less idle than {peer.loader.name} ({peer.workers}), times"
+            yield Line.least(what, peer.idle / max(ours.idle, _LEAST_IDLE), scenario.target or 0)
+        if scenario.ceiling_bytes:
+            yield Line.most(f"{about}, peak of the ceiling", ours.peak_disk_bytes / scenario.ceiling_bytes, 1.0, "")
+        clean = sum(row.said == "" for row in ours.rows)
+        yield Line.least(f"{about}, runs that ended whole and undamaged, of all", clean / len(ours.rows), 1.0)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
