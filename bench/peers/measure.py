@@ -46,6 +46,8 @@ class Row:
     connections: int = 0
     peak_connections: int = 0
     fetched_bytes: int = 0
+    stalled: int = 0
+    flipped: int = 0
     said: str = ""
     load_average: float = 0.0
     more: Mapping[str, float] = field(default_factory=dict)
@@ -109,6 +111,8 @@ def measure(folder: Path, made: Made, loader: Loader, workers: int, scenario: Sc
         connections=counts.connections,
         peak_connections=counts.peak_connections,
         fetched_bytes=counts.bytes_served,
+        stalled=counts.stalled,
+        flipped=counts.flipped,
         said=failed or verdict(told, scenario.shape),
         load_average=load_average,
         more=told.more,

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.peers import tables
+from bench.peers import picture, tables
 from bench.peers.measure import Row, command, measure
 from bench.peers.plan import LOADERS, Loader, Scenario, named
 from bench.peers.publish import made
@@ -48,8 +48,6 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write("interrupted; these are the rows so far\n")
     met = tables.show(rows)
     if options.plot:
-        from bench.peers import picture  # noqa: PLC0415 - needs matplotlib, which is an extra
-
         picture.save(rows, options.plot)
     return 0 if met else 1
 

@@ -122,7 +122,7 @@ def _line(group: Group) -> str:
     idles = [row.idle for row in group.rows]
     spread = f"({min(idles):.1%}-{max(idles):.1%})"
     costs = {name: group.median(lambda row, name=name: row.more.get(name, 0.0)) for name in group.rows[0].more}  # type: ignore[misc]
-    said = "; ".join([*sorted({row.said[:70] or "all, undamaged" for row in group.rows}), *_told(costs)])
+    said = "; ".join([*sorted({_came(row) for row in group.rows}), *_told(costs)])
     return (
         f"{group.loader.name:<22}{group.workers:>8}{len(group.rows):>5}{group.median(lambda row: row.wall_s):>8.2f}"
         f"{group.median(lambda row: row.first_batch_s) * 1e3:>9.0f}{gap(0.5):>9.1f}{gap(0.95):>7.0f}{gap(1.0):>8.0f}"
@@ -131,6 +131,11 @@ def _line(group: Group) -> str:
         f"{group.median(lambda row: row.connections):>6.0f}{group.median(lambda row: row.peak_connections):>8.0f}"
         f"{group.median(lambda row: row.cpu_s):>7.2f}  {said}\n"
     )
+
+
+def _came(row: Row) -> str:
+    met = [f"{count} {what}" for count, what in ((row.stalled, "stalls"), (row.flipped, "byte wrong")) if count]
+    return " after ".join([row.said[:70] or "all, undamaged", *met])
 
 
 def _told(costs: dict[str, float]) -> Iterator[str]:
@@ -146,8 +151,9 @@ def _targets(scenario: Scenario, groups: Sequence[Group]) -> Iterator[Line]:
         for peer in peers if scenario.target is not None and ours.is_whole else ():
             what = f"{about}, less idle than {peer.loader.name} ({peer.workers}), times"
             yield Line.least(what, peer.idle / max(ours.idle, _LEAST_IDLE), scenario.target or 0)
-        if scenario.ceiling_bytes:
-            yield Line.most(f"{about}, peak of the ceiling", ours.peak_disk_bytes / scenario.ceiling_bytes, 1.0, "")
+        ceiling = ours.rows[0].ceiling_bytes
+        if ceiling:
+            yield Line.most(f"{about}, peak of the ceiling", ours.peak_disk_bytes / ceiling, 1.0, "")
         clean = sum(row.said == "" for row in ours.rows)
         yield Line.least(f"{about}, runs that ended whole and undamaged, of all", clean / len(ours.rows), 1.0)
 
