@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ _COLOURS = {
     "ipfsspec, window of 4": "#444444",
 }
 _MARKERS = dict(zip(_COLOURS, "ooss^Dv", strict=True))
+_BOUND = "lower bound, with one batch ahead in memory"
 _STAGES_NOTHING = "tight"  # the scenario whose rows stand for those that stage nothing
 
 
@@ -44,21 +44,23 @@ def save(rows: Sequence[Row], path: str) -> None:
     except ImportError as error:
         raise DncError("the picture needs matplotlib: pip install 'dnc-async[plot]'") from error
     columns = _columns()
-    figure = Figure(figsize=(9.0, 5.0), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9.0, 5.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, colour in _COLOURS.items():
         points = _points(rows, columns, name)
         if points:
             _draw(axes, name, colour, points)
     places = range(len(columns))
-    axes.plot(places, [bound(each.scenario) for each in columns], color="#888888", ls=":", label="lower bound")
+    axes.plot(places, [bound(each.scenario) for each in columns], color="#888888", ls=":", label=_BOUND)
     axes.set_xticks(places, [each.label for each in columns])
     axes.set_xlim(-0.4, len(columns) - 0.6)
     axes.set_ylim(-0.02, 1.0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(axis="y", color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(f"ceiling on disk, in batches of {SMALL.batch_bytes / 1e6:g} MB (a shard holds two)")
+    axes.set_xlabel(
+        f"ceiling on disk, in batches of {SMALL.batch_bytes / 1e6:g} MB; a hollow mark took more than it was allowed"
+    )
     axes.set_ylabel("idle, of the time after the first batch")
     axes.set_title("Waiting for data, with demand at 0.9 of what the server can send", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper right")
@@ -87,15 +89,12 @@ def _points(rows: Sequence[Row], columns: Sequence[_Column], name: str) -> list[
 
 def _draw(axes: Axes, name: str, colour: str, points: Sequence[tuple[int, Group]]) -> None:
     """A line with the spread of the repeats; a hollow mark is a run that was over its ceiling."""
-    places = [place for place, _ in points]
-    shares = [group.idle for _, group in points]
-    ours = points[0][1].loader.is_ours
+    loader = points[0][1].loader
+    label, width = name if loader.stages else f"{name} (ahead in memory)", 2.2 if loader.is_ours else 1.2
+    places, shares = [place for place, _ in points], [group.idle for _, group in points]
+    axes.plot(places, shares, color=colour, lw=width, marker=_MARKERS[name], ms=7, label=label)
     for place, group in points:
         idles = [row.idle for row in group.rows]
         axes.vlines(place, min(idles), max(idles), color=colour, lw=1)
-        over = group.peak_disk_bytes > 1.01 * (group.rows[0].ceiling_bytes or float("inf"))
-        axes.plot(place, statistics.median(idles), _MARKERS[name], color=colour, mfc="white" if over else colour, ms=7)
-    label = name if points[0][1].loader.stages else f"{name} (stages nothing)"
-    axes.plot(places, shares, color=colour, lw=2.2 if ours else 1.2, marker=_MARKERS[name], ms=0, label=label)
-    handles = axes.get_lines()[-1]
-    handles.set_markersize(0)
+        if group.is_over:
+            axes.plot(place, group.idle, color=colour, marker=_MARKERS[name], ms=7, mfc="white")

@@ -223,6 +223,11 @@ def test_targets_are_told_missed_and_met(bench: Bench, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "less idle than LitData (4), times" in out
     assert [line.split()[-1] for line in out.splitlines() if "times" in line] == ["ok", "MISSED"]
+    rows += [row("LitData", 0.01, peak=300, workers=2), row("MosaicML Streaming", 1.0, said="refused")]
+    bench.tables.show(rows)
+    told = [line for line in capsys.readouterr().out.splitlines() if "times" in line]
+    assert ["LitData (2, at 300% of the ceiling)" in told[0], "LitData (4)" in told[1]] == [True, True]
+    assert not any("MosaicML" in line for line in told)  # who did not run is no rival
     over = [row("dnc_async", 0.01), row("dnc_async", 0.01, peak=101)]
     assert not bench.tables.show(over)
     assert bench.tables.show([row("dnc_async", 0.01, peak=100), row("LitData", 0.3)])
