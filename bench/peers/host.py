@@ -139,8 +139,8 @@ def _wanted(request: web.Request, response: web.StreamResponse, size: int) -> tu
     return start, stop
 
 
-async def serve(root: Path, script: Script, stopped: asyncio.Event | None = None) -> None:
-    """Print the URL, and serve until standard input ends (or ``stopped``, if it is given, is set)."""
+async def serve(root: Path, script: Script) -> None:
+    """Print the URL, and serve until standard input ends."""
     clock = asyncio.get_running_loop().time
     faults = Faults(rate=script.rate, latency_s=script.latency_s)
     delivery = ScriptedDelivery(faults, connections=lambda: listener.connections, clock=clock)
@@ -156,7 +156,7 @@ async def serve(root: Path, script: Script, stopped: asyncio.Event | None = None
     try:
         sys.stdout.write(f"{listener.url}\n")
         sys.stdout.flush()
-        await (stdin_closed() if stopped is None else stopped.wait())
+        await stdin_closed()
     finally:
         await listener.close()
 

@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and print the tables; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(prog="python -m bench peers", description=__doc__)
     parser.add_argument("--python", default="", help="an interpreter that has the peers; without it, ours alone runs")
-    parser.add_argument("--scenarios", nargs="*", default=["tight", "none", "stalls", "flip"], help="none: only show")
+    parser.add_argument(
+        "--scenarios", nargs="*", default=["tight", "none", "stalls", "flip"], help="with no name only show"
+    )
     parser.add_argument("--loaders", nargs="+", help="by module name, such as ours litdata; else all of them")
     parser.add_argument("--workers", type=int, nargs="+", help="else 0, 2 and 4 for those that have workers")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved")
@@ -76,7 +78,7 @@ def _runs(
         row = measure(folder, dataset, loader, workers, scenario, python)
         sys.stderr.write(
             f"{row.scenario:<11}{row.loader:<22}{row.workers:>2}{row.idle:>8.1%} idle  load average {row.load_average:.1f}  "
-            f"{row.said}\n"
+            f"{row.said[:70]}\n"
         )
         yield row
 
