@@ -53,6 +53,12 @@ class Row:
     more: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def later_idle(self) -> float:
+        """The idle share once the start is over, whose waits weigh much in so short a run: after the eighth batch."""
+        waited = sum(self.gaps_s[8:])
+        return waited / max(1e-9, waited + len(self.gaps_s[8:]) * self.step_s)
+
+    @property
     def is_whole(self) -> bool:
         """Whether the run ended with every sample handed over, undamaged or not."""
         return self.said in ("", "DAMAGED")

@@ -17,7 +17,7 @@ from dnc_async.publish.packing import leaf_bytes
 _LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
 _HEAD = (
     f"{'loader':<22}{'workers':>8}{'runs':>5}{'wall s':>8}{'first ms':>9}{'gap p50':>9}{'p95':>7}{'max ms':>8}{'idle':>8}"
-    f"{'(spread)':>16}{'disk MB':>9}{'ceiling':>9}{'MB':>7}{'requests':>9}{'conns':>6}{'at once':>8}{'CPU s':>7}  what came\n"
+    f"{'(spread)':>16}{'later':>7}{'disk MB':>9}{'ceiling':>9}{'MB':>7}{'requests':>9}{'conns':>6}{'at once':>8}{'CPU s':>7}  what came\n"
 )
 
 
@@ -135,7 +135,7 @@ def _line(group: Group) -> str:
     return (
         f"{group.loader.name:<22}{group.workers:>8}{len(group.rows):>5}{group.median(lambda row: row.wall_s):>8.2f}"
         f"{group.median(lambda row: row.first_batch_s) * 1e3:>9.0f}{gap(0.5):>9.1f}{gap(0.95):>7.0f}{gap(1.0):>8.0f}"
-        f"{group.median(lambda row: row.idle):>8.1%}{spread:>16}{group.peak_disk_bytes / 1e6:>9.2f}{used:>9}"
+        f"{group.median(lambda row: row.idle):>8.1%}{spread:>16}{group.median(lambda row: row.later_idle):>7.1%}{group.peak_disk_bytes / 1e6:>9.2f}{used:>9}"
         f"{group.median(lambda row: row.fetched_bytes) / 1e6:>7.1f}{group.median(lambda row: row.requests):>9.0f}"
         f"{group.median(lambda row: row.connections):>6.0f}{group.median(lambda row: row.peak_connections):>8.0f}"
         f"{group.median(lambda row: row.cpu_s):>7.2f}  {said}\n"
