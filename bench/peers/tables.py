@@ -15,10 +15,6 @@ from dnc_async.engine.ideal import Link, ideal_stream
 from dnc_async.publish.packing import leaf_bytes
 
 _LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
-_HEAD = (
-    f"{'loader':<22}{'workers':>8}{'runs':>5}{'wall s':>8}{'first ms':>9}{'gap p50':>9}{'p95':>7}{'max ms':>8}{'idle':>8}"
-    f"{'(spread)':>16}{'later':>7}{'disk MB':>9}{'ceiling':>9}{'MB':>7}{'requests':>9}{'conns':>6}{'at once':>8}{'CPU s':>7}  what came\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def show(rows: Sequence[Row]) -> bool:
     for scenario in (*SCENARIOS, *SWEEP):
         groups = grouped(rows, scenario.name)
         if groups:
-            sys.stdout.write(_title(scenario, groups) + _HEAD)
+            sys.stdout.write(_title(scenario, groups) + _head())
             for group in groups:
                 sys.stdout.write(_line(group))
             lines += _targets(scenario, groups)
@@ -124,32 +120,40 @@ def _title(scenario: Scenario, groups: Sequence[Group]) -> str:
 
 
 def _line(group: Group) -> str:
-    def gap(share: float) -> float:
-        return group.median(lambda row: _quantile(row.gaps_s, share)) * 1e3
+    return "".join(f"{text(group):{align}{width}}" for _, align, width, text in _COLUMNS).rstrip() + "\n"
 
-    used = f"{group.of_ceiling:.0%}" if group.rows[0].ceiling_bytes else "-"
+
+def _head() -> str:
+    return "".join(f"{title:{align}{width}}" for title, align, width, _ in _COLUMNS).rstrip() + "\n"
+
+
+def _figure(figure: Callable[[Row], float], form: str) -> Callable[[Group], str]:
+    """The median, of runs that ended; what was refused or broke off has no figures worth comparing."""
+    return lambda group: format(group.median(figure), form) if group.is_whole else "-"
+
+
+def _gap(share: float) -> Callable[[Row], float]:
+    return lambda row: 1e3 * _quantile(row.gaps_s, share)
+
+
+def _spread(group: Group) -> str:
     idles = [row.idle for row in group.rows]
-    spread = f"({min(idles):.1%}-{max(idles):.1%})"
-    costs = {name: group.median(lambda row, name=name: row.more.get(name, 0.0)) for name in group.rows[0].more}  # type: ignore[misc]
-    said = "; ".join([*sorted({_came(row) for row in group.rows}), *_told(costs)])
-    return (
-        f"{group.loader.name:<22}{group.workers:>8}{len(group.rows):>5}{group.median(lambda row: row.wall_s):>8.2f}"
-        f"{group.median(lambda row: row.first_batch_s) * 1e3:>9.0f}{gap(0.5):>9.1f}{gap(0.95):>7.0f}{gap(1.0):>8.0f}"
-        f"{group.median(lambda row: row.idle):>8.1%}{spread:>16}{group.median(lambda row: row.later_idle):>7.1%}{group.peak_disk_bytes / 1e6:>9.2f}{used:>9}"
-        f"{group.median(lambda row: row.fetched_bytes) / 1e6:>7.1f}{group.median(lambda row: row.requests):>9.0f}"
-        f"{group.median(lambda row: row.connections):>6.0f}{group.median(lambda row: row.peak_connections):>8.0f}"
-        f"{group.median(lambda row: row.cpu_s):>7.2f}  {said}\n"
-    )
+    return f"({min(idles):.1%}-{max(idles):.1%})" if group.is_whole else "-"
+
+
+def _of_ceiling(group: Group) -> str:
+    return f"{group.of_ceiling:.0%}" if group.rows[0].ceiling_bytes else "-"
+
+
+def _said(group: Group) -> str:
+    hashing = group.median(lambda row: row.more.get("hashing_s", 0.0))
+    cost = [f"hashing as many bytes: {hashing:.2f} CPU s"] if hashing else []
+    return "  " + "; ".join([*sorted({_came(row) for row in group.rows}), *cost])
 
 
 def _came(row: Row) -> str:
     met = [f"{count} {what}" for count, what in ((row.stalled, "stalls"), (row.flipped, "byte wrong")) if count]
     return " after ".join([row.said[:70] or "all, undamaged", *met])
-
-
-def _told(costs: dict[str, float]) -> Iterator[str]:
-    if "hashing_s" in costs:
-        yield f"hashing as many bytes: {costs['hashing_s']:.2f} CPU s"
 
 
 def _targets(scenario: Scenario, groups: Sequence[Group]) -> Iterator[Line]:
@@ -180,3 +184,27 @@ def _compared(groups: Sequence[Group]) -> Iterator[Group]:
 def _quantile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+# After the functions that it names: title, alignment, width, text.
+_COLUMNS: tuple[tuple[str, str, int, Callable[[Group], str]], ...] = (
+    ("loader", "<", 22, lambda group: group.loader.name),
+    ("workers", ">", 8, lambda group: str(group.workers)),
+    ("runs", ">", 5, lambda group: str(len(group.rows))),
+    ("wall s", ">", 8, _figure(lambda row: row.wall_s, ".2f")),
+    ("first ms", ">", 9, _figure(lambda row: row.first_batch_s * 1e3, ".0f")),
+    ("gap p50", ">", 8, _figure(_gap(0.5), ".1f")),
+    ("p95", ">", 5, _figure(_gap(0.95), ".0f")),
+    ("max ms", ">", 7, _figure(_gap(1.0), ".0f")),
+    ("idle", ">", 7, _figure(lambda row: row.idle, ".1%")),
+    ("(spread)", ">", 15, _spread),
+    ("later", ">", 7, _figure(lambda row: row.later_idle, ".1%")),
+    ("disk MB", ">", 8, lambda group: f"{group.peak_disk_bytes / 1e6:.2f}"),
+    ("ceiling", ">", 8, _of_ceiling),
+    ("MB", ">", 7, _figure(lambda row: row.fetched_bytes / 1e6, ".1f")),
+    ("requests", ">", 9, _figure(lambda row: row.requests, ".0f")),
+    ("conns", ">", 6, _figure(lambda row: row.connections, ".0f")),
+    ("at once", ">", 8, _figure(lambda row: row.peak_connections, ".0f")),
+    ("CPU s", ">", 6, _figure(lambda row: row.cpu_s, ".2f")),
+    ("  what came", "<", 11, _said),
+)
