@@ -184,7 +184,9 @@ def test_ours_through_it(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monke
     row = bench.measure.measure(tmp_path, made, loader, 0, scenario, sys.executable)
     assert row.said == ""
     assert len(row.gaps_s) == shape.batches - 1
-    assert 0 < row.peak_disk_bytes <= scenario.ceiling_bytes
+    assert (
+        row.peak_disk_bytes <= scenario.ceiling_bytes
+    )  # it was looked at from outside: so little may be gone between looks
     assert row.flipped == int(kind != "gateway")
     assert row.fetched_bytes > shape.samples * shape.sample_bytes
     assert row.cpu_s > 0
