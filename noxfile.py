@@ -1,5 +1,7 @@
 """Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests interop coverage``.
 
+``nox -s peers`` is no check and not among them: it measures ours beside other loaders, and downloads several GB for it.
+
 What is tested is the wheel: with ``PYTHONSAFEPATH`` the working copy is not importable by accident.
 """
 
@@ -22,6 +24,7 @@ nox.options.error_on_missing_interpreters = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 TEST_GROUP = nox.project.dependency_groups(PYPROJECT, "test")
 OLDEST = (3, 11)
+PEERS_PYTHON = "3.12"  # the newest for which all of the peers have wheels
 CODE = ("dnc_async", "tests", "bench", "examples", "noxfile.py")
 
 
@@ -95,3 +98,11 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
     session.run("coverage", "combine")
     session.run("coverage", "report")
+
+
+@nox.session(python=PEERS_PYTHON, default=False)
+def peers(session: nox.Session) -> None:
+    """``bench peers``, with the other loaders installed beside ours; ``nox -s peers -- --repeats 5`` passes its options."""
+    session.install(".[plot]", *nox.project.dependency_groups(PYPROJECT, "peers"))
+    python = Path(session.bin) / "python"
+    session.run("python", "-m", "bench", "peers", "--python", str(python), *session.posargs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from bench import download, fetch, idle, ipld, policy, timeline, transform, wire
+from bench.peers import run as peers
 
 BENCHES = {
     "download": download.main,
     "fetch": fetch.main,
     "idle": idle.main,
     "ipld": ipld.main,
+    "peers": peers.main,
     "policy": policy.main,
     "timeline": timeline.main,
     "transform": transform.main,

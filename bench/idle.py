@@ -115,7 +115,7 @@ async def _measure(
     faults = Faults.parse(f"rate={RATE:.0f},latency={LATENCY_S * 1e3:.0f}ms")
     with contextlib.ExitStack() as stack:
         gateways = [stack.enter_context(GatewayProcess(folder / "store", faults)) for _ in range(GATEWAYS)]
-        peak = stack.enter_context(_polling(spool))
+        peak = stack.enter_context(polling(spool))
         stream = dnc.stream(
             cid,
             gateways=[gateway.url for gateway in gateways],
@@ -159,7 +159,7 @@ def _ideal(half: int, budget: float, steps: Sequence[float], *, fluid: bool) -> 
 
 
 @contextlib.contextmanager
-def _polling(folder: Path) -> Iterator[Callable[[], int]]:
+def polling(folder: Path) -> Iterator[Callable[[], int]]:
     """Look at the folder from outside every few milliseconds, as ``du`` does."""
     stop, peak = threading.Event(), [0]
 

@@ -148,7 +148,7 @@ async def running(
 async def until(check: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
         while not check():
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
 
 class Wanted:
