@@ -1,4 +1,4 @@
-"""CARs that bring more than was asked for, and gateways that send something else than a CAR: no block is lost, nobody waits in vain."""
+"""CARs that bring more than was asked for, and what is sent in place of one: no block is lost, nobody waits in vain."""
 
 from __future__ import annotations
 
