@@ -76,3 +76,30 @@ def test_a_rate_may_be_read_at_any_moment() -> None:
     score.sent("block", 2**21, 0.0)
     score.received("block", 2**21, 0.2)
     assert score.rate
+
+
+@pytest.mark.parametrize("per_minute", [1, 5, 30, 200])
+def test_no_minute_has_more_requests_than_allowed(per_minute: int) -> None:
+    """Neither the first, with what may go at once, nor any other, with probes and all."""
+    score, now, sent = Score(requests_per_minute=float(per_minute)), 0.0, list[float]()
+    while now < 240:
+        if len(sent) % 3:
+            score.sent(len(sent), 1000, now)
+            score.missed(len(sent))
+            sent.append(now)
+        elif score.spends(now):
+            sent.append(now)
+        now = max(now, score.allowed_at(now)) + (0 if score.allowed_at(now) > now else 1e-9)
+    assert max(sum(at <= each < at + 59.999 for each in sent) for at in sent) <= per_minute
+    assert len(sent) >= 0.9 * 4 * per_minute - 1
+
+
+def test_blocks_that_nobody_wanted_forgive_nothing() -> None:
+    """A gateway could send any number of them between two lies."""
+    score, pauses = Score(), []
+    for _ in range(4):
+        score.mismatched(0.0)
+        pauses.append(score.paused_until)
+        for _ in range(100):
+            score.verified(1, is_wanted=False)
+    assert pauses[-1] >= 4 * pauses[0]
