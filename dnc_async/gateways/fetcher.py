@@ -327,7 +327,7 @@ class Fetcher:
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
             if not flight.brought(block.cid.multihash):
                 score.closed_car(flight)
-            taken += self._came_late(block, [want for want, _ in taken])
+            taken.extend(self._came_late(block, [want for want, _ in taken]))
             for want, result in taken:
                 want.received_at = received_at
                 if want in flight.wants:
