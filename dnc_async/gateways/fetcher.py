@@ -236,9 +236,14 @@ class Fetcher:
         for span in spans:
             self._send(tasks, span, now)
         if self._flying or spans:  # never before the first useful request
-            probing, self._probing = self._probing, []
-            for pilot, root in probing:
-                tasks.start_soon(pilot.probe, root)
+            self._probing = [(pilot, root) for pilot, root in self._probing if not self._probe(tasks, pilot, root, now)]
+
+    def _probe(self, tasks: TaskGroup, pilot: Pilot, root: Cid, now: float) -> bool:
+        """Whether a probe could be sent: it is a request like others."""
+        may_go = pilot.may_probe(now)
+        if may_go:
+            tasks.start_soon(pilot.probe, root)
+        return may_go
 
     def _comes_anyway(self, want: WantedBlock) -> bool:
         """Whether the same block was asked for, or will be, for somebody else."""
@@ -246,7 +251,8 @@ class Fetcher:
         if len(wanted) == 1:
             return False
         others = [other for other in wanted if other is not want]
-        return any(other.flights for other in others) or (wanted[0] is not want and wanted[0].is_hopeful)
+        first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
+        return any(other.flights for other in others) or first is not want
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, WantedBlock)]
@@ -315,7 +321,7 @@ class Fetcher:
         score, now = self._board.scores[flight.gateway], self.clock()
         for block, taken in landed:
             size = len(block.data)
-            score.verified(size)
+            score.verified(size, is_wanted=bool(taken))
             name, seconds = self._transports[flight.gateway].name, now - flight.began
             cid = str(taken[0][0].cid if taken else block.cid)
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))

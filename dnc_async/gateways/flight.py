@@ -14,6 +14,7 @@ import anyio
 from dnc_async.errors import (
     BlockMismatchError,
     CarError,
+    GatewayBusyError,
     GatewayError,
     GatewayMismatchError,
     GatewayMissError,
@@ -207,11 +208,17 @@ class Pilot:
             self._score.closed_car(flight)
             self._abandon(flight)
 
+    def may_probe(self, now: float) -> bool:
+        """Whether a probe may be sent now, which is counted then."""
+        return self._score.spends(now)
+
     async def probe(self, root: Cid) -> None:
         """Learn whether the gateway holds a root itself; where it does not say, nothing is learned."""
         try:
             if await self._transport.holds(root) is False:
                 self._abilities.lacks_root(str(root))
+        except GatewayBusyError as error:
+            self._score.refused(self._desk.clock(), error.retry_after_s)
         except GatewayError:
             return
 

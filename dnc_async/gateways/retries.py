@@ -66,6 +66,7 @@ class Failures:
         over = not has_delivered or is_wrong or now - self.since >= patience.seconds
         if is_final or (attempts >= patience.attempts and over):
             self.hopeless.add(gateway)
+        want.hopeless = self.hopeless
         want.excluded.add(gateway)
         if len(want.excluded) == gateways:
             want.excluded = set(self.hopeless)

@@ -23,7 +23,7 @@ _WINDOW_BLOCKS = 2
 _FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
-_BURST_REQUESTS = 10.0  # of those that a minute allows, at once
+_BURST_REQUESTS, _BURST_SHARE = 10.0, 0.05  # at once, of those that a minute allows: so many, or such a share
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
 _SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
@@ -81,8 +81,11 @@ class Score:
     ) -> None:
         self._best = best or Best()
         self._jitter = jitter
-        self._requests_per_s = None if requests_per_minute is None else requests_per_minute / 60
-        self._allowance, self._allowance_at = _BURST_REQUESTS, float("-inf")
+        # What may go at once is not to come on top of what a minute allows.
+        per_minute = requests_per_minute or 0.0
+        self._burst = min(_BURST_REQUESTS, max(1.0, per_minute * _BURST_SHARE))
+        self._requests_per_s = None if requests_per_minute is None else (per_minute - self._burst + 1) / 60
+        self._allowance, self._allowance_at = self._burst, float("-inf")
         self.blocks = self.bytes = self.rejected = self.failures = 0
         self.latency_s: float | None = None
         self.paused_until = 0.0
@@ -144,7 +147,14 @@ class Score:
     def _allowed(self, now: float) -> float:
         rate = self._requests_per_s or 0.0
         since = max(0.0, now - self._allowance_at) if self._allowance_at > float("-inf") else 0.0
-        return min(_BURST_REQUESTS, self._allowance + since * rate)
+        return min(self._burst, self._allowance + since * rate)
+
+    def spends(self, now: float) -> bool:
+        """Whether a request that brings no block may go out now, which is counted then."""
+        if self.paused_until > now or self.allowed_at(now) > now:
+            return False
+        self._allowance, self._allowance_at = self._allowed(now) - 1, now
+        return True
 
     def free_at(self, now: float) -> float:
         """When all that is in flight has arrived, by the model."""
@@ -286,11 +296,11 @@ class Score:
         self._last_delivery = now
         self._failed_in_a_row = 0
 
-    def verified(self, size_bytes: int) -> None:
-        """The block was what its CID says."""
+    def verified(self, size_bytes: int, *, is_wanted: bool = True) -> None:
+        """The block was what its CID says; only one that somebody waits for speaks for the gateway."""
         self.blocks += 1
         self.bytes += size_bytes
-        self._good_in_a_row += 1
+        self._good_in_a_row += is_wanted
         if self._good_in_a_row >= _FORGIVEN_AFTER:
             self._distrust, self._good_in_a_row = max(0, self._distrust - 1), 0
 

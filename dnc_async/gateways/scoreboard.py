@@ -300,10 +300,11 @@ class Scoreboard:
         return prompt or awake
 
     def _earliest(self, want: Want, begins: Mapping[int, float]) -> int | None:
+        # Where nobody else can be asked, who has failed before is better than to wait for one that may never end.
+        able = [i for i in begins if i not in want.excluded] or [i for i in begins if i not in want.hopeless]
         best, soonest = None, (float("inf"), False)
-        for i, at in begins.items():
-            if i in want.excluded:
-                continue
+        for i in able:
+            at = begins[i]
             score = self.scores[i]
             arrival = at + want.size_bytes / score.likely_rate()
             if (arrival, score.latency_s is None) < soonest:

@@ -7,7 +7,7 @@ range of it: the bytes of a file (``dag-scope=entity`` with ``entity-bytes``), o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -45,7 +45,8 @@ class Want:
     ``within`` are the DAGs in which it lies, the smallest first. ``ahead`` is set for a file's root whose leaves are wanted as
     soon as it is known: it lies at the start of its file, and whoever is asked for it may bring the file along. ``passed`` are
     open CARs that have brought it already: it will not come again. ``plain`` are gateways whose CAR with it failed: they are
-    asked for the block alone. ``group`` is whose it is.
+    asked for the block alone. ``hopeless`` are those of the excluded that will not be asked again, whoever else is not there.
+    ``group`` is whose it is.
     """
 
     size_bytes: int
@@ -55,6 +56,7 @@ class Want:
     asked: set[int] = field(default_factory=set)
     passed: set[object] = field(default_factory=set)
     plain: set[int] = field(default_factory=set)
+    hopeless: Collection[int] = ()
     group: object = None
 
     @property

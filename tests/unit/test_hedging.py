@@ -75,12 +75,12 @@ def test_a_trickle_from_an_unknown_gateway_is_hedged() -> None:
 
 
 def test_the_budget_is_kept() -> None:
-    """Nothing beyond the bytes that are left for it; and nobody is asked who has failed for the block."""
+    """Nothing beyond the bytes that are left for it; and nobody is asked who is hopeless for the block."""
     scores, wants = board(), [Want(BLOCK) for _ in range(4)]
     for want in wants:
         want.asked.add(0)
         scores.scores[0].sent(want, BLOCK, 10.0)
-    wants[0].excluded.add(1)
+    wants[0].hopeless = wants[0].excluded = {1}
     assert [want for want, _ in scores.hedges(12.0, 2 * BLOCK)] == wants[1:3]
     assert scores.hedges(12.0, BLOCK - 1) == []
 

@@ -1,4 +1,4 @@
-"""CARs that bring more than was asked for, and what is sent in place of one: no block is lost, nobody waits in vain."""
+"""CARs that bring more than was asked for, and gateways that send something else: no block is lost, nobody waits in vain."""
 
 from __future__ import annotations
 
@@ -149,6 +149,12 @@ async def until(check: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
         while not check():
             await anyio.lowlevel.checkpoint()
+
+
+async def turns() -> None:
+    """Whatever would go wrong at once has time to."""
+    for _ in range(100):
+        await anyio.lowlevel.checkpoint()
 
 
 class Wanted:
@@ -378,7 +384,7 @@ async def test_nobody_waits_for_what_another_has_not_taken() -> None:
 
 
 async def test_small_blocks_are_counted_with_what_they_take() -> None:
-    """Of blocks of three bytes a gateway could send millions within a limit on bytes; an identity CID nobody will ever want."""
+    """Of blocks of three bytes a gateway could send millions within a limit on bytes; an identity CID nobody will want."""
     tiny = [make(i.to_bytes(3, "big")) for i in range(4000)]
     inline = [make(bytes([i]), hash_name="identity") for i in range(200)]
     end = anyio.Event()
@@ -425,6 +431,42 @@ async def test_a_late_refusal_is_heeded() -> None:
         await group.aclose()
 
 
+async def test_a_gateway_that_failed_once_is_better_than_one_that_never_ends() -> None:
+    """A block that one gateway failed for, and that another begins and never ends, is asked of the first again."""
+    never = anyio.Event()
+    cid = LEAVES[0].cid
+    first = Gateway(name="first", raws={cid: []})
+    first._raws[cid] = steps = [GatewayError("broke", gateway="first", cid="")]
+    second = Gateway(name="second", raws={cid: [never]})
+    async with running(first, second) as fetcher:
+        group = fetcher.open()
+        for i in range(1, 4):
+            assert await leaf(group, i).came()
+        fetcher._board.scores[1].paused_until = fetcher.clock() + 0.01
+        wanted = leaf(group, 0)
+        await until(lambda: cid in first.raws and cid in second.raws)
+        steps.clear()
+        assert await wanted.came()
+        await group.aclose()
+
+
+async def test_an_urgent_wish_does_not_wait_for_a_patient_one() -> None:
+    """The same block is wanted by two: it is asked for when the first of them has its turn."""
+    gate = anyio.Event()
+    gateway = Gateway(raws={block.cid: [gate] for block in LEAVES[:30]})
+    gateway.has_cars = False
+    async with running(gateway) as fetcher:
+        group = fetcher.open()
+        patient = [leaf(group, i) for i in range(40)]
+        await until(lambda: len(gateway.raws) == 8)
+        urgent = Wanted(group, LEAVES[35], Within(str(ROOT.cid), 0, 1, 1), urgency=0)
+        gate.set()
+        for each in [urgent, *patient]:
+            assert await each.came()
+        await group.aclose()
+    assert gateway.raws.index(LEAVES[35].cid) <= 9
+
+
 async def test_many_that_are_given_up_are_forgotten() -> None:
     """Each holds what its block was to be written to."""
     gateway = Gateway(raws={block.cid: [anyio.Event()] for block in LEAVES})
@@ -455,3 +497,34 @@ async def test_a_group_may_be_closed_twice_at_once() -> None:
             tasks.start_soon(group.aclose)
             await until(lambda: fetcher._wanted == {})
             may_end.set()
+
+
+async def test_probes_are_requests_too() -> None:
+    """A gateway that allows so many a minute is not asked for more by way of asking whether it holds a root."""
+    gateway = Gateway()
+    gateway.blocks |= {block.cid: block for block in LEAVES}
+    async with running(gateway, per_minute=10.0) as fetcher:
+        groups = [fetcher.open(make(b"root %d" % i).cid) for i in range(20)]
+        assert await leaf(groups[0], 0).came()
+        await turns()
+        assert gateway.probed + len(gateway.raws) <= 10
+        for group in groups:
+            await group.aclose()
+
+
+async def test_a_miss_is_not_probed_into_a_failure() -> None:
+    """What a probe says of a pause is heeded."""
+
+    class Probed(Gateway):
+        async def holds(self, root: Cid) -> bool | None:
+            self.probed += 1
+            raise GatewayBusyError("answered 429", gateway=self.name, cid="", retry_after_s=50.0)
+
+    gateway = Probed()
+    async with running(gateway) as fetcher:
+        group = fetcher.open(ROOT.cid)
+        assert await leaf(group, 0).came()
+        await until(lambda: gateway.probed == 1)
+        await turns()
+        assert fetcher._board.scores[0].paused_until > fetcher.clock() + 40
+        await group.aclose()

@@ -76,3 +76,31 @@ def test_a_rate_may_be_read_at_any_moment() -> None:
     score.sent("block", 2**21, 0.0)
     score.received("block", 2**21, 0.2)
     assert score.rate
+
+
+@pytest.mark.parametrize("per_minute", [1, 5, 30, 200])
+def test_no_minute_has_more_requests_than_allowed(per_minute: int) -> None:
+    """Neither the first, with what may go at once, nor any other, with probes and all."""
+    score, sent = Score(requests_per_minute=float(per_minute)), list[float]()
+    for step in range(4800):
+        now = step / 20
+        while score.allowed_at(now) <= now:
+            if len(sent) % 3:
+                score.sent("block", 1000, now)
+                score.missed("block")
+            else:
+                assert score.spends(now)
+            sent.append(now)
+    assert max(sum(at <= each < at + 60 for each in sent) for at in sent) <= per_minute
+    assert len(sent) >= 0.9 * 4 * per_minute - 1
+
+
+def test_blocks_that_nobody_wanted_forgive_nothing() -> None:
+    """A gateway could send any number of them between two lies."""
+    score, pauses = Score(), []
+    for _ in range(4):
+        score.mismatched(0.0)
+        pauses.append(score.paused_until)
+        for _ in range(100):
+            score.verified(1, is_wanted=False)
+    assert pauses[-1] >= 4 * pauses[0]
