@@ -99,7 +99,7 @@ def decode(jpeg: bytes | Images) -> Images:
     """One image, decoded and resized."""
     from PIL import Image  # noqa: PLC0415 - only this benchmark needs it
 
-    with Image.open(io.BytesIO(jpeg)) as image:
+    with Image.open(io.BytesIO(bytes(jpeg))) as image:
         return np.asarray(image.convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BILINEAR))
 
 

@@ -24,7 +24,9 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setattr(sys, "path", [*sys.path, root])
+    monkeypatch.setenv("PYTHONPATH", root)  # for its processes
     return Bench()
 
 
