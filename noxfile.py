@@ -1,4 +1,4 @@
-"""Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests interop coverage``.
+"""Everything that is checked, run as CI runs it: ``nox``, or one of ``nox -s lint types layers tests interop``.
 
 ``nox -s peers`` is no check and not among them: it measures ours beside other loaders, and downloads several GB for it.
 
@@ -76,9 +76,17 @@ def layers(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, against the wheel, on every Python found."""
-    session.install(".", *TEST_GROUP)
-    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+    """The tests, against the wheel, on every Python found; on the newest with the demo's packages, and the branches counted."""
+    environment = {"PYTHONSAFEPATH": "1"}
+    if session.python != PYTHONS[-1] or session.posargs:
+        session.install(".", *TEST_GROUP)
+        session.run("python", "-m", "pytest", *session.posargs, env=environment)
+        return
+    session.install(".[demo]", *TEST_GROUP)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", env=environment)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
 
 
 @nox.session
@@ -87,17 +95,6 @@ def interop(session: nox.Session) -> None:
     session.install(".", *TEST_GROUP)
     environment = {"PYTHONSAFEPATH": "1", "DNC_INTEROP": "1"}
     session.run("python", "-m", "pytest", "tests/interop", *session.posargs, env=environment)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """The tests once more with the demo's packages, and what of the branches they reach."""
-    session.install(".[demo]", *TEST_GROUP)
-    environment = {"PYTHONSAFEPATH": "1"}
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
 
 
 @nox.session(python=PEERS_PYTHON, default=False)

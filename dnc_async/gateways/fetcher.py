@@ -21,8 +21,9 @@ from anyio.abc import TaskGroup
 
 from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
 from dnc_async.gateways.early import EarlyBlocks
-from dnc_async.gateways.flight import Flight, Pilot
+from dnc_async.gateways.flight import Flight
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.pilot import Pilot
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
@@ -85,7 +86,8 @@ class Fetcher:
         self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
         self._probed: dict[Cid, None] = {}
         self._probing: list[tuple[Pilot, Cid]] = []
-        self._handing: list[tuple[WantedBlock, Block]] = []
+        self._handing: dict[bytes, Block] = {}
+        self._handed: set[bytes] = set()
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
         self._wake = anyio.Event()
@@ -198,11 +200,10 @@ class Fetcher:
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""
-        wants = self._wanted.get(block.cid.multihash)
-        if wants is None:
+        if block.cid.multihash not in self._wanted:
             self.early.put(block, flight.groups)
         else:  # somebody came for it meanwhile
-            self._handing += [(want, block) for want in wants]
+            self._handing[block.cid.multihash] = block
             self._wake.set()
 
     def _queue(self, want: WantedBlock) -> None:
@@ -212,15 +213,16 @@ class Fetcher:
             want.passed = {flight for flight in self._flying if flight.has_brought(multihash)}
             bisect.insort(self._pending, (want.priority, next(self._order), want))
         else:
-            self._handing.append((want, block))
+            self._handing[multihash] = block
         self._wake.set()
 
     # Sending.
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        handing, self._handing = self._handing, []
-        for want, block in handing:
-            tasks.start_soon(self._hand, want, block)
+        handing, self._handing = self._handing, {}
+        for block in (block for multihash, block in handing.items() if multihash not in self._handed):
+            self._handed.add(block.cid.multihash)
+            tasks.start_soon(self._hand, block)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
@@ -228,8 +230,8 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        handed = {want for want, _ in handing}  # each is settled soon, whoever does it
-        head = [each for each in self._pending[:_LOOK_AHEAD] if not (each[2].settled or each[2] in handed)]
+        # Whoever wants what is being handed out is settled soon.
+        head = [e for e in self._pending[:_LOOK_AHEAD] if not (e[2].settled or e[2].cid.multihash in self._handed)]
         spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
         chosen = {want for span in spans for want in span.wants}
         self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
@@ -290,11 +292,18 @@ class Fetcher:
             self.observers.tell(flight.ended(self._transports[flight.gateway].name, self.clock()))
             self._wake.set()
 
-    async def _hand(self, want: WantedBlock, block: Block) -> None:
-        taken = await self.in_worker(want.take, block)
-        if taken is not None:
-            self._settle(want, taken.error)
-        want.tell()
+    async def _hand(self, block: Block) -> None:
+        """Hand a block to all who want it, also to those who come for it meanwhile."""
+        seen: set[WantedBlock] = set()
+        while wants := [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]:
+            takes = [want.take for want in wants]
+            results = await self.in_worker(lambda takes: [take(block) for take in takes], takes)
+            for want, taken in zip(wants, results, strict=True):
+                if taken is not None:  # else whoever takes it settles it
+                    self._settle(want, taken.error)
+                want.tell()
+            seen.update(wants)
+        self._handed.discard(block.cid.multihash)
 
     # What flights tell.
 
@@ -345,7 +354,8 @@ class Fetcher:
     def _came_late(self, block: Block, seen: Sequence[WantedBlock]) -> list[tuple[WantedBlock, Taken | None]]:
         """Hand a block to those who want it since a worker looked who does: it may be from this flight that they expect it."""
         late = [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]
-        self._handing += [(want, block) for want in late]
+        if late:
+            self._handing[block.cid.multihash] = block
         return [(want, None) for want in late]
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
@@ -377,6 +387,7 @@ class Fetcher:
         others = tuple(other for other in self._wanted.get(want.cid.multihash, ()) if other is not want)
         if others:
             self._wanted[want.cid.multihash] = others
+            self._wake.set()  # they may have relied on this one to be asked for
         else:
             self._wanted.pop(want.cid.multihash, None)
         flights, want.flights = want.flights, {}

@@ -26,6 +26,11 @@ from dnc_async.testing import GatewayProcess
 
 from .conftest import BATCH, SAMPLES, Published
 
+# aiohttp's FileResponse leaves its file to the garbage collector where the client goes away while it is being opened.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in. <_io\.FileIO name='.*/www/:pytest.PytestUnraisableExceptionWarning"
+)
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

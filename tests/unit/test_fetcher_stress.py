@@ -309,7 +309,7 @@ def nothing_is_left(fetcher: Fetcher) -> None:
     """After everybody has left."""
     assert fetcher._wanted == {}
     assert fetcher._pending == []
-    assert fetcher._handing == []
+    assert (fetcher._handing, fetcher._handed) == ({}, set())
     assert fetcher._holding == set()
     assert not fetcher._board.holds_ahead
     assert repr(fetcher.early).startswith("<EarlyBlocks 0 blocks, 0 of")

@@ -27,7 +27,7 @@ LEAVES = [make(bytes([i]) * SIZE) for i in range(40)]
 ROOT = make(b"root", DAG_PB)
 TOTAL = SIZE * len(LEAVES)
 
-Step = bytes | anyio.Event | GatewayError
+Step = bytes | anyio.Event | Exception
 
 
 def sections(*blocks: Block) -> bytes:
@@ -64,7 +64,7 @@ class Gateway:
         for step in self._raws.get(cid, ()):
             if isinstance(step, anyio.Event):
                 await step.wait()
-            elif isinstance(step, GatewayError):
+            elif isinstance(step, Exception):
                 raise step
         arrived(0)
         arrived(len(self.blocks[cid].data))
@@ -86,7 +86,7 @@ class Gateway:
         for step in [self._header, *script]:
             if isinstance(step, anyio.Event):
                 await step.wait()
-            elif isinstance(step, GatewayError):
+            elif isinstance(step, Exception):
                 raise step
             else:
                 size += len(step)
@@ -528,3 +528,17 @@ async def test_a_miss_is_not_probed_into_a_failure() -> None:
         await turns()
         assert fetcher._board.scores[0].paused_until > fetcher.clock() + 40
         await group.aclose()
+
+
+@pytest.mark.parametrize("has_cars", [False, True])
+async def test_a_mistake_of_ours_costs_a_request(caplog: pytest.LogCaptureFixture, has_cars: bool) -> None:
+    """Not the engine: it is logged with all we know, and another gateway is asked."""
+    mistakes: list[Step] = [ZeroDivisionError("ours")]
+    broken = Gateway(*([mistakes] if has_cars else []), name="broken", raws={block.cid: mistakes for block in LEAVES})
+    async with running(broken, Gateway(name="sound")) as fetcher:
+        group = fetcher.open()
+        for i in range(4):
+            assert await leaf(group, i).came()
+        await group.aclose()
+    assert broken.raws or broken.cars
+    assert "ZeroDivisionError: ours" in caplog.text
