@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dnc_async.client import Client, cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
+    from dnc_async.client import Client
     from dnc_async.config import Gateway
     from dnc_async.dataset.info import DatasetInfo
     from dnc_async.dataset.ragged import Ragged
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from dnc_async.publish.target import UploadResult
     from dnc_async.publish.uploading import upload
+    from dnc_async.shortcuts import cat, get, inspect, ls, open, stream  # noqa: A004 - as builtins do
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look things up
     "ArgumentError",
@@ -91,16 +92,16 @@ _HOMES = {
     "RemoteFile": "engine.files.remote_file",
     "Report": "engine.report.report",
     "Saved": "engine.files.saving",
-    "cat": "client",
-    "get": "client",
-    "ls": "client",
-    "open": "client",
+    "cat": "shortcuts",
+    "get": "shortcuts",
+    "ls": "shortcuts",
+    "open": "shortcuts",
     "DatasetInfo": "dataset.info",
     "Ragged": "dataset.ragged",
     "Gateway": "config",
     "UploadResult": "publish.target",
-    "inspect": "client",
-    "stream": "client",
+    "inspect": "shortcuts",
+    "stream": "shortcuts",
     "upload": "publish.uploading",
 }
 

@@ -1,8 +1,4 @@
-"""``Client``, and the top-level functions that open one: what ``import dnc_async`` gives.
-
-A ``Client`` is one engine thread, one session, one scoreboard and one budget for any number of streams. ``stream()`` alone
-makes a client of its own and closes it with the stream.
-"""
+"""``Client``: one engine thread, one session, one scoreboard and one budget for any number of streams and calls."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Literal, Self, TypedDict, TypeVar
 from urllib.parse import unquote
 
 from dnc_async.config import (
@@ -30,8 +26,9 @@ from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, save
-from dnc_async.engine.runtime import Origin, Runtime, StreamRequest, StreamTask
+from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream import BatchStream, StreamHandle
+from dnc_async.engine.stream_task import StreamTask
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
@@ -49,7 +46,7 @@ Size = int | float | str
 
 
 class StreamOptions(TypedDict, total=False):
-    """The options of :func:`stream`, for the faces that pass them on."""
+    """The options of :func:`dnc_async.stream`, for the faces that pass them on."""
 
     gateways: Gateways
     routers: Routers
@@ -135,7 +132,7 @@ class Client:
         transform_workers: Workers = 0,
         progress: Observer | None = None,
     ) -> BatchStream:
-        """The batches of a dataset; see :func:`stream`. Shares this client's engine, gateways and budget."""
+        """The batches of a dataset; see :func:`dnc_async.stream`. Shares this client's engine, gateways and budget."""
         return BatchStream(
             self.handle(
                 cid,
@@ -150,7 +147,7 @@ class Client:
         )
 
     async def inspect(self, cid: Address) -> DatasetInfo:
-        """What the dataset is; see :func:`inspect`."""
+        """What the dataset is; see :func:`dnc_async.inspect`."""
         root, path = parse_address(cid)
         request = StreamRequest(
             root=root, path=path, origin=self._origin(root), epochs=1, drop_last=False, prefetch=None
@@ -165,20 +162,20 @@ class Client:
         *,
         progress: Callable[[Saved], None] | None = None,
     ) -> Saved:
-        """Write a file or directory tree to the disk; see :func:`get`."""
+        """Write a file or directory tree to the disk; see :func:`dnc_async.get`."""
         where = None if target is None else os.fspath(target)
         return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:
-        """A file's bytes, or a range of them; see :func:`cat`."""
+        """A file's bytes, or a range of them; see :func:`dnc_async.cat`."""
         return await self._fetch(path, cat_range, start=start, end=end, limit_bytes=self._runtime.in_flight_bytes)
 
     async def ls(self, path: Address) -> list[DirectoryEntry]:
-        """What is in a directory; see :func:`ls`."""
+        """What is in a directory; see :func:`dnc_async.ls`."""
         return await self._fetch(path, listing)
 
     def open(self, path: Address, *, owned: bool = False) -> RemoteFile:
-        """A file to read by ranges; see :func:`open`. An ``owned`` one closes this client."""
+        """A file to read by ranges; see :func:`dnc_async.open`. An ``owned`` one closes this client."""
         root, names = parse_address(path)
 
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
@@ -268,188 +265,6 @@ class Client:
             if store.has(root):
                 return Origin(store_name=f"local store {self._store}", read=store.read)
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root)
-
-
-def stream(
-    cid: Address,
-    *,
-    gateways: Gateways = None,
-    routers: Routers = None,
-    disk_budget: Size | None = None,
-    epochs: int | None = 1,
-    drop_last: bool = False,
-    prefetch: int | Literal["auto"] = "auto",
-    transform: TransformFunction | None = None,
-    transform_workers: Workers = 0,
-    store: StrPath | None = None,
-    spool_dir: StrPath | None = None,
-    progress: Observer | None = None,
-) -> BatchStream:
-    """Iterate over a dataset's batches: ``async for batch in dnc_async.stream(cid)``.
-
-    Parameters
-    ----------
-    cid:
-        A CID, ``ipfs://…``, ``/ipfs/<cid>/path`` or an ``UploadResult``.
-    gateways, routers, disk_budget, store, spool_dir:
-        As for :class:`Client`. ``disk_budget=0`` stages in memory alone.
-    epochs:
-        How often to go through the dataset; ``None`` goes on for ever.
-    drop_last:
-        Leave out a last batch that is short.
-    prefetch:
-        How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
-    transform:
-        A function that takes a batch and returns what you get in its place: decode, augment, copy to a device. It runs beside
-        your step, never in an event loop, and the order stays. Its waits are the cause ``transform`` in the report.
-    transform_workers:
-        0 calls it for one batch at a time, in one thread, and takes no memory beyond what a stream takes anyway. N calls it for
-        up to N batches at once, in N threads, with up to N more batches in memory; for functions that hold the GIL, give a
-        ``ProcessPoolExecutor`` of your own, with ``mp_context`` "spawn" or "forkserver". The module
-        :mod:`dnc_async.engine.transform` says what holds for threads, contexts, memory and leaving.
-    progress:
-        Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
-        gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must be quick; what it raises is
-        logged, and harms nothing.
-
-    Returns
-    -------
-    BatchStream
-        Yields what was uploaded: a dict of arrays, a tuple, or an array; the first axis is the samples. The arrays are
-        writable and the consumer's own. Columns of ``bytes`` are :class:`~dnc_async.dataset.ragged.Ragged`. With a
-        ``transform``, whatever that returns, ``None``, too.
-
-    Raises
-    ------
-    ArgumentError, CidError
-        At once, for an argument that cannot work.
-    BudgetTooSmallError, ChunkUnavailableError, ManifestError, SpoolError, DecodeError, TransformError
-        From the iteration.
-
-    """
-    return BatchStream(
-        stream_handle(
-            cid,
-            gateways=gateways,
-            routers=routers,
-            disk_budget=disk_budget,
-            epochs=epochs,
-            drop_last=drop_last,
-            prefetch=prefetch,
-            transform=transform,
-            transform_workers=transform_workers,
-            store=store,
-            spool_dir=spool_dir,
-            progress=progress,
-        )
-    )
-
-
-def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandle:
-    """A stream with a client of its own, as both faces hold it."""
-    client = Client(
-        gateways=options.get("gateways"),
-        routers=options.get("routers"),
-        disk_budget=options.get("disk_budget"),
-        store=options.get("store"),
-        spool_dir=options.get("spool_dir"),
-    )
-    return client.handle(
-        cid,
-        epochs=options.get("epochs", 1),
-        drop_last=options.get("drop_last", False),
-        prefetch=options.get("prefetch", "auto"),
-        transform=options.get("transform"),
-        transform_workers=options.get("transform_workers", 0),
-        progress=options.get("progress"),
-        owned=True,
-    )
-
-
-async def inspect(
-    cid: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
-) -> DatasetInfo:
-    """What a dataset is, from its manifest alone: schema, samples, batches, bytes.
-
-    Raises :class:`~dnc_async.errors.ManifestError` where the CID is not a dataset.
-    """
-    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
-        return await client.inspect(cid)
-
-
-async def get(
-    path: Address,
-    target: StrPath | None = None,
-    *,
-    gateways: Gateways = None,
-    routers: Routers = None,
-    store: StrPath | None = None,
-    progress: Callable[[Saved], None] | None = None,
-) -> Saved:
-    """Write any UnixFS file or directory tree on IPFS to the disk, verified.
-
-    It is written under a hidden name beside the target, which it becomes when it is whole; a call that was cut off is gone on
-    with by the next one. Symlinks are kept as they are and never followed; modes (without set-uid) and times are kept where
-    the DAG has them.
-
-    Parameters
-    ----------
-    path:
-        A CID, ``CID/path``, ``ipfs://…`` or ``/ipfs/…``.
-    target:
-        A file's or folder's name that is free; a file also goes into a folder that is there, or is named with a slash at its
-        end. By default the last name of ``path``, in the current folder.
-    gateways, routers, store:
-        As of :func:`stream`.
-    progress:
-        Called in the engine's thread with what was written so far.
-
-    Raises
-    ------
-    PathError, OutputError, ChunkUnavailableError, DncError
-        Nothing stands at the target; what came is kept for the next call.
-
-    """
-    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
-        return await client.get(path, target, progress=progress)
-
-
-async def cat(
-    path: Address,
-    start: int = 0,
-    end: int | None = None,
-    *,
-    gateways: Gateways = None,
-    routers: Routers = None,
-    store: StrPath | None = None,
-) -> bytes:
-    """A file's bytes, verified, from ``start`` to before ``end``; negative numbers count from the file's end.
-
-    Only the blocks that hold the range are fetched. Raises :class:`~dnc_async.errors.PathError` where this is no file.
-    """
-    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
-        return await client.cat(path, start, end)
-
-
-async def ls(
-    path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
-) -> list[DirectoryEntry]:
-    """What is in a directory, plain or sharded, in its order; the one entry of anything else.
-
-    Raises :class:`~dnc_async.errors.PathError` where the path leads to nothing.
-    """
-    async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
-        return await client.ls(path)
-
-
-def open(  # noqa: A001 - as the builtin
-    path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
-) -> RemoteFile:
-    """A file on IPFS to read by ranges, verified: ``async with dnc_async.open(path) as file: await file.read(100)``.
-
-    Raises :class:`~dnc_async.errors.PathError` on first use where this is no file.
-    """
-    return Client(gateways=gateways, routers=routers, store=store, disk_budget=0).open(path, owned=True)
 
 
 def _observer(observer: object, name: str) -> Observer:

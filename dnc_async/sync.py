@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from dnc_async.client import Size, StreamOptions, StrPath, stream_handle
+from dnc_async.client import Size, StreamOptions, StrPath
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.mailbox import Found
 from dnc_async.engine.report.report import Report
@@ -32,6 +32,7 @@ from dnc_async.errors import StreamClosedError
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.publish.uploading import upload as _upload
+from dnc_async.shortcuts import stream_handle
 from dnc_async.telemetry import StreamStatistics
 
 

@@ -83,7 +83,7 @@ def add_verify(commands: Commands) -> None:
 
 
 def _run_get(options: argparse.Namespace) -> None:
-    from dnc_async.client import get  # noqa: PLC0415 - 'dnc --help' answers at once
+    from dnc_async.shortcuts import get  # noqa: PLC0415 - 'dnc --help' answers at once
 
     line = Progress()
 

@@ -121,7 +121,7 @@ def _run_stream(options: argparse.Namespace) -> None:
 
 
 async def _consume(options: argparse.Namespace) -> None:
-    from dnc_async.client import stream  # noqa: PLC0415
+    from dnc_async.shortcuts import stream  # noqa: PLC0415
 
     batches = stream(
         options.cid,
@@ -158,7 +158,7 @@ async def _print_batches(batches: BatchStream, *, as_json: bool) -> None:
 
 
 def _run_inspect(options: argparse.Namespace) -> None:
-    from dnc_async.client import inspect  # noqa: PLC0415
+    from dnc_async.shortcuts import inspect  # noqa: PLC0415
 
     info = asyncio.run(inspect(options.cid, gateways=options.gateway, routers=options.router, store=options.store))
     if options.json:

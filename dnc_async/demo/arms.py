@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnc_async.client import stream
 from dnc_async.demo.flights import Flights
 from dnc_async.demo.learner import Learner, Score
+from dnc_async.shortcuts import stream
 from dnc_async.telemetry import StreamStatistics
 from dnc_async.testing import GatewayProcess
 

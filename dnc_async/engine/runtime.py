@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,15 +16,9 @@ from anyio.abc import TaskGroup
 
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
-from dnc_async.dataset.plan import Plan
-from dnc_async.engine.ledger import Ledger, Taken
-from dnc_async.engine.mailbox import Mailbox
-from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
-from dnc_async.engine.report.build import build
-from dnc_async.engine.report.report import Report
 from dnc_async.engine.transform import Transform, Transforms
-from dnc_async.errors import DncError, StreamClosedError
+from dnc_async.errors import DncError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
@@ -32,7 +26,7 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.spool.files import FOLDER_BYTES, MAX_FILES, SpoolFolder
 from dnc_async.spool.governor import Governor
 from dnc_async.spool.pause import DiskPause
-from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Observer, Observers
 
 if TYPE_CHECKING:
     from dnc_async.gateways.discovery import Discovery
@@ -239,169 +233,6 @@ class Runtime:
     def in_flight_bytes(self) -> int:
         """How many unverified bytes may be on their way at once."""
         return self._settings.in_flight_bytes
-
-
-class StreamTask:
-    """One stream from its opening to the last file deleted. Made in the caller's thread, run in the engine's."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        request: StreamRequest,
-        *,
-        post: Callable[..., object],
-        observers: Iterable[Observer] = (),
-    ) -> None:
-        """``post(function, *args)`` has a function called in the engine's thread; ``observers`` are this stream's alone."""
-        self._runtime = runtime
-        self._request = request
-        self._post = post
-        self._scope: anyio.CancelScope | None = None
-        self._cancelled = False
-        self._fetcher: Fetcher | None = None
-        self._pipeline: Pipeline | None = None
-        self._rejected = self._failed = 0
-        self.mailbox = Mailbox(clock=time.monotonic)
-        self.observers = Observers([self._count, *observers])
-        self.ledger = Ledger(started=time.monotonic(), stream=request.dataset)
-        self.opened: Future[Plan] = Future()
-        self.finished: Future[None] = Future()
-
-    def cancel(self) -> None:
-        """Stop the stream (in the engine's thread)."""
-        self._cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-    async def run(self) -> None:
-        """Stream until the plan is delivered, something went wrong, or nobody wants more; never raises but to be cancelled."""
-        error: Exception | None = StreamClosedError("the stream was closed")
-        try:
-            with anyio.CancelScope() as self._scope:
-                try:
-                    if self._cancelled:
-                        self._scope.cancel()
-                    await self._stream()
-                    error = None
-                except Exception as failure:  # noqa: BLE001 - the consumer is told
-                    error = culprit(failure)
-        finally:
-            self.end(error)
-
-    def end(self, error: Exception | None) -> None:
-        """Tell everybody who waits that nothing more comes. Also called where the engine stopped before :meth:`run` began."""
-        if not self.opened.done():
-            self.opened.set_exception(error or StreamClosedError("the stream was closed"))
-        self.mailbox.finish(error)
-        if not self.finished.done():
-            self.finished.set_result(None)
-
-    async def _stream(self) -> None:
-        request, runtime = self._request, self._runtime
-        spool = await runtime.spool()
-        self._fetcher = fetcher = runtime.fetcher(request.origin)
-        fetcher.observers.add(self.observers.tell)
-        group = fetcher.open(request.root)
-        transforms = runtime.transforms(request.transform, group)
-        try:
-            manifest = await load_manifest(group, request.root, request.path)
-            plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
-            floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
-            self._pipeline = pipeline = Pipeline(
-                root=request.dataset,
-                plan=plan,
-                group=group,
-                spool=spool,
-                disk=runtime.disk,
-                mailbox=self.mailbox,
-                clock=time.monotonic,
-                prefetch=request.prefetch,
-                window_bytes=lambda: window_bytes(fetcher.statistics()),
-                transforms=transforms,
-            )
-            account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
-            try:
-                self._listen(pipeline)
-                self.opened.set_result(plan)
-                await pipeline.run(account)
-            finally:
-                account.close()
-        finally:
-            fetcher.observers.remove(self.observers.tell)
-            with anyio.CancelScope(shield=True):
-                await group.aclose()
-                if transforms is not None:  # last: it may take its time
-                    await transforms.aclose()
-
-    def _listen(self, pipeline: Pipeline) -> None:
-        """Hear, in this thread, what the consumer does in its own."""
-
-        def taken(taken: Taken) -> None:
-            self._post(told, self.ledger.enter(taken))
-
-        def told(gap: Gap) -> None:
-            self.observers.tell(gap)
-            self._runtime.observers.tell(gap)
-            pipeline.taken()
-
-        def wanted() -> None:
-            self._post(pipeline.wanted)
-
-        self.mailbox.on_taken, self.mailbox.on_wait = taken, wanted
-        if self.mailbox.is_awaited:  # since before anybody listened
-            pipeline.wanted()
-
-    def _count(self, event: object) -> None:
-        if isinstance(event, RequestFailed):
-            self._failed += 1
-            self._rejected += event.mismatch
-
-    def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread. In the consumer's own it holds what that has taken; the rest may be a moment old."""
-        gateways = self._fetcher.statistics() if self._fetcher else ()
-        governor, ledger, pipeline = self._runtime.governor.statistics(), self.ledger, self._pipeline
-        return StreamStatistics(
-            batches=ledger.batches,
-            samples=ledger.samples,
-            budget_bytes=governor.budget_bytes,
-            peak_leased_bytes=governor.peak_leased_bytes,
-            peak_disk_bytes=pipeline.peak_disk_bytes if pipeline else 0,
-            fetched_bytes=sum(gateway.bytes for gateway in gateways),
-            blocks_rejected=self._rejected,
-            requests_failed=self._failed,
-            first_batch_s=ledger.first_batch_s,
-            waited_s=ledger.waited_s,
-            elapsed_s=ledger.elapsed_s,
-            causes=dict(ledger.causes),
-            gateways=gateways,
-            disk_is_full=self._runtime.disk.is_full,
-            disk_full_s=self._runtime.disk.seconds,
-        )
-
-    def report(self) -> Report:
-        """The gap report so far, from any thread, as :meth:`statistics`."""
-        ledger, request, runtime = self.ledger, self._request, self._runtime
-        chunk_bytes = -(-ledger.useful_bytes // max(1, ledger.chunks))
-        return build(
-            self.statistics(),
-            ledger,
-            dataset=request.dataset,
-            epochs=request.epochs,
-            drop_last=request.drop_last,
-            prefetch=request.prefetch,
-            folder_bytes=FOLDER_BYTES,
-            lease_bytes=runtime.lease_bytes(chunk_bytes),
-            hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,
-        )
-
-
-def window_bytes(gateways: Iterable[GatewayStatistics]) -> float:
-    """How many bytes keep these gateways busy: a round trip's of each, and a block for each; 0 where none is measured."""
-    return sum(
-        each.rate * each.latency_s + each.bytes / max(1, each.blocks)
-        for each in gateways
-        if each.rate and each.latency_s is not None
-    )
 
 
 def culprit(error: Exception) -> Exception:
