@@ -69,6 +69,11 @@ class _Sent:
     due_at: float
     received_bytes: int = 0
 
+    @property
+    def missing_bytes(self) -> int:
+        """How many of its bytes are still to come."""
+        return max(0, self.size_bytes - self.received_bytes)
+
 
 class Score:
     """What is known of one gateway. Times are seconds of the injected clock."""
@@ -93,6 +98,8 @@ class Score:
         self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
         self._requests = 0
+        #: How many bytes were asked for and have not come.
+        self.in_flight_bytes = 0
         self._cars: dict[object, tuple[CarAsk, int]] = {}
         self._renews = False  # the next measurement replaces the sums, which are too old
         self._failed_in_a_row = 0
@@ -119,11 +126,6 @@ class Score:
     def is_scarce(self) -> bool:
         """Whether each request should bring as much as it can, because there may be only so many."""
         return self._requests_per_s is not None
-
-    @property
-    def in_flight_bytes(self) -> int:
-        """How many bytes were asked for and have not come."""
-        return sum(max(0, sent.size_bytes - sent.received_bytes) for sent in self._in_flight.values())
 
     def likely_rate(self) -> float:
         """The measured rate, or the best of the others'."""
@@ -160,7 +162,7 @@ class Score:
         """When all that is in flight has arrived, by the model."""
         free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
         for sent in self._in_flight.values():
-            free = max(free, sent.sent_at + latency) + max(0, sent.size_bytes - sent.received_bytes) / rate
+            free = max(free, sent.sent_at + latency) + sent.missing_bytes / rate
         return max(free, now)
 
     def window_bytes(self, size_bytes: int) -> float:
@@ -220,12 +222,14 @@ class Score:
             self._forget(key)
             due = begins + size / rate
             self._in_flight[key] = _Sent(request, size, sent_at, begins, due)
+            self.in_flight_bytes += size
             begins = due
 
     def _forget(self, key: object) -> bool:
         sent = self._in_flight.pop(key, None)
         if sent is None:
             return False
+        self.in_flight_bytes -= sent.missing_bytes
         sent.request.missing -= 1
         self._requests -= not sent.request.missing
         return True
@@ -265,7 +269,9 @@ class Score:
             return
         if sent.request.size_bytes >= _SMALL_BYTES:
             self._measure(size_bytes, now - max(self._last_arrival, sent.sent_at + self.likely_latency()))
+        self.in_flight_bytes -= sent.missing_bytes
         sent.received_bytes += size_bytes
+        self.in_flight_bytes += sent.missing_bytes
         sent.request.last_at = self._last_arrival = now
 
     def received_more(self, size_bytes: int, now: float) -> None:
