@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from bench import download, fetch, idle, ipld, policy, timeline, transform, wire
+from bench import budget, download, fetch, idle, ipld, policy, timeline, transform, wire
 from bench.peers import run as peers
 
 BENCHES = {
+    "budget": budget.main,
     "download": download.main,
     "fetch": fetch.main,
     "idle": idle.main,

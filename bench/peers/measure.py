@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from bench.idle import polling
 from bench.peers import host
 from bench.peers.arm import Shape, Task, Told
 from bench.peers.plan import FLIPPED_SHARD, LATENCY_S, STALL_S, STALLED_SHARDS, Loader, Scenario
 from bench.peers.publish import MIRROR, STORE, Made
+from bench.setting import polling
 from dnc_async.testing import Faults, GatewayProcess
 
 _REPOSITORY = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ memory are free. The engine does better (:class:`~dnc_async.engine.landing.Landi
 moves there, the rest follows directly, and the lease is released before the chunk is whole. With ``moves_early=False`` the
 model is therefore no bound on what the engine can reach: with little budget, runs beat it by far. With ``True`` it is one.
 
-It assumes gateways of one latency and one rate each for the whole run, that neither fail nor lie, no other stream beside
+It assumes gateways of one latency each, whose rates are known in advance, and which do not lie, no other stream beside
 this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
 cost, and what the engine could not know.
 """
@@ -18,10 +18,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A gateway: seconds to its first byte, and bytes per second over all its connections."""
+    """A gateway: seconds to its first byte, and bytes per second over all its connections.
+
+    ``changes`` are (seconds since the start, factor of the rate from then on), in order: a death is a factor of 0.
+    """
 
     latency_s: float
     rate: float
+    changes: tuple[tuple[float, float], ...] = ()
+
+    def finish(self, begins: float, size_bytes: float) -> float:
+        """When so many bytes that begin to come then have come; infinite where they never will."""
+        if not self.changes:
+            return begins + size_bytes / self.rate
+        rates = [(float("-inf"), 1.0), *self.changes]
+        ends = [at for at, _ in self.changes] + [float("inf")]
+        at, left = begins, size_bytes
+        for (_, factor), end in zip(rates, ends, strict=True):
+            rate = self.rate * factor
+            if at < end and rate and at + left / rate <= end:
+                return at + left / rate
+            if at < end:
+                left, at = left - rate * (end - at if rate else 0.0), end
+        return float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +72,8 @@ def ideal_stream(
     each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
     free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
     arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
-    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free.
+    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free. Changes of a
+    link's rate count for whole blocks alone.
     """
     free = [0.0] * len(links)
     granted = arrived = 0.0
@@ -102,7 +122,7 @@ def _schedule(blocks: Sequence[int], granted: float, free: list[float], links: S
     """Each block to the gateway where it arrives first; returns when the last one has."""
     last = 0.0
     for size in blocks:
-        ends = [max(at, granted + link.latency_s) + size / link.rate for at, link in zip(free, links, strict=True)]
+        ends = [link.finish(max(at, granted + link.latency_s), size) for at, link in zip(free, links, strict=True)]
         best = min(range(len(links)), key=ends.__getitem__)
         free[best] = ends[best]
         last = max(last, ends[best])

@@ -61,6 +61,8 @@ class Faults:
     """``trickle=1kB``: each body comes at this many bytes per second, a little at a time, so that it never stalls."""
     slow: Window | None = None
     """``slow=5s-`` or ``slow=2s-5s``: in that time the ``rate`` is a tenth of itself."""
+    silent: Window | None = None
+    """``silent=5s-7s``: in that time no byte of a body is sent; connections stay open, and it goes on afterwards."""
     straggle: int | None = None
     """``straggle=200``: every 200th request is answered ten seconds late, and the others meanwhile as ever."""
     busy: Window | None = None
@@ -194,6 +196,7 @@ _KINDS = {
     "cut": _Kind(field="cut", example="300kB", read=_bytes, write=str),
     "trickle": _Kind(field="trickle", example="1kB", read=_size, write=_number),
     "slow": _Kind(field="slow", example="5s-", read=_outage, write=str),
+    "silent": _Kind(field="silent", example="5s-7s", read=_outage, write=str),
     "straggle": _Kind(field="straggle", example="200", read=int, write=str),
     "busy": _Kind(field="busy", example="2s-5s", read=_window, write=str),
     "retry-after": _Kind(field="retry_after_s", example="2s", read=_time, write=_seconds),

@@ -100,6 +100,8 @@ class ScriptedLine:
         size = min(step, body.size_bytes - body.sent_bytes)
         for limit in (faults.cut, faults.stall):
             size = size if limit is None else max(0, min(size, limit - body.sent_bytes))
+        if faults.silent is not None and now in faults.silent:
+            size, now = (0, now) if faults.silent.stop_s is None else (size, faults.silent.stop_s)
         if not size:
             return 0, now
         slow = faults.slow is not None and now in faults.slow
@@ -123,13 +125,13 @@ class ScriptedLine:
 def fluid_s(scripts: Sequence[Faults], size_bytes: int, leaf_bytes: int, *, at_once: int) -> float:
     """How long so many bytes take at least, if all gateways send all the time what their scripts let them.
 
-    The line's rate without the time that it is down, busy or slow, less the blocks that are wrong; nothing of those that break
-    every block off, and ``at_once`` trickles; jitter at its best. Infinite where they cannot send so many.
+    The line's rate without the time that it is down, busy, silent or slow, less the blocks that are wrong; nothing of those that
+    break every block off, and ``at_once`` trickles; jitter at its best. Infinite where they cannot send so many.
     """
     edges = {0.0}
     for faults in scripts:
         edges.add(max(0.0, faults.latency_s - faults.jitter_s))
-        for window in (faults.down, faults.busy, faults.slow):
+        for window in (faults.down, faults.busy, faults.slow, faults.silent):
             if window is not None:
                 edges |= {window.start_s, window.start_s if window.stop_s is None else window.stop_s}
     able = [
@@ -150,7 +152,7 @@ def _rate(faults: Faults, now: float, at_once: int) -> float:
     def during(window: Window | None) -> bool:
         return window is not None and now in window
 
-    if now < faults.latency_s - faults.jitter_s or during(faults.down) or during(faults.busy):
+    if now < faults.latency_s - faults.jitter_s or any(map(during, (faults.down, faults.busy, faults.silent))):
         return 0.0
     rate = faults.rate or UNSHAPED_RATE
     rate = rate / SLOW_FACTOR if during(faults.slow) else rate

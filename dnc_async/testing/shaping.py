@@ -186,7 +186,10 @@ class _Shaper:
 
     async def _wait_for_line(self, size_bytes: int) -> float | None:
         """Wait until a piece has passed the line and the trickle; give the instant at which it was due."""
-        due_s, slow = None, self._faults.slow
+        due_s, slow, silent = None, self._faults.slow, self._faults.silent
+        if silent is not None and (now_s := self._clock() - self._start_s) in silent:
+            await asyncio.sleep(math.inf if silent.stop_s is None else silent.stop_s - now_s)
+            self._ready_s = None
         for bucket in (self._line, self._trickle):
             if bucket is not None:
                 if bucket is self._line and slow is not None and self._clock() - self._start_s in slow:

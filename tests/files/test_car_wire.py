@@ -24,7 +24,9 @@ async def test_the_verified_part_of_a_broken_car_is_kept(keep: Keep) -> None:
     with GatewayProcess(keep(blocks, root.cid), "cut=200kB") as gateway:
         async with dnc.Client(gateways=scarce(gateway), disk_budget=0) as client:
             assert await client.cat(root.cid, 0, 400_000) == data[:400_000]
-        assert gateway.stats().requests <= 6  # no answer holds more than half of it
+        assert (
+            gateway.stats().requests <= 12
+        )  # three would do, and thirty would be leaf by leaf: how many, time decides
 
 
 async def test_a_range_that_is_ignored_is_cut_off_and_remembered(keep: Keep) -> None:

@@ -11,7 +11,7 @@ from dnc_async.testing import Faults, Window
 from dnc_async.testing.bucket import PIECE_BYTES, Bucket
 
 EVERYTHING = (
-    "rate=4000000,latency=0.05s,jitter=0.01s,flip=20,other=7,stall=300000,cut=400000,trickle=1000,slow=3s-9s,straggle=200,busy=2s-5s,"
+    "rate=4000000,latency=0.05s,jitter=0.01s,flip=20,other=7,stall=300000,cut=400000,trickle=1000,slow=3s-9s,silent=4s-6s,straggle=200,busy=2s-5s,"
     "retry-after=2s,down=1.5s-,html=3,ignore-entity-bytes,no-car,seed=7"
 )
 

@@ -162,6 +162,15 @@ async def test_a_body_stalls_at_its_byte_with_its_connection_open(
     assert time.perf_counter() - started < 1  # leaving does not wait for stalled bodies
 
 
+async def test_silence_ends_and_the_body_goes_on(published: Any, session: aiohttp.ClientSession) -> None:
+    async with ScriptedGateway(published.store, "silent=0s-0.4s") as gateway:
+        started = time.perf_counter()
+        async with session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response:
+            assert time.perf_counter() - started < 0.3  # its headers come at once
+            assert await response.read() == published.leaves[0].data
+        assert 0.3 < time.perf_counter() - started < 5
+
+
 async def test_a_trickle_never_stops_and_never_ends(published: Any, session: aiohttp.ClientSession) -> None:
     async with (
         ScriptedGateway(published.store, "trickle=2kB") as gateway,

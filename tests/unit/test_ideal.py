@@ -74,3 +74,31 @@ def test_chunks_that_move_early_never_hurt(budget: float, fluid: bool) -> None:
     assert soon.wall_s <= late.wall_s + 1e-9
     if budget == 1e6:
         assert soon.idle_share < late.idle_share - 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "begins", "end"),
+    [
+        ((), 0.0, 0.1),
+        (((0.05, 0.5),), 0.0, 0.15),
+        (((0.05, 0.0), (2.05, 1.0)), 0.0, 2.1),
+        (((0.05, 0.0), (2.05, 1.0)), 1.0, 2.15),
+        (((0.05, 0.0), (2.05, 1.0)), 3.0, 3.1),
+        (((0.05, 0.0),), 0.0, float("inf")),
+        (((0.05, 0.5), (0.1, 0.0)), 0.0, float("inf")),
+    ],
+)
+def test_a_rate_that_changes(changes: tuple[tuple[float, float], ...], begins: float, end: float) -> None:
+    """1 MB at 10 MB/s, slower from then on, stalled for a while, or never."""
+    link = ideal.Link(latency_s=0.05, rate=10e6, changes=changes)
+    assert link.finish(begins, 1e6) == pytest.approx(end)
+
+
+def test_a_gateway_that_dies_is_left_alone() -> None:
+    """The other one brings all of it from then on."""
+    links = [LINK, ideal.Link(latency_s=0.05, rate=10e6, changes=((0.5, 0.0),))]
+    plan = [[[250_000] * 2] * 2] * 40
+    both = ideal.ideal_stream(plan, links=[LINK] * 2, budget_bytes=1e9, steps_s=[0.0] * 40)
+    one = ideal.ideal_stream(plan, links=links, budget_bytes=1e9, steps_s=[0.0] * 40)
+    assert both.wall_s == pytest.approx(0.05 + 40e6 / 20e6)
+    assert one.wall_s == pytest.approx(0.5 + (40e6 - 0.45 * 20e6) / 10e6, abs=0.05)

@@ -23,7 +23,8 @@ ailing = st.builds(
     "{},{}".format,
     steady,
     st.sampled_from([
-        "jitter=50ms", "slow=0.5s-", "slow=0s-2s", "straggle=5", "straggle=40", "down=0.3s-", "down=0s-1s", "busy=1s",
+        "jitter=50ms", "slow=0.5s-", "slow=0s-2s", "silent=0.5s-1.5s", "silent=1s-",
+        "straggle=5", "straggle=40", "down=0.3s-", "down=0s-1s", "busy=1s",
         "flip=1", "flip=3", "other=10", "html=3", "html", "cut=10kB", "stall=10kB", "stall=0", "trickle=1kB", "no-car", "cold",
     ]),
 )  # fmt: skip

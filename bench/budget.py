@@ -1,0 +1,139 @@
+"""``python -m bench budget``: idle time beyond the ideal's, for any budget, load, gateway, step and fault.
+
+Excess idle is the wall time minus that of the ideal stream (for the steps that were taken), over the wall time, after the first
+batch: the median of interleaved repeats, and the smallest and largest of them. ``ideal`` is the share that the ideal waits; it
+holds a chunk's room until it has arrived, as the design first said. ``early`` gives the room back as early as the engine does,
+and is the honest yardstick where the budget is small: what is left between ``idle`` and ``early`` is ours to explain.
+
+``--only`` chooses some of the parts: ``budgets`` (with loads below and above 1), ``gateways`` (of unlike rates), ``steps`` (that
+leave the loop, or hold the GIL) and ``faults`` (one slow, one dying, one lying, a stall of 2 s, jitter).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bench.setting import LINK, STEP_S, STEPS, Outcome, Setting, publish, run
+from dnc_async.engine.ideal import Link
+
+_PARTS = ("budgets", "gateways", "steps", "faults")
+_BATCHES = 200  # of the dataset, which is gone through again and again
+_UNLIKE = tuple(Link(latency_s=0.050, rate=rate) for rate in (16e6, 9e6, 5e6))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A setting, what to call it, and how much excess idle it may have."""
+
+    part: str
+    name: str
+    setting: Setting
+    target: float | None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; the exit status says whether every target was met and no budget was overstepped."""
+    parser = argparse.ArgumentParser(prog="python -m bench budget", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0, 0.5, 1, 1.5, 2, 5, 10], help="in batches")
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.9, 1.0, 1.1], help="demand over supply")
+    parser.add_argument("--seconds", type=float, default=60, help="of the consumer's own time, in each run")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    cases = [case for case in _cases(options.budgets, options.loads) if case.part in options.only]
+    runs = asyncio.run(_run(cases, round(options.seconds / STEP_S), options.repeats))
+    out = sys.stderr if options.json else sys.stdout
+    out.write(f"{'case':<36}{'idle':>7}{'ideal':>7}{'early':>7}{'excess':>8}{'smallest':>10}{'largest':>9}{'target':>9}"
+              f"{'first batch':>14}{'peak/budget':>13}\n")  # fmt: skip
+    met = [_show(case, found, out.write) for case, found in runs.items()]
+    if options.json:
+        told = [{"case": case.name, "runs": [asdict(each) for each in found]} for case, found in runs.items()]
+        sys.stdout.write(json.dumps(told) + "\n")
+    return 0 if all(met) else 1
+
+
+def _cases(budgets: Sequence[float], loads: Sequence[float]) -> Iterator[Case]:
+    base = Setting()
+    for load in loads:
+        for budget in budgets:
+            setting = replace(base, load=load, budget_batches=budget)
+            yield Case("budgets", f"load {load:g}, {budget:g} batches", setting, _target(setting))
+    for budget in budgets:
+        setting = replace(base, links=_UNLIKE, budget_batches=budget)
+        yield Case(
+            "gateways", f"16, 9, 5 MB/s, {budget:g} batches", setting, 0.05 if 0 < budget < 2 else _target(setting)
+        )
+    for step in STEPS[1:]:
+        for budget in (1, 5):
+            setting = replace(base, step=step, budget_batches=budget)
+            target = None if step == "gil" else _target(setting)  # one that holds the GIL is only reported
+            yield Case("steps", f"{step} step, {budget:g} batches", setting, target)
+    half = replace(base, load=0.5, budget_batches=10)
+    events = 2 * (LINK.latency_s + half.batch_bytes / 2 / LINK.rate)  # of each fault, in seconds
+    yield Case("faults", "one at a tenth after 12 s", _faulty(half, "slow=12s-", (12, 0.1)), 0.01 + events / 60)
+    yield Case("faults", "one dies at 12 s", _faulty(half, "down=12s-", (12, 0.0)), 0.01 + events / 60)
+    lying = replace(half, links=(LINK, LINK, replace(LINK, changes=((0.0, 0.9),))), faults=("", "", "flip=10"))
+    yield Case("faults", "one lies in every 10th block", lying, 0.01 + events / 60)
+    silent = _faulty(half, "silent=12s-14s", (12, 0.0), (14, 1.0))
+    yield Case("faults", "one is silent from 12 s to 14 s", silent, 0.01 + events / 60)
+    jitter = tuple(replace(LINK, latency_s=0.110) for _ in range(3))
+    varied = replace(base, budget_batches=16, links=jitter, faults=("jitter=90ms",) * 3)
+    yield Case("faults", "latency of 20 to 200 ms, 16 batches", varied, 0.01)
+
+
+def _faulty(setting: Setting, fault: str, *changes: tuple[float, float]) -> Setting:
+    """One of the gateways has a fault, of which the ideal knows."""
+    return replace(setting, links=(LINK, LINK, replace(LINK, changes=changes)), faults=("", "", fault))
+
+
+def _target(setting: Setting) -> float | None:
+    """A hundredth where the budget covers what is on its way, three where it is small; between them nothing was promised."""
+    block_s = setting.batch_bytes / 2 / LINK.rate
+    covered = 1.5 * sum(link.rate for link in setting.links) * (LINK.latency_s + block_s)
+    if setting.budget_batches >= 2 and setting.budget_batches * setting.batch_bytes >= covered:
+        return 0.01
+    return 0.03 if 0 < setting.budget_batches < 2 else None
+
+
+async def _run(cases: Sequence[Case], batches: int, repeats: int) -> dict[Case, list[Outcome]]:
+    found: dict[Case, list[Outcome]] = {case: [] for case in cases}
+    with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
+        published: dict[int, tuple[Path, str]] = {}
+        for repeat in range(repeats):
+            for case in cases:
+                size = case.setting.batch_bytes
+                if size not in published:
+                    store = Path(folder) / f"store-{size}"
+                    published[size] = store, await publish(store, case.setting, _BATCHES)
+                outcome = await run(case.setting, *published[size], batches)
+                found[case].append(outcome)
+                sys.stderr.write(
+                    f"{repeat + 1}/{repeats}  {case.name:<36}{outcome.over:>7.1%} excess, {outcome.idle:.1%} idle\n"
+                )
+    return found
+
+
+def _show(case: Case, found: Sequence[Outcome], write: Callable[[str], object]) -> bool:
+    def middle(name: str) -> float:
+        return float(statistics.median(getattr(outcome, name) for outcome in found))
+
+    over = [outcome.over for outcome in found]
+    excess, share = middle("over"), max(each.polled_peak_bytes / max(1, each.budget_bytes) for each in found)
+    fits = all(each.polled_peak_bytes <= each.budget_bytes for each in found)
+    met = case.target is None or excess <= case.target
+    target = "-" if case.target is None else f"{case.target:.1%}"
+    write(
+        f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{excess:>8.1%}"
+        f"{min(over):>10.1%}{max(over):>9.1%}{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
+        f"  {'ok' if met and fits else 'MISSED' if fits else 'OVER BUDGET'}\n"
+    )
+    return met and fits
