@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import budget, download, fetch, idle, ipld, policy, timeline, transform, wire
+from bench import budget, download, fetch, idle, ipld, policy, scale, timeline, transform, wire
 from bench.peers import run as peers
 
 BENCHES = {
@@ -15,6 +15,7 @@ BENCHES = {
     "ipld": ipld.main,
     "peers": peers.main,
     "policy": policy.main,
+    "scale": scale.main,
     "timeline": timeline.main,
     "transform": transform.main,
     "wire": wire.main,

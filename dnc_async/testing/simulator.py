@@ -5,8 +5,9 @@ chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it wha
 body counts, the loser is cancelled and charged if it was late, what failed goes back into the order. Everything follows from
 the scripts, the workload and ``seed``. The same :class:`Faults` can be played for real by a :class:`GatewayProcess`.
 
-*Modelled:* rate, latency, jitter, flip, other, stall, cut, trickle, slow, silent, straggle, busy, retry-after, down, html, no-car,
-cold, and requests per minute; runs of leaves as CARs; what a request costs this machine (``request_s``, one after the other).
+*Modelled:* rate, latency, jitter, flip, other, stall, cut, trickle, slow, silent, straggle, busy, retry-after, down, html,
+no-car, cold, and requests per minute; runs of leaves as CARs; what a request costs this machine (``request_s``, one after
+the other).
 *Not modelled:* ``ignore-entity-bytes`` (refused); roots, proofs and CARs that bring more than was wanted; two wishes for the same
 block; connecting, TCP, a CAR's headers, hashing and writing, and a consumer that takes the processor away.
 """
