@@ -75,6 +75,11 @@ class BatchBuffer:
                 segments.append((offset, self._columns[column.name][rows].reshape(-1).view(np.uint8).data))
         return ChunkPlace(segments, size_bytes)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether :meth:`finish` has more to do than to check a few bytes."""
+        return self._schema.varies
+
     def finish(self, part: int) -> None:
         """Check, and where needed decode, a chunk whose bytes are all in place; in order.
 

@@ -116,10 +116,7 @@ class Taken:
 
 
 class Ledger:
-    """The gaps of one stream. Written by the consumer's thread as it takes each batch, so that what it reads is not late.
-
-    Its size does not grow with the run.
-    """
+    """The gaps of one stream. Its size does not grow with the run."""
 
     def __init__(self, *, started: float, stream: str = "") -> None:
         self._started = started

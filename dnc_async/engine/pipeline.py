@@ -44,6 +44,7 @@ from dnc_async.errors import DecodeError, DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.files import SpoolFile, SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
@@ -166,7 +167,10 @@ class Pipeline:
                     chunk = Chunk(batch, part, await self._pages.entry(index))
                     self._chunks.setdefault(batch.position, []).append(chunk)
                     heapq.heappush(self._to_grant, (chunk.place, chunk))
-                    tasks.start_soon(self._prove, chunk)
+                    if chunk.entry.cid.codec == RAW:
+                        await self._prove(chunk)  # nothing is fetched for that
+                    else:
+                        tasks.start_soon(self._prove, chunk)
                     await send.send(chunk)
 
     async def _prove(self, chunk: Chunk) -> None:
@@ -193,7 +197,10 @@ class Pipeline:
                 continue
             if first is not None:
                 heapq.heappush(self._to_grant, first)
-            with anyio.move_on_after(self._disk.wait_s or None):
+            if self._disk.wait_s:
+                with anyio.move_on_after(self._disk.wait_s):
+                    await changed.wait()
+            else:
                 await changed.wait()
 
     async def _grant(self, chunk: Chunk) -> bool:
@@ -332,8 +339,12 @@ class Pipeline:
         await self._until_taken(self._taken + len(self._chunks))
 
     async def _finish(self, chunk: Chunk) -> None:
+        buffer = self._buffer(chunk.batch)
         try:
-            await self._group.in_worker(self._buffer(chunk.batch).finish, chunk.part)
+            if buffer.decodes:
+                await self._group.in_worker(buffer.finish, chunk.part)
+            else:  # sooner done than handed to a worker
+                buffer.finish(chunk.part)
         except DecodeError as error:
             chunk.error = error
         chunk.times.placed = self._clock()

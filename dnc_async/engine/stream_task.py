@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -21,9 +22,6 @@ from dnc_async.errors import StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
-
-if TYPE_CHECKING:
-    pass
 
 
 class StreamTask:
@@ -48,7 +46,10 @@ class StreamTask:
         self._rejected = self._failed = 0
         self.mailbox = Mailbox(clock=time.monotonic)
         self.observers = Observers([self._count, *observers])
-        self.ledger = Ledger(started=time.monotonic(), stream=request.dataset)
+        self._ledger = Ledger(started=time.monotonic(), stream=request.dataset)
+        self._entering = threading.Lock()
+        self._taken: deque[Taken] = deque()
+        self._gaps: deque[Gap] = deque()
         self.opened: Future[Plan] = Future()
         self.finished: Future[None] = Future()
 
@@ -119,12 +120,15 @@ class StreamTask:
                     await transforms.aclose()
 
     def _listen(self, pipeline: Pipeline) -> None:
-        """Hear, in this thread, what the consumer does in its own."""
+        """Hear, in this thread, what the consumer does in its own: that is kept from its next batch as shortly as can be."""
 
         def taken(taken: Taken) -> None:
-            self._post(told, self.ledger.enter(taken))
+            self._taken.append(taken)
+            self._post(told)
 
-        def told(gap: Gap) -> None:
+        def told() -> None:
+            self._books()
+            gap = self._gaps.popleft()
             self.observers.tell(gap)
             self._runtime.observers.tell(gap)
             pipeline.taken()
@@ -141,10 +145,17 @@ class StreamTask:
             self._failed += 1
             self._rejected += event.mismatch
 
+    def _books(self) -> Ledger:
+        """The ledger, with all that was taken so far: entered by whoever looks first."""
+        with self._entering:
+            while self._taken:
+                self._gaps.append(self._ledger.enter(self._taken.popleft()))
+        return self._ledger
+
     def statistics(self) -> StreamStatistics:
         """A snapshot, from any thread. In the consumer's own it holds what that has taken; the rest may be a moment old."""
         gateways = self._fetcher.statistics() if self._fetcher else ()
-        governor, ledger, pipeline = self._runtime.governor.statistics(), self.ledger, self._pipeline
+        governor, ledger, pipeline = self._runtime.governor.statistics(), self._books(), self._pipeline
         return StreamStatistics(
             batches=ledger.batches,
             samples=ledger.samples,
@@ -165,7 +176,7 @@ class StreamTask:
 
     def report(self) -> Report:
         """The gap report so far, from any thread, as :meth:`statistics`."""
-        ledger, request, runtime = self.ledger, self._request, self._runtime
+        ledger, request, runtime = self._books(), self._request, self._runtime
         chunk_bytes = -(-ledger.useful_bytes // max(1, ledger.chunks))
         return build(
             self.statistics(),

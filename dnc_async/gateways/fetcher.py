@@ -14,6 +14,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -193,10 +194,9 @@ class Fetcher:
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        running = loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([running])
-        return running.result()
+            return await running
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""

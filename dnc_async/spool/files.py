@@ -56,6 +56,7 @@ class SpoolFile:
         self._size_bytes = size_bytes
         self._written = self._compare_at = 0
         self._needed_bytes = 0
+        self.seen_bytes = 0  # what it took on disk when that was looked at last: the folder's to change
 
     def __repr__(self) -> str:
         state = "gone" if self._is_gone else f"{self._written} of {self._size_bytes} bytes"
@@ -79,6 +80,7 @@ class SpoolFile:
         if self._written >= min(self._compare_at, self._size_bytes):
             self._compare_at = self._written + self._size_bytes // _COMPARISONS
             taken = self.disk_bytes()
+            self._folder.saw(self, taken)
             if taken > self._lease.size_bytes:
                 self._needed_bytes = taken + max(0, self._size_bytes - self._written)
 
@@ -105,6 +107,7 @@ class SpoolFile:
     def discard(self) -> None:
         """Close and delete the file, then release its lease. A second call does nothing."""
         if self.close():
+            self._folder.saw(self, 0)
             self._folder.free(self._slot)
             self._lease.release()
 
@@ -117,6 +120,11 @@ class SpoolFile:
         if fd >= 0:
             os.close(fd)
         return True
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed."""
+        return self._is_gone
 
 
 _open_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
@@ -157,6 +165,7 @@ class SpoolFolder:
         self._free: list[int] = []
         self._slots = 0
         self._mutex = threading.Lock()
+        self._disk_bytes = 0
         self._open: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -194,8 +203,15 @@ class SpoolFolder:
             raise _spool_error(self.path, error) from error
 
     def disk_bytes(self) -> int:
-        """What all files take on disk now, as the file system counts."""
-        return sum(file.disk_bytes() for file in list(self._open))
+        """What all files take on disk, as the file system counted when each was looked at last: whole files exactly."""
+        return self._disk_bytes
+
+    def saw(self, file: SpoolFile, size_bytes: int) -> None:
+        """A file takes so much on disk (called by the file, from any thread)."""
+        with self._mutex:
+            now = 0 if file.is_gone else size_bytes
+            self._disk_bytes += now - file.seen_bytes
+            file.seen_bytes = now
 
     def free(self, slot: int) -> None:
         """Delete a slot's file (called by the file)."""
