@@ -76,6 +76,18 @@ class FixedWindow(_Scores):
         super().__init__(gateways, **{**options, "max_requests": _FEW})
 
 
+class _Eager(Score):
+    def ahead_s(self, size_bytes: int) -> float:
+        del size_bytes
+        return math.inf
+
+
+class NoPacing(_Scores):
+    """As much as the window holds is asked for at once."""
+
+    score = _Eager
+
+
 class _Prior(Best):
     def refresh(self, scores: Iterable[Score]) -> None:
         """What is not known stays what it was taken to be."""
@@ -128,6 +140,7 @@ POLICIES: dict[str, Callable[..., Scoreboard]] = {
     "the whole policy": Scoreboard,
     "earliest arrival -> round robin": RoundRobin,
     "window -> four requests": FixedWindow,
+    "pacing off": NoPacing,
     "optimism off": NoOptimism,
     "hedges off": NoHedges,
     "suspicion off": NoSuspicion,

@@ -196,7 +196,8 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
         with anyio.CancelScope(shield=True):
-            return await running
+            result = await running
+        return result
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""
@@ -309,7 +310,7 @@ class Fetcher:
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
-        if self._pending and self._board.scores[gateway].has_room(self._pending[0][2].size_bytes):
+        if self._pending and self._board.scores[gateway].has_room(self._pending[0][2].size_bytes, self.clock()):
             self._wake.set()
 
     def holds(self, flight: Flight, *, holding: bool) -> None:

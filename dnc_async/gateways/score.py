@@ -17,16 +17,17 @@ _MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
 _ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
-_LATENCY_RISE = 0.05
+_LATENCY_RISE, _DEVIATION_RISE, _LARGEST_EXCESS_S = 0.05, 0.2, 1.0
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
+_SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
 _FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
 _BURST_REQUESTS, _BURST_SHARE = 10.0, 0.05  # at once, of those that a minute allows: so many, or such a share
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
-_SILENCE_S, _SILENCE_LATENCIES, _LATE_FACTOR = 0.3, 4.0, 3.0
+_SILENCE_S, _SILENCE_LATENCIES, _SILENCE_DEVIATIONS, _LATE_FACTOR = 0.15, 2.0, 4.0, 3.0
 _STALE_S = 5.0  # an estimate older than this is worth a block
 
 
@@ -98,6 +99,7 @@ class Score:
         self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
         self._requests = 0
+        self._deviation_s = 0.0
         #: How many bytes were asked for and have not come.
         self.in_flight_bytes = 0
         self._cars: dict[object, tuple[CarAsk, int]] = {}
@@ -169,11 +171,27 @@ class Score:
         """How much may be in flight at once, for blocks of such a size."""
         if self.rate is None or self.latency_s is None:
             return max(size_bytes, _FIRST_BYTES)
-        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * size_bytes
+        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether the window has room for another block of such a size."""
-        return not self._in_flight or self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
+    def has_room(self, size_bytes: int, now: float) -> bool:
+        """Whether the window has room for another block of such a size, and it is time to ask for it."""
+        fits = self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
+        return not self._in_flight or (fits and self.opens_at(now, size_bytes) <= now)
+
+    def opens_at(self, now: float, size_bytes: int = 0) -> float:
+        """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""
+        if self.rate is None or self.latency_s is None:
+            return now
+        return self.free_at(now) - self.ahead_s(size_bytes)
+
+    def ahead_s(self, size_bytes: int) -> float:
+        """How long before the line is free a block of such a size is asked for."""
+        slack = _SLACK_BLOCKS * self._usual_bytes(size_bytes) / self.likely_rate()
+        return self.likely_latency() + self._deviation_s + _SLACK_S + slack
+
+    def _usual_bytes(self, size_bytes: int) -> int:
+        """The size of a block, or of those on their way: a small one, such as a file's last, is not to wait for longer."""
+        return max(size_bytes, next((sent.size_bytes for sent in self._in_flight.values()), 0))
 
     def overdue_at(self) -> float:
         """When the oldest request counts as one that should have been answered long ago."""
@@ -185,7 +203,8 @@ class Score:
 
     def late_at(self) -> Iterable[tuple[float, object]]:
         """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
-        patience = max(_SILENCE_S, _SILENCE_LATENCIES * self.likely_latency())
+        latency = self.likely_latency()
+        patience = max(_SILENCE_S, _SILENCE_LATENCIES * latency, _SILENCE_DEVIATIONS * self._deviation_s)
         pace, size, sharing = max(self.likely_rate(), self._best.rate), -1, 0.0
         for key, sent in self._in_flight.items():
             silent = max(sent.begins_at, sent.request.last_at)
@@ -261,6 +280,10 @@ class Score:
             sample = now - sent.sent_at
             known = self.latency_s
             self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
+            excess = min(
+                sample - self.latency_s, _LARGEST_EXCESS_S
+            )  # one that comes late by seconds says nothing of the others
+            self._deviation_s += _DEVIATION_RISE * (excess - self._deviation_s)
 
     def received(self, key: object, size_bytes: int, now: float) -> None:
         """So many bytes more of an answer have come."""
@@ -318,8 +341,14 @@ class Score:
         self._distrust = min(self._distrust + 1, 32)
 
     def beaten(self, key: object, now: float) -> None:
-        """Another gateway brought the block first: being late counts as a failure, being a little slower does not."""
-        if any(at <= now for at, late in self.late_at() if late is key):
+        """Another gateway brought the block first.
+
+        Being late counts as a failure where nothing has come since it was asked for; a lone straggler does not, nor being a
+        little slower.
+        """
+        sent = self._in_flight.get(key)
+        is_silent = sent is not None and self._last_delivery < sent.sent_at
+        if is_silent and any(at <= now for at, late in self.late_at() if late is key):
             self.failed(key, now)
         else:
             self.missed(key)

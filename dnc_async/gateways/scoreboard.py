@@ -13,6 +13,11 @@ flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 20
 to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
 as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
 
+*Pacing.* Within the window a block is asked for when its answer can begin as the line becomes free: a latency before, and so much
+earlier as latencies differ there, so that the line is not idle when one is late. What is asked for at once shares the line, and
+an urgent block would come no sooner than the patient ones behind it (measured with a budget of 1.5 batches: 26 % of the time
+idle without, 14 % with it; as fast as before where there is room).
+
 *Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
 last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share
 a gateway's line end together, and counted by the block the first would look slow and the others infinitely fast (measured:
@@ -24,8 +29,9 @@ asked for a while, because it was slow when it was, is asked again for the least
 estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985). It is expected
 to be as good as the best one, and hedged like it.
 
-*Hedges.* A request that has brought no byte for several times what its gateway needs is asked of the best other gateway as
-well, and the first of the two bodies counts (Dean and Barroso, The Tail at Scale, 2013). Silence is what tells: a line that
+*Hedges.* A request that has brought no byte for several times what its gateway needs, by its latency and by how much that varies
+(as TCP waits, RFC 6298), is asked of the best other gateway as well, and the first of the two bodies counts (Dean and Barroso,
+The Tail at Scale, 2013). It counts as a failure only where nothing else has come meanwhile. Silence is what tells: a line that
 several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
 at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
@@ -130,7 +136,8 @@ class _Round:
         self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
         full = requests and in_flight + size > score.window_bytes(size)
-        if leaves > self.now or requests >= max_requests or full:
+        is_early = requests and score.rate is not None and begins - self.now > score.ahead_s(size)
+        if leaves > self.now or requests >= max_requests or full or is_early:
             self.open.discard(i)
             return False
         self._load[i] = [requests + 1, in_flight + size]
@@ -289,7 +296,9 @@ class Scoreboard:
     def next_change(self, now: float) -> float | None:
         """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
         times = [
-            time for score in self.scores for time in (score.paused_until, score.overdue_at(), score.allowed_at(now))
+            time
+            for score in self.scores
+            for time in (score.paused_until, score.overdue_at(), score.allowed_at(now), score.opens_at(now))
         ]
         times += [time for score in self.scores for time, _ in score.late_at()] if len(self.scores) > 1 else []
         return min((time for time in times if now < time < float("inf")), default=None)

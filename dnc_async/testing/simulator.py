@@ -261,7 +261,7 @@ class Simulator:
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more (called by flights)."""
-        if self._pending and self.board.scores[gateway].has_room(self._pending[0].size_bytes):
+        if self._pending and self.board.scores[gateway].has_room(self._pending[0].size_bytes, self.now):
             self._awake = True
 
     def _covered(self, ask: CarAsk) -> list[Leaf]:

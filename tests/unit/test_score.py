@@ -104,3 +104,52 @@ def test_blocks_that_nobody_wanted_forgive_nothing() -> None:
         for _ in range(100):
             score.verified(1, is_wanted=False)
     assert pauses[-1] >= 4 * pauses[0]
+
+
+def measured(rate: float = 10e6, latency_s: float = 0.05) -> Score:
+    """A gateway that has brought blocks of 100 kB, one after the other, each at its time."""
+    score = Score()
+    for i in range(30):
+        score.sent(i, 100_000, float(i))
+        score.first_byte(i, i + latency_s)
+        score.delivered(i, 100_000, i + latency_s + 100_000 / rate)
+    return score
+
+
+def test_an_answer_begins_when_the_line_is_free() -> None:
+    """Asked for a latency before that, and a little; what is asked for at once would share the line with what is urgent."""
+    score = measured()
+    assert score.has_room(100_000, 100.0)
+    score.sent("urgent", 300_000, 100.0)
+    assert not score.has_room(100_000, 100.0)
+    opens = score.opens_at(100.0, 100_000)
+    assert 100.01 < opens < 100.03  # 30 ms of bytes, less the slack
+    assert score.has_room(100_000, opens)
+    assert score.opens_at(100.0, 1000) == opens  # a file's last block does not wait for longer than the others
+
+
+def test_slack_follows_the_jitter() -> None:
+    """Who answers now sooner and now later is asked earlier, else its line would be idle; one very late answer is nothing."""
+    steady, jittery = measured(), measured()
+    for i in range(100):
+        jittery.sent(i, 100_000, 100.0 + i)
+        jittery.first_byte(i, 100.0 + i + 0.05 + 0.1 * (i % 2))
+        jittery.delivered(i, 100_000, 100.0 + i + 0.06 + 0.1 * (i % 2))
+    assert jittery.ahead_s(100_000) > steady.ahead_s(100_000) + 0.02
+    before = steady.ahead_s(100_000)
+    steady.sent("straggler", 100_000, 200.0)
+    steady.first_byte("straggler", 260.0)
+    assert steady.ahead_s(100_000) - steady.likely_latency() < before + 0.25
+
+
+@pytest.mark.parametrize("others_came", [True, False])
+def test_a_lone_straggler_is_no_failure(others_came: bool) -> None:
+    """Only who brought nothing since is paused when somebody else was faster."""
+    score = measured()
+    score.sent("late", 100_000, 100.0)
+    if others_came:
+        score.sent("other", 100_000, 100.1)
+        score.delivered("other", 100_000, 100.2)
+    score.beaten("late", 102.0)
+    assert (score.failures, score.paused_until > 102.0) == ((0, False) if others_came else (1, True))
+    assert score.in_flight == 0
