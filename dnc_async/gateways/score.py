@@ -17,7 +17,8 @@ _MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
 _ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
-_LATENCY_RISE, _DEVIATION_RISE, _LARGEST_EXCESS_S = 0.05, 0.2, 1.0
+_LATENCY_RISE, _DEVIATION_RISE, _LARGEST_EXCESS_S = 0.05, 0.2, 0.5
+_DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
@@ -171,7 +172,8 @@ class Score:
         """How much may be in flight at once, for blocks of such a size."""
         if self.rate is None or self.latency_s is None:
             return max(size_bytes, _FIRST_BYTES)
-        return _WINDOW_GAIN * self.rate * self.latency_s + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
+        longest = self.latency_s + _DEVIATIONS * self._deviation_s
+        return _WINDOW_GAIN * self.rate * longest + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
 
     def has_room(self, size_bytes: int, now: float) -> bool:
         """Whether the window has room for another block of such a size, and it is time to ask for it."""
@@ -187,7 +189,7 @@ class Score:
     def ahead_s(self, size_bytes: int) -> float:
         """How long before the line is free a block of such a size is asked for."""
         slack = _SLACK_BLOCKS * self._usual_bytes(size_bytes) / self.likely_rate()
-        return self.likely_latency() + self._deviation_s + _SLACK_S + slack
+        return self.likely_latency() + _DEVIATIONS * self._deviation_s + _SLACK_S + slack
 
     def _usual_bytes(self, size_bytes: int) -> int:
         """The size of a block, or of those on their way: a small one, such as a file's last, is not to wait for longer."""
