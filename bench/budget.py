@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the table; the exit status says whether every target was met and no budget was overstepped."""
     parser = argparse.ArgumentParser(prog="python -m bench budget", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0, 0.5, 1, 1.5, 2, 5, 10], help="in batches")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0, 0.5, 1, 1.5, 2, 6, 10], help="in batches")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.9, 1.0, 1.1], help="demand over supply")
     parser.add_argument("--seconds", type=float, default=60, help="of the consumer's own time, in each run")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved")
@@ -73,7 +73,7 @@ def _cases(budgets: Sequence[float], loads: Sequence[float]) -> Iterator[Case]:
             "gateways", f"16, 9, 5 MB/s, {budget:g} batches", setting, 0.05 if 0 < budget < 2 else _target(setting)
         )
     for step in STEPS[1:]:
-        for budget in (1, 5):
+        for budget in (1, 6):
             setting = replace(base, step=step, budget_batches=budget)
             target = None if step == "gil" else _target(setting)  # one that holds the GIL is only reported
             yield Case("steps", f"{step} step, {budget:g} batches", setting, target)

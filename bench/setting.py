@@ -39,7 +39,7 @@ class Setting:
     """A load (demand over supply) on some gateways, with a budget in batches.
 
     ``faults`` are what else each gateway does, as text; ``step`` is what the consumer does with a batch: hold its loop
-    (``blocking``) or not (``async``), compute without the GIL (``numpy``), or with it (``gil``).
+    (``blocking``) or not (``async``), compute without the GIL on one core (``numpy``), or with it (``gil``).
     """
 
     load: float = 0.9

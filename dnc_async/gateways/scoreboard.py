@@ -9,7 +9,8 @@ unrelated machines (Graham 1969; MCT in Maheswaran et al. 1999), which fills eve
 gives a slow one a block further back whenever a fast one would still deliver the urgent ones sooner.
 
 *A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
-flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). The rest stays here, where it can go
+flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). Its delay is the latency and twice what it
+varies by: by the latency alone, half the rate was lost under jitter of 20 to 200 ms. The rest stays here, where it can go
 to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
 as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
 
