@@ -197,7 +197,7 @@ class Fetcher:
         running = loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
         with anyio.CancelScope(shield=True):
             result = await running
-        return result
+        return result  # noqa: RET504 - for all that mypy knows, a scope may swallow what is raised in it
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""
