@@ -1,22 +1,24 @@
-"""A CAR file on any static host, as a gateway: single blocks of it by HTTP ranges.
+"""A CAR file on any static host, as a gateway: its blocks by HTTP ranges.
 
 The host needs nothing but ranges: S3, a CDN, a web space. The file is a CARv2 with an index (``dnc export --indexed``
-writes it). The index is fetched once, bounded, when the first block is wanted; a block then is one range, whose bytes are
-verified like any gateway's. The file must not change while it is read: its ETag is compared where the host sends one.
+writes it). The index is fetched once, bounded, when the first block is wanted; a block then is one range, and so is a run of
+blocks that lie one after the other, as they do in a file's export: the part of the file that holds them is a CAR but for its
+header. All of it is verified like any gateway's. The file must not change while it is read: its ETag is compared where the
+host sends one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
 
 from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
-from dnc_async.gateways.transport import RawOnly
+from dnc_async.gateways.transport import CarRequest
 from dnc_async.ipld import varint
-from dnc_async.ipld.car import MAX_SECTION_BYTES
+from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
 from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, Index, Layout
 from dnc_async.ipld.cid import Cid
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-class CarFileTransport(RawOnly):
+class CarFileTransport:
     """One indexed CARv2 file at a URL."""
+
+    has_cars = True
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
         self._source = HttpSource(url, session=session, headers=headers)
@@ -66,6 +70,44 @@ class CarFileTransport(RawOnly):
             held = f"holds {start + size - begin} bytes, over the limit of {limit_bytes}"
             raise GatewayOversizeError(held, gateway=self.name, cid=asked)
         return section[begin : start + size]
+
+    async def car(
+        self,
+        request: CarRequest,
+        *,
+        limit_bytes: int,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """The part of the file that holds some blocks and what follows them, unverified, as a CAR of its own."""
+        asked = request.asked
+        layout, index = await self._open(asked)
+        start, end = self._stretch(layout, index, request)
+        if end - start > limit_bytes:
+            raise self._source.oversize(f"holds {end - start} bytes there", limit_bytes, asked)
+        first = layout.data_offset + start
+        headers = {"Range": f"bytes={first}-{first + end - start - 1}"}
+        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+            arrived(0)
+            self._check(response, first, asked)
+            if await feed(encode_header([])):
+                await self._source.pieces(response, end - start, asked, arrived, feed)
+
+    def _stretch(self, layout: Layout, index: Index, request: CarRequest) -> tuple[int, int]:
+        """Where the blocks lie that are asked for, one after the other, and what is to follow them; to the end of a section."""
+        places = [index.offset(cid) for cid in request.cids]
+        known = [place for place in places if place is not None]
+        if not known or len(known) < len(places):
+            raise GatewayMissError("the file's index does not list all of these", gateway=self.name, cid=request.asked)
+        ends = [index.end(place, layout.data_bytes) for place in known]
+        if known[1:] != ends[:-1]:
+            raise GatewayRefusedError("the file holds these in several places", gateway=self.name, cid=request.asked)
+        following = index.end(known[0] + request.expected_bytes, layout.data_bytes)
+        return known[0], max(ends[-1], following)
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Nobody knows before its index was read."""
+        return None
 
     async def _open(self, asked: str) -> tuple[Layout, Index]:
         async with self._opening:

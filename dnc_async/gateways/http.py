@@ -23,6 +23,7 @@ from dnc_async.errors import (
     GatewayRefusedError,
     GatewayTimeoutError,
 )
+from dnc_async.gateways.transport import CarRequest
 from dnc_async.ipld.cid import Cid
 
 RAW_TYPE = "application/vnd.ipld.raw"
@@ -104,6 +105,24 @@ class HttpSource:
             arrived(len(part))
         return b"".join(parts)
 
+    async def pieces(
+        self,
+        response: aiohttp.ClientResponse,
+        limit_bytes: int,
+        asked: str,
+        arrived: Callable[[int], None],
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """The body as it comes, unverified, until it has ended or ``feed`` is ``False``, and never more than the limit."""
+        size = 0
+        async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
+            size += len(piece)
+            arrived(len(piece))
+            if size > limit_bytes:
+                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
+            if not await feed(piece):
+                return
+
     def error(self, message: str, asked: str) -> GatewayError:
         """An error of this host's."""
         return GatewayError(message, gateway=self.name, cid=asked)
@@ -155,28 +174,20 @@ class HttpTransport:
 
     async def car(
         self,
-        target: str,
+        request: CarRequest,
         *,
-        asked: str,
         limit_bytes: int,
         arrived: Callable[[int], None],
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``."""
-        source = self._source
-        async with source.get(target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
+        source, asked = self._source, request.asked
+        async with source.get(request.target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
             if response.status != 200 or response.content_type != CAR_TYPE:
                 said = f"{response.status} {response.content_type}"
                 raise GatewayNoCarError(f"answered {said}, expected {CAR_TYPE}", gateway=self.name, cid=asked)
             arrived(0)
-            size = 0
-            async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
-                size += len(piece)
-                arrived(len(piece))
-                if size > limit_bytes:
-                    raise source.oversize(f"sent {size} bytes and more", limit_bytes, asked)
-                if not await feed(piece):
-                    return
+            await source.pieces(response, limit_bytes, asked, arrived, feed)
 
     async def holds(self, root: Cid) -> bool | None:
         """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""

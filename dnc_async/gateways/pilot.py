@@ -18,7 +18,7 @@ from dnc_async.gateways.car_landing import CarLanding
 from dnc_async.gateways.flight import Desk, Flight
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.spans import CarAsk
-from dnc_async.gateways.transport import Transport
+from dnc_async.gateways.transport import CarRequest, Transport
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import Cid
@@ -139,12 +139,15 @@ class Pilot:
     async def _car(self, flight: Flight, ask: CarAsk) -> None:
         self._score.opened_car(flight, ask)
         landing = CarLanding(flight, ask, self._score, self._abilities, self._desk)
-        target = ask.target(from_root=self._abilities.is_cold(ask.via.partition("/")[0]))
+        request = CarRequest(
+            target=ask.target(from_root=self._abilities.is_cold(ask.via.partition("/")[0])),
+            asked=ask.path,
+            cids=tuple(want.cid for want in flight.wants),
+            expected_bytes=ask.expected_bytes,
+        )
         limit = ask.expected_bytes + ask.expected_bytes // 2 + _PROOF_BYTES
         try:
-            await self._transport.car(
-                target, asked=ask.path, limit_bytes=limit, arrived=landing.arrived, feed=landing.feed
-            )
+            await self._transport.car(request, limit_bytes=limit, arrived=landing.arrived, feed=landing.feed)
             await landing.close()
         except GatewayError as error:
             await landing.settle()

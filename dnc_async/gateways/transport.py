@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dnc_async.errors import (
     GatewayError,
@@ -15,6 +15,18 @@ from dnc_async.errors import (
     StoreError,
 )
 from dnc_async.ipld.cid import Cid
+
+
+class CarRequest(NamedTuple):
+    """One CAR: its ``target`` below a gateway's URL, or the ``cids`` that are expected of it first, in order.
+
+    ``expected_bytes`` are what it brings of files, these and what follows; ``asked`` is what to call it in errors.
+    """
+
+    target: str
+    asked: str
+    cids: tuple[Cid, ...]
+    expected_bytes: int
 
 
 class Transport(Protocol):
@@ -36,14 +48,13 @@ class Transport(Protocol):
 
     async def car(
         self,
-        target: str,
+        request: CarRequest,
         *,
-        asked: str,
         limit_bytes: int,
         arrived: Callable[[int], None],
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``; ``asked`` is for errors.
+        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``.
 
         Raises :class:`~dnc_async.errors.GatewayNoCarError` where it has no CARs.
         """
@@ -60,15 +71,14 @@ class RawOnly:
 
     async def car(
         self,
-        target: str,
+        request: CarRequest,
         *,
-        asked: str,
         limit_bytes: int,
         arrived: Callable[[int], None],
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """Never called."""
-        raise GatewayNoCarError("has single blocks only", gateway=self.name, cid=asked)
+        raise GatewayNoCarError("has single blocks only", gateway=self.name, cid=request.asked)
 
     async def holds(self, root: Cid) -> bool | None:
         """Nobody knows before a block is asked for."""

@@ -1,5 +1,5 @@
-"""One module per framework (torch, scikit-learn, ray, jax, fsspec, notebooks), lazily imported and mutually unaware.
+"""One module per framework, lazily imported and mutually unaware: ``prometheus`` so far.
 
-None is here yet: a stream is an async iterator of numpy arrays, which all of them take. Adapters come with the features
-that need them.
+Training frameworks need none yet: a stream is an async iterator of numpy arrays, which all of them take. Adapters come with the
+features that need them.
 """

@@ -30,6 +30,7 @@ from dnc_async.errors import (
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.transport import CarRequest
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
@@ -114,13 +115,13 @@ class Gateway:
 
     async def car(
         self,
-        target: str,
+        request: CarRequest,
         *,
-        asked: str,
         limit_bytes: int,
         arrived: Callable[[int], None],
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
+        target, asked = request.target, request.asked
         await self._wait()
         honest = self._dice.random() < self._honest
         if not honest and self._dice.random() < 0.4:

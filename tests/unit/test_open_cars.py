@@ -16,6 +16,7 @@ from dnc_async.errors import GatewayBusyError, GatewayError, GatewayOversizeErro
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.transport import CarRequest
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
@@ -72,13 +73,13 @@ class Gateway:
 
     async def car(
         self,
-        target: str,
+        request: CarRequest,
         *,
-        asked: str,
         limit_bytes: int,
         arrived: Callable[[int], None],
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
+        target, asked = request.target, request.asked
         self.cars.append(target)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         size = 0
