@@ -22,7 +22,10 @@ _DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
-_FIRST_BYTES = 2**20  # until the first bytes have come, which is when the rate is known
+# Until the first bytes have come, which is when the rate is known: so many at once, and more as if they were sent at such a rate;
+# so many of all gateways together, if that is more.
+_FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES = 2**20, 32e6, 4 * 2**20
+_FIRST_STEP_S = 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
 _BURST_REQUESTS, _BURST_SHARE = 10.0, 0.05  # at once, of those that a minute allows: so many, or such a share
@@ -38,10 +41,12 @@ class Best:
 
     rate: float = _PRIOR_RATE
     latency_s: float = _PRIOR_LATENCY_S
+    gateways: int = 1
 
     def refresh(self, scores: Iterable[Score]) -> None:
         """Look at all gateways again."""
         scores = tuple(scores)
+        self.gateways = len(scores)
         self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
         if any(score.rate is None and score.is_asked for score in scores):
             self.rate = max(
@@ -104,6 +109,7 @@ class Score:
         #: How many bytes were asked for and have not come.
         self.in_flight_bytes = 0
         self._cars: dict[object, tuple[CarAsk, int]] = {}
+        self._busy_since = float("-inf")
         self._renews = False  # the next measurement replaces the sums, which are too old
         self._failed_in_a_row = 0
         self._distrust = 0
@@ -168,22 +174,23 @@ class Score:
             free = max(free, sent.sent_at + latency) + sent.missing_bytes / rate
         return max(free, now)
 
-    def window_bytes(self, size_bytes: int) -> float:
+    def window_bytes(self, size_bytes: int, now: float = float("-inf")) -> float:
         """How much may be in flight at once, for blocks of such a size."""
         if self.rate is None or self.latency_s is None:
-            return max(size_bytes, _FIRST_BYTES)
+            grown = _FIRST_BYTES + _FIRST_RATE * max(0.0, now - self._busy_since)
+            return max(size_bytes, _FIRST_BYTES, min(grown, _FIRST_OF_ALL_BYTES / self._best.gateways))
         longest = self.latency_s + _DEVIATIONS * self._deviation_s
         return _WINDOW_GAIN * self.rate * longest + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
 
     def has_room(self, size_bytes: int, now: float) -> bool:
         """Whether the window has room for another block of such a size, and it is time to ask for it."""
-        fits = self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes)
-        return not self._in_flight or (fits and self.opens_at(now, size_bytes) <= now)
+        fits = self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes, now)
+        return not self._in_flight or (fits and (self.rate is None or self.opens_at(now, size_bytes) <= now))
 
     def opens_at(self, now: float, size_bytes: int = 0) -> float:
         """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""
         if self.rate is None or self.latency_s is None:
-            return now
+            return now + _FIRST_STEP_S if self._in_flight else now
         return self.free_at(now) - self.ahead_s(size_bytes)
 
     def ahead_s(self, size_bytes: int) -> float:
@@ -225,6 +232,7 @@ class Score:
     def sent_run(self, run: Sequence[tuple[object, int]], now: float) -> None:
         """A request for several (key, bytes) goes out; they will come in this order."""
         begins = max(self.free_at(now), now + self.likely_latency())
+        self._busy_since = self._busy_since if self._in_flight else now
         self._allowance, self._allowance_at = self._allowed(now) - 1, now
         stale = self.is_stale(now)
         self._renews = self._renews or stale

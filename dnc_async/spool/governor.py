@@ -114,6 +114,10 @@ class Account:
         self.withdraw()
         return lease
 
+    def allows(self, size_bytes: int, place: Place) -> bool:
+        """Whether a lease would be granted now."""
+        return self._governor.allows(self, size_bytes, place)
+
     def withdraw(self) -> None:
         """The last refused request is no longer wanted: whoever it went before may go."""
         if self.waits_for is not None:
