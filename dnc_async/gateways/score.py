@@ -190,7 +190,8 @@ class Score:
     def opens_at(self, now: float, size_bytes: int = 0) -> float:
         """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""
         if self.rate is None or self.latency_s is None:
-            return now + _FIRST_STEP_S if self._in_flight else now
+            grows = now - self._busy_since < _FIRST_OF_ALL_BYTES / _FIRST_RATE
+            return now + _FIRST_STEP_S if self._in_flight and grows else now
         return self.free_at(now) - self.ahead_s(size_bytes)
 
     def ahead_s(self, size_bytes: int) -> float:

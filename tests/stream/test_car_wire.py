@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 import dnc_async as dnc
 from dnc_async.config import FetchSettings
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import StreamStatistics
+from dnc_async.telemetry import BlockReceived, Event, RequestSent, StreamStatistics
 from dnc_async.testing import GatewayProcess
 
 from .conftest import BATCH, SAMPLES, Published
@@ -113,3 +116,20 @@ async def test_names_of_chunks(published: Published) -> None:
                 folder, _, name = manifest.chunk_path(entry.index).rpartition("/")
                 found = {each.name: each.cid for each in await client.ls(f"{root}/{folder}")}
                 assert Cid.parse(found[name]) == entry.cid
+
+
+@pytest.mark.parametrize(("budget", "whole_chunks"), [("10 MB", 4), ("300 kB", 2), (0, 2)])
+async def test_the_second_batch_comes_with_its_proofs(tmp_path: Path, budget: str | int, whole_chunks: int) -> None:
+    """Where there is room for it: what is asked for before the first leaf has come, as whole chunks in a CAR each."""
+    data = np.random.default_rng(0).integers(0, 256, (40, 100_000), dtype=np.uint8)
+    cid = (await dnc.upload({"x": data}, batch_size=4, store=tmp_path / "store")).cid
+    events: list[Event] = []
+    with GatewayProcess(tmp_path / "store", "latency=100ms") as gateway:
+        stream = dnc.stream(
+            cid, gateways=gateway.url, disk_budget=budget, spool_dir=tmp_path / "spool", progress=events.append
+        )
+        batches = [batch async for batch in stream]
+    assert (np.concatenate([batch["x"] for batch in batches]) == data).all()
+    first = next(i for i, event in enumerate(events) if isinstance(event, BlockReceived) and event.size_bytes > 60_000)
+    asked = [event for event in events[:first] if isinstance(event, RequestSent) and event.size_bytes >= 200_000]
+    assert len(asked) == whole_chunks
