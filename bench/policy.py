@@ -89,6 +89,19 @@ class NoPacing(_Scores):
     score = _Eager
 
 
+class _Unvaried(Score):
+    def first_byte(self, key: object, now: float) -> None:
+        """As ever, but that latencies vary is not noted."""
+        super().first_byte(key, now)
+        self._deviation_s = 0.0
+
+
+class NoVariation(_Scores):
+    """Window, pacing and patience go by the latency alone, however much it varies."""
+
+    score = _Unvaried
+
+
 class _Prior(Best):
     def refresh(self, scores: Iterable[Score]) -> None:
         """What is not known stays what it was taken to be."""
@@ -142,6 +155,7 @@ POLICIES: dict[str, Callable[..., Scoreboard]] = {
     "earliest arrival -> round robin": RoundRobin,
     "window -> four requests": FixedWindow,
     "pacing off": NoPacing,
+    "variation of latency off": NoVariation,
     "optimism off": NoOptimism,
     "hedges off": NoHedges,
     "suspicion off": NoSuspicion,

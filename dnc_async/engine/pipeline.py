@@ -52,8 +52,6 @@ from dnc_async.spool.pause import DiskPause
 
 #: Chunks whose proofs may be fetched before their lease was granted. Proofs live in memory: a few hundred bytes each.
 _PROOFS_AHEAD = 32
-#: So many batches after the first are asked for together with their proofs (measured: more only delay each other).
-_AHEAD_BATCHES = 1
 #: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
 _CHUNKS_AHEAD = 2048
 # Priorities: what a later stage waits for goes first.
@@ -182,7 +180,7 @@ class Pipeline:
                 chunk.entry,
                 priority=(_PROOF, *chunk.place),
                 via=self._via(chunk),
-                ahead=self._has_rows(chunk.batch) or self._starts_with(chunk),  # all of it is wanted now
+                ahead=self._has_rows(chunk.batch) or self._is_second_at_start(chunk),  # all of it is wanted now
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
@@ -243,13 +241,14 @@ class Pipeline:
         places = self._transforms.places if self._transforms is not None else 0
         return batch.position <= min(self._complete, self._taken + places)
 
-    def _starts_with(self, chunk: Chunk) -> bool:
-        """Whether it is one of the first, which are staged at once: to have them proved first would cost a round trip."""
-        position = chunk.batch.position
-        if position > _AHEAD_BATCHES or self._taken or self._spool is None or self._is_too_far(chunk):
+    def _is_second_at_start(self, chunk: Chunk) -> bool:
+        """Whether it is of the second batch, and there is room to stage all of that at once.
+
+        To have it proved first would cost a round trip; with more batches than this one the first come later, too.
+        """
+        if chunk.batch.position != 1 or self._taken or self._spool is None or self._is_too_far(chunk):
             return False
-        before = position * len(chunk.batch.chunks) * self._spool.cost(chunk.entry.size_bytes)
-        return self._account.allows(before, chunk.place)
+        return self._account.allows(len(chunk.batch.chunks) * self._spool.cost(chunk.entry.size_bytes), chunk.place)
 
     def _is_too_far(self, chunk: Chunk) -> bool:
         return self._prefetch is not None and chunk.batch.position >= self._wanted + self._prefetch

@@ -9,7 +9,8 @@ host sends one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -85,11 +86,8 @@ class CarFileTransport:
         start, end = self._stretch(layout, index, request)
         if end - start > limit_bytes:
             raise self._source.oversize(f"holds {end - start} bytes there", limit_bytes, asked)
-        first = layout.data_offset + start
-        headers = {"Range": f"bytes={first}-{first + end - start - 1}"}
-        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+        async with self._part(layout.data_offset + start, end - start, asked) as response:
             arrived(0)
-            self._check(response, first, asked)
             if await feed(encode_header([])):
                 await self._source.pieces(response, end - start, asked, arrived, feed)
 
@@ -130,11 +128,16 @@ class CarFileTransport:
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
     async def _range(self, start: int, size: int, asked: str, arrived: Callable[[int], None] = lambda _: None) -> bytes:
+        async with self._part(start, size, asked) as response:
+            arrived(0)
+            return await self._source.body(response, size, asked, arrived)
+
+    @asynccontextmanager
+    async def _part(self, start: int, size: int, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         async with self._source.get("", headers, asked, expected=(200, 206)) as response:
-            arrived(0)
             self._check(response, start, asked)
-            return await self._source.body(response, size, asked, arrived)
+            yield response
 
     def _check(self, response: aiohttp.ClientResponse, start: int, asked: str) -> None:
         """It is the range that was asked for, of the file as it was."""

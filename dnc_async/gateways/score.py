@@ -17,7 +17,8 @@ _MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
 _ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
-_LATENCY_RISE, _DEVIATION_RISE, _LARGEST_EXCESS_S = 0.05, 0.2, 0.5
+_LATENCY_RISE, _DEVIATION_RISE = 0.05, 0.2
+_LARGEST_EXCESS_S = 0.5  # an answer that comes late by seconds says nothing of the others
 _DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
@@ -291,9 +292,7 @@ class Score:
             sample = now - sent.sent_at
             known = self.latency_s
             self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
-            excess = min(
-                sample - self.latency_s, _LARGEST_EXCESS_S
-            )  # one that comes late by seconds says nothing of the others
+            excess = min(sample - self.latency_s, _LARGEST_EXCESS_S)
             self._deviation_s += _DEVIATION_RISE * (excess - self._deviation_s)
 
     def received(self, key: object, size_bytes: int, now: float) -> None:

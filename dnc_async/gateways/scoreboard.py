@@ -10,14 +10,14 @@ gives a slow one a block further back whenever a fast one would still deliver th
 
 *A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
 flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). Its delay is the latency and twice what it
-varies by: by the latency alone, half the rate was lost under jitter of 20 to 200 ms. The rest stays here, where it can go
+varies by. The rest stays here, where it can go
 to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
 as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
 
 *Pacing.* Within the window a block is asked for when its answer can begin as the line becomes free: a latency before, and so much
 earlier as latencies differ there, so that the line is not idle when one is late. What is asked for at once shares the line, and
-an urgent block would come no sooner than the patient ones behind it (measured with a budget of 1.5 batches: 26 % of the time
-idle without, 14 % with it; as fast as before where there is room).
+an urgent block would come no sooner than the patient ones behind it: what that costs shows where the budget is small (``python
+-m bench budget --only budgets --loads 0.9 --budgets 1.5``).
 
 *Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
 last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share

@@ -61,8 +61,6 @@ class PrometheusObserver:
                 self._requests.labels(event.gateway, event.outcome).inc()
             case RequestFailed(mismatch=True):
                 self._mismatches.labels(event.gateway).inc()
-            case _:
-                pass
 
     def _gap(self, gap: Gap) -> None:
         self._batches.labels(gap.stream).inc()
