@@ -9,13 +9,15 @@ from dnc_async.gateways.scoreboard import Scoreboard
 from dnc_async.gateways.spans import CarAsk, Scope, Want, Within, ask_for, run_of, tree_ask
 
 KIB = 2**10
+#: Where the file lies, from the root of its dataset.
+VIA = "root/chunks/7"
 
 
 def leaves(count: int, size: int, *, path: str = "file", first: int = 0) -> list[Want]:
     """Leaves that follow each other in one file."""
     total = 10**9
     starts = range(first, first + count * size, size)
-    return [Want(size, within=(Within(path, start, start + size, total, via="top/chunks/7"),)) for start in starts]
+    return [Want(size, within=(Within(path, start, start + size, total, via=VIA),)) for start in starts]
 
 
 def measured(*, per_minute: float | None = None, can_car: bool = True, gateways: int = 1) -> Scoreboard:
@@ -67,7 +69,7 @@ def test_a_car_is_asked_for_with_every_parameter() -> None:
     ask = ask_for(leaves(3, 100, first=200))
     words = "?format=car&dag-scope=entity&entity-bytes=200:499&car-version=1&car-order=dfs&car-dups=y"
     assert ask.target(from_root=False) == f"/ipfs/file{words}"
-    assert ask.target(from_root=True) == f"/ipfs/top/chunks/7{words}"
+    assert ask.target(from_root=True) == f"/ipfs/{VIA}{words}"
     whole = CarAsk("file", Scope.ENTITY, 0, 300, 300)
     assert "entity-bytes" not in whole.target(from_root=False)
     assert "dag-scope=all" in CarAsk("folder", Scope.ALL, 0, 300, 300).target(from_root=False)
@@ -151,4 +153,4 @@ def test_a_gateway_that_lacks_the_root_is_told_it(count: int) -> None:
     board.abilities[0].lacks_root("root")
     spans = board.assign(wants, 10.0)
     assert spans
-    assert all(span.car is not None and "/ipfs/top/chunks/7?" in span.car.target(from_root=True) for span in spans)
+    assert all(span.car is not None and f"/ipfs/{VIA}?" in span.car.target(from_root=True) for span in spans)
