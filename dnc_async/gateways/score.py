@@ -23,10 +23,10 @@ _DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
-# Until the first bytes have come, which is when the rate is known: so many at once, and more as if they were sent at such a rate;
-# so many of all gateways together, if that is more.
+# Until the first bytes have come, which is when the rate is known: so many at once, and after a while more, as if they were sent at
+# such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one that is near and slow.
 _FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES = 2**20, 32e6, 4 * 2**20
-_FIRST_STEP_S = 0.004
+_FIRST_WAIT_S, _FIRST_STEP_S = 0.02, 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
 _BURST_REQUESTS, _BURST_SHARE = 10.0, 0.05  # at once, of those that a minute allows: so many, or such a share
@@ -178,7 +178,7 @@ class Score:
     def window_bytes(self, size_bytes: int, now: float = float("-inf")) -> float:
         """How much may be in flight at once, for blocks of such a size."""
         if self.rate is None or self.latency_s is None:
-            grown = _FIRST_BYTES + _FIRST_RATE * max(0.0, now - self._busy_since)
+            grown = _FIRST_BYTES + _FIRST_RATE * max(0.0, now - self._busy_since - _FIRST_WAIT_S)
             return max(size_bytes, _FIRST_BYTES, min(grown, _FIRST_OF_ALL_BYTES / self._best.gateways))
         longest = self.latency_s + _DEVIATIONS * self._deviation_s
         return _WINDOW_GAIN * self.rate * longest + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
@@ -191,7 +191,7 @@ class Score:
     def opens_at(self, now: float, size_bytes: int = 0) -> float:
         """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""
         if self.rate is None or self.latency_s is None:
-            grows = now - self._busy_since < _FIRST_OF_ALL_BYTES / _FIRST_RATE
+            grows = now - self._busy_since < _FIRST_WAIT_S + _FIRST_OF_ALL_BYTES / _FIRST_RATE
             return now + _FIRST_STEP_S if self._in_flight and grows else now
         return self.free_at(now) - self.ahead_s(size_bytes)
 

@@ -255,7 +255,7 @@ async def test_a_cancelled_call_leaves_no_thread_and_can_be_gone_on_with(keep: K
     store = keep(blocks, root.cid)
     with GatewayProcess(store, "rate=1MB") as gateway:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(dnc.get(root.cid, tmp_path / "out", gateways=gateway.url), 1)
+            await asyncio.wait_for(dnc.get(root.cid, tmp_path / "out", gateways=gateway.url), 2)  # of four
         assert threads() == []
         assert not (tmp_path / "out").exists()
         async with dnc.Client(gateways=gateway.url, disk_budget=0) as client:

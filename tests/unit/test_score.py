@@ -165,7 +165,7 @@ def test_an_unknown_gateway_is_asked_for_more_the_longer_it_takes() -> None:
     assert score.opens_at(10.0) > 10.0  # it is worth another look
     assert score.opens_at(11.0) <= 11.0  # it will not be more
     assert score.has_room(2**16, 10.05)
-    assert score.window_bytes(2**16, 10.05) == pytest.approx(2**20 + 0.05 * 32e6)
+    assert score.window_bytes(2**16, 10.05) == pytest.approx(2**20 + 0.03 * 32e6)
     assert score.window_bytes(2**16, 11.0) == 2**22
     best.refresh([score, *(Score(best) for _ in range(3))])
     assert score.window_bytes(2**16, 11.0) == 2**20
