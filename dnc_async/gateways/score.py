@@ -24,7 +24,7 @@ _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
 # Until the first bytes have come, which is when the rate is known: so many at once, and after a while more, as if they were sent
-# at such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one that is near and slow.
+# at such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one near and slow.
 _FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES = 2**20, 32e6, 4 * 2**20
 _FIRST_WAIT_S, _FIRST_STEP_S = 0.02, 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
