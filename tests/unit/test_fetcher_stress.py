@@ -296,7 +296,7 @@ async def run(seed: int) -> None:
                     await anyio.sleep(dice.choice([0, 0.2]))
                     for gateway in gateways[len(first) :]:
                         fetcher.add(gateway)
-                while fetcher._flying:
+                while fetcher._flying or fetcher._handing or fetcher._handed:  # a worker may still have a block
                     await anyio.lowlevel.checkpoint()
             nothing_is_left(fetcher)
             running.cancel_scope.cancel()
