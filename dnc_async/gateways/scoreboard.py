@@ -61,7 +61,7 @@ these figures. Time over that of the fluid bound: median 1.06, 95th percentile 1
 - no optimism (an unknown gateway is a slow one): 1.00, 19.5; 17.3 where one trickles.
 - no hedges: 1.00, 23.0; 19.1 where one trickles.
 - no suspicion: 1.00, 1.00, also without hedges: a stalled gateway's window is full.
-- no spans: 1.00, 1.51; 1.17 where requests are rationed.
+- no spans: 1.00, 1.56; 1.17 where requests are rationed.
 - no second chance for a stale gateway: 1.00, 1.62; 1.66 where one was slow at first.
 """
 
