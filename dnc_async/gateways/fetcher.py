@@ -9,8 +9,6 @@ came counts for everybody who wants it, whoever asked for it; what nobody wants 
 from __future__ import annotations
 
 import asyncio
-import bisect
-import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
@@ -24,18 +22,17 @@ from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedErr
 from dnc_async.gateways.early import EarlyBlocks
 from dnc_async.gateways.flight import Flight
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.handing import Handing
+from dnc_async.gateways.order import Order
 from dnc_async.gateways.pilot import Pilot
+from dnc_async.gateways.probes import Probes
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.gateways.wanted import Priority, Taken, WantedBlock
+from dnc_async.gateways.wanted import Taken, WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent
-
-#: How far the dispatcher looks into the order at once: enough for runs of small blocks.
-_LOOK_AHEAD = 4096
-_ROOTS_REMEMBERED = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,17 +75,10 @@ class Fetcher:
             requests_per_minute=requests_per_minute,
             can_car=[transport.has_cars for transport in self._transports],
         )
-        self._pilots = [
-            Pilot(i, transport, self._board.scores[i], self._board.abilities[i], self)
-            for i, transport in enumerate(self._transports)
-        ]
-        self._pending: list[tuple[Priority, int, WantedBlock]] = []
-        self._order = itertools.count()
-        self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
-        self._probed: dict[Cid, None] = {}
-        self._probing: list[tuple[Pilot, Cid]] = []
-        self._handing: dict[bytes, Block] = {}
-        self._handed: set[bytes] = set()
+        self._pilots = [self._pilot(i) for i in range(len(self._transports))]
+        self._probes = Probes()
+        self._order = Order()
+        self._handing = Handing(self._order, in_worker=self.in_worker, settle=self._settle)
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
         self._wake = anyio.Event()
@@ -99,7 +89,7 @@ class Fetcher:
         self.observers = Observers()
 
     def __repr__(self) -> str:
-        return f"<Fetcher over {len(self._transports)} gateways, {len(self._wanted)} blocks wanted>"
+        return f"<Fetcher over {len(self._transports)} gateways, {len(self._order)} blocks wanted>"
 
     def statistics(self) -> tuple[GatewayStatistics, ...]:
         """A line for each gateway."""
@@ -125,14 +115,17 @@ class Fetcher:
 
     def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
         """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
-        i = len(self._transports)
         self._board.add(requests_per_minute, can_car=transport.has_cars)
-        self._pilots.append(Pilot(i, transport, self._board.scores[i], self._board.abilities[i], self))
         self._transports = (*self._transports, transport)
-        self._probing += [(self._pilots[i], root) for root in list(self._probed)[-1:]]
-        for want in itertools.chain.from_iterable(self._wanted.values()):
+        self._pilots.append(self._pilot(len(self._pilots)))
+        self._probes.joined(self._pilots[-1])
+        for want in self._order:
             want.is_hopeful = True
         self._wake.set()
+
+    def _pilot(self, gateway: int) -> Pilot:
+        board = self._board
+        return Pilot(gateway, self._transports[gateway], board.scores[gateway], board.abilities[gateway], self)
 
     def expect(self) -> None:
         """Gateways may be added soon: until :meth:`expect_no_more`, a block that all have failed for waits for them."""
@@ -146,19 +139,15 @@ class Fetcher:
         self._wake.set()
 
     def _give_up_hopeless(self) -> None:
-        pending = [want for _, _, want in self._pending if not want.settled]
-        for want in pending if not self._expected else ():
+        for want in self._order.waiting() if not self._expected else ():
             if not want.is_hopeful or not self._transports:
                 self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
 
     def open(self, root: Cid | None = None) -> FetchGroup:
         """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
         group = FetchGroup(self)
-        if root is not None and root.inline is None and root not in self._probed:
-            self._probed[root] = None
-            self._probing += [(pilot, root) for pilot in self._pilots]
-            if len(self._probed) > _ROOTS_REMEMBERED:
-                self._probed.pop(next(iter(self._probed)))
+        if root is not None:
+            self._probes.opened(root, self._pilots)
         return group
 
     def left(self, group: FetchGroup) -> None:
@@ -180,16 +169,15 @@ class Fetcher:
 
     def submit(self, want: WantedBlock) -> None:
         """Take a wanted block into the order (called by a group)."""
-        multihash = want.cid.multihash
-        self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
+        self._order.enter(want)
         self._queue(want)
 
     def drop(self, wants: Sequence[WantedBlock]) -> None:
         """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
         for want in wants:
             self._settle(want, StreamClosedError("the stream was closed"))
-        if wants:  # each holds what its block was to be written to
-            self._pending = [entry for entry in self._pending if not entry[2].settled]
+        if wants:
+            self._order.drop_settled()
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
@@ -201,10 +189,10 @@ class Fetcher:
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""
-        if block.cid.multihash not in self._wanted:
+        if not self._order.of(block.cid.multihash):
             self.early.put(block, flight.groups)
         else:  # somebody came for it meanwhile
-            self._handing[block.cid.multihash] = block
+            self._handing.put(block)
             self._wake.set()
 
     def _queue(self, want: WantedBlock) -> None:
@@ -212,18 +200,15 @@ class Fetcher:
         block = self.early.take(multihash)
         if block is None:
             want.passed = {flight for flight in self._flying if flight.has_brought(multihash)}
-            bisect.insort(self._pending, (want.priority, next(self._order), want))
+            self._order.line_up(want)
         else:
-            self._handing[multihash] = block
+            self._handing.put(block)
         self._wake.set()
 
     # Sending.
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        handing, self._handing = self._handing, {}
-        for block in (block for multihash, block in handing.items() if multihash not in self._handed):
-            self._handed.add(block.cid.multihash)
-            tasks.start_soon(self._hand, block)
+        self._handing.begin(tasks)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
@@ -231,31 +216,12 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        # Whoever wants what is being handed out is settled soon.
-        head = [e for e in self._pending[:_LOOK_AHEAD] if not (e[2].settled or e[2].cid.multihash in self._handed)]
-        spans = self._board.assign([want for _, _, want in head if not self._comes_anyway(want)], now)
-        chosen = {want for span in spans for want in span.wants}
-        self._pending[:_LOOK_AHEAD] = [entry for entry in head if entry[2] not in chosen]
+        spans = self._board.assign(self._order.head(self._handing.under_way), now)
+        self._order.asked({want for span in spans for want in span.wants})
         for span in spans:
             self._send(tasks, span, now)
         if self._flying or spans:  # never before the first useful request
-            self._probing = [(pilot, root) for pilot, root in self._probing if not self._probe(tasks, pilot, root, now)]
-
-    def _probe(self, tasks: TaskGroup, pilot: Pilot, root: Cid, now: float) -> bool:
-        """Whether a probe could be sent: it is a request like others."""
-        may_go = pilot.may_probe(now)
-        if may_go:
-            tasks.start_soon(pilot.probe, root)
-        return may_go
-
-    def _comes_anyway(self, want: WantedBlock) -> bool:
-        """Whether the same block was asked for, or will be, for somebody else."""
-        wanted = self._wanted[want.cid.multihash]
-        if len(wanted) == 1:
-            return False
-        others = [other for other in wanted if other is not want]
-        first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
-        return any(other.flights for other in others) or first is not want
+            self._probes.send(tasks, now)
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, WantedBlock)]
@@ -293,24 +259,12 @@ class Fetcher:
             self.observers.tell(flight.ended(self._transports[flight.gateway].name, self.clock()))
             self._wake.set()
 
-    async def _hand(self, block: Block) -> None:
-        """Hand a block to all who want it, also to those who come for it meanwhile."""
-        seen: set[WantedBlock] = set()
-        while wants := [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]:
-            takes = [want.take for want in wants]
-            results = await self.in_worker(lambda takes: [take(block) for take in takes], takes)
-            for want, taken in zip(wants, results, strict=True):
-                if taken is not None:  # else whoever takes it settles it
-                    self._settle(want, taken.error)
-                want.tell()
-            seen.update(wants)
-        self._handed.discard(block.cid.multihash)
-
     # What flights tell.
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
-        if self._pending and self._board.scores[gateway].has_room(self._pending[0][2].size_bytes, self.clock()):
+        first = self._order.first
+        if first is not None and self._board.scores[gateway].has_room(first.size_bytes, self.clock()):
             self._wake.set()
 
     def holds(self, flight: Flight, *, holding: bool) -> None:
@@ -321,11 +275,11 @@ class Fetcher:
 
     async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
-        wanted, received_at = self._wanted, self.clock()
+        order, received_at = self._order, self.clock()
 
         def work() -> list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]]:
             blocks = make()
-            return [(b, [(w, w.take(b)) for w in wanted.get(b.cid.multihash, ())]) for b in blocks]
+            return [(b, [(w, w.take(b)) for w in order.of(b.cid.multihash)]) for b in blocks]
 
         landed = await self.in_worker(work)
         score, now = self._board.scores[flight.gateway], self.clock()
@@ -354,9 +308,9 @@ class Fetcher:
 
     def _came_late(self, block: Block, seen: Sequence[WantedBlock]) -> list[tuple[WantedBlock, Taken | None]]:
         """Hand a block to those who want it since a worker looked who does: it may be from this flight that they expect it."""
-        late = [want for want in self._wanted.get(block.cid.multihash, ()) if want not in seen]
+        late = [want for want in self._order.of(block.cid.multihash) if want not in seen]
         if late:
-            self._handing[block.cid.multihash] = block
+            self._handing.put(block)
         return [(want, None) for want in late]
 
     def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
@@ -385,12 +339,8 @@ class Fetcher:
         """Decide how it ended, and let go of the other requests for it."""
         if not want.settle(outcome):
             return
-        others = tuple(other for other in self._wanted.get(want.cid.multihash, ()) if other is not want)
-        if others:
-            self._wanted[want.cid.multihash] = others
-            self._wake.set()  # they may have relied on this one to be asked for
-        else:
-            self._wanted.pop(want.cid.multihash, None)
+        if self._order.leave(want):  # others may have relied on this one to be asked for
+            self._wake.set()
         flights, want.flights = want.flights, {}
         for gateway, flight in flights.items():
             score = self._board.scores[gateway]

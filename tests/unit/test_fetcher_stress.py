@@ -296,7 +296,7 @@ async def run(seed: int) -> None:
                     await anyio.sleep(dice.choice([0, 0.2]))
                     for gateway in gateways[len(first) :]:
                         fetcher.add(gateway)
-                while fetcher._flying or fetcher._handing or fetcher._handed:  # a worker may still have a block
+                while fetcher._flying or not fetcher._handing.is_idle:  # a worker may still have a block
                     await anyio.lowlevel.checkpoint()
             nothing_is_left(fetcher)
             running.cancel_scope.cancel()
@@ -308,9 +308,8 @@ async def run(seed: int) -> None:
 
 def nothing_is_left(fetcher: Fetcher) -> None:
     """After everybody has left."""
-    assert fetcher._wanted == {}
-    assert fetcher._pending == []
-    assert (fetcher._handing, fetcher._handed) == ({}, set())
+    assert repr(fetcher._order) == "<Order 0 blocks wanted, 0 in line>"
+    assert fetcher._handing.is_idle
     assert fetcher._holding == set()
     assert not fetcher._board.holds_ahead
     assert repr(fetcher.early).startswith("<EarlyBlocks 0 blocks, 0 of")

@@ -139,8 +139,8 @@ async def running(
         with anyio.fail_after(20):
             yield fetcher
             await until(lambda: not fetcher._flying)
-        assert fetcher._wanted == {}
-        assert [entry for entry in fetcher._pending if not entry[2].settled] == []
+        assert len(fetcher._order) == 0
+        assert fetcher._order.waiting() == []
         assert {(score.in_flight, score.in_flight_bytes) for score in fetcher._board.scores} == {(0, 0)}
         task.cancel()
         await asyncio.wait([task])
@@ -478,7 +478,7 @@ async def test_many_that_are_given_up_are_forgotten() -> None:
                 leaf(group, i)
         await until(lambda: bool(gateway.raws))
         await group.aclose()
-        assert fetcher._pending == []
+        assert fetcher._order.first is None
 
 
 async def test_a_group_may_be_closed_twice_at_once() -> None:
@@ -496,7 +496,7 @@ async def test_a_group_may_be_closed_twice_at_once() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(group.aclose)
             tasks.start_soon(group.aclose)
-            await until(lambda: fetcher._wanted == {})
+            await until(lambda: not len(fetcher._order))
             may_end.set()
 
 

@@ -1,0 +1,94 @@
+"""The blocks that are wanted of all gateways together: by what they hash to, and in the order in which to ask for them.
+
+Several may want the same block; it is asked for once at a time, for the first of them for whom there is hope.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Container, Iterator
+
+from dnc_async.gateways.spans import Want
+from dnc_async.gateways.wanted import Priority, WantedBlock
+
+#: How far the dispatcher looks into the order at once: enough for runs of small blocks.
+_LOOK_AHEAD = 4096
+
+
+class Order:
+    """Blocks from the moment they are wanted until they are settled. Those that wait to be asked for stand in a line.
+
+    In the line some may be settled already: whoever looks at its head takes them out.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
+        self._line: list[tuple[Priority, int, WantedBlock]] = []
+        self._numbers = itertools.count()
+
+    def __repr__(self) -> str:
+        return f"<Order {len(self._wanted)} blocks wanted, {len(self._line)} in line>"
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __iter__(self) -> Iterator[WantedBlock]:
+        return itertools.chain.from_iterable(self._wanted.values())
+
+    def of(self, multihash: bytes) -> tuple[WantedBlock, ...]:
+        """Who wants the block with this hash. May be called from any thread."""
+        return self._wanted.get(multihash, ())
+
+    def enter(self, want: WantedBlock) -> None:
+        """A block is wanted; it does not stand in line by that."""
+        multihash = want.cid.multihash
+        self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
+
+    def leave(self, want: WantedBlock) -> bool:
+        """It is settled. Says whether others want the same: they may have relied on this one to be asked for."""
+        others = tuple(other for other in self.of(want.cid.multihash) if other is not want)
+        if others:
+            self._wanted[want.cid.multihash] = others
+        else:
+            self._wanted.pop(want.cid.multihash, None)
+        return bool(others)
+
+    def line_up(self, want: WantedBlock) -> None:
+        """It is to be asked for, perhaps again."""
+        bisect.insort(self._line, (want.priority, next(self._numbers), want))
+
+    @property
+    def first(self) -> WantedBlock | None:
+        """Who stands first in line, perhaps settled by now."""
+        return self._line[0][2] if self._line else None
+
+    def waiting(self) -> list[WantedBlock]:
+        """All who stand in line and are not settled."""
+        return [want for _, _, want in self._line if not want.settled]
+
+    def head(self, comes: Container[bytes]) -> list[WantedBlock]:
+        """The first in line, without those that others bring. Who is settled leaves the line, and whose block ``comes``."""
+        looked = self._line[:_LOOK_AHEAD]
+        head = [entry for entry in looked if not (entry[2].settled or entry[2].cid.multihash in comes)]
+        if len(head) < len(looked):
+            self._line[:_LOOK_AHEAD] = head
+        return [want for _, _, want in head if not self._comes_anyway(want)]
+
+    def asked(self, wants: set[Want]) -> None:
+        """These, of the head, were asked for."""
+        if wants:
+            self._line[:_LOOK_AHEAD] = [entry for entry in self._line[:_LOOK_AHEAD] if entry[2] not in wants]
+
+    def drop_settled(self) -> None:
+        """Have all leave the line that are settled: each holds what its block was to be written to."""
+        self._line = [entry for entry in self._line if not entry[2].settled]
+
+    def _comes_anyway(self, want: WantedBlock) -> bool:
+        """Whether the same block was asked for, or will be, for somebody else."""
+        wanted = self._wanted[want.cid.multihash]
+        if len(wanted) == 1:
+            return False
+        others = [other for other in wanted if other is not want]
+        first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
+        return any(other.flights for other in others) or first is not want
