@@ -51,3 +51,8 @@ class Chunk:
     def is_last(self) -> bool:
         """Whether its batch is complete with it."""
         return self.part == len(self.batch.chunks) - 1
+
+    def look_if_ready(self) -> None:
+        """It is ready when all of it is in its rows, or it has failed."""
+        if self.error is not None or (self.state is State.PLACED and not self.missing):
+            self.ready.set()

@@ -23,21 +23,23 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.moves import Moves
 from dnc_async.engine.pace import Pace
+from dnc_async.engine.progress import Progress
 from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
+from dnc_async.engine.room import Rooms
 from dnc_async.engine.starvation import Starvation
 from dnc_async.engine.transform import Job, Transforms
 from dnc_async.errors import DecodeError, DiskFullError, DncError
@@ -46,7 +48,7 @@ from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.plan import Leaf, payload
-from dnc_async.spool.files import SpoolFile, SpoolFolder
+from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
 from dnc_async.spool.pause import DiskPause
 
@@ -84,31 +86,38 @@ class Pipeline:
         self._root = root
         self._plan = plan
         self._group = group
-        self._spool = spool
         self._disk = disk
         self._mailbox = mailbox
         self._clock = clock
-        self._prefetch = prefetch
         self._starvation = Starvation(window_bytes=window_bytes)
         self._pace = Pace(clock)
         self._pages = PageReader(plan.manifest, group)
-        self._buffers: dict[int, BatchBuffer] = {}
         self._chunks: dict[int, list[Chunk]] = {}
         self._to_grant: list[tuple[Place, Chunk]] = []
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
-        self._taken = self._wanted = self._complete = 0
-        self._changed = anyio.Event()
-        self._account: Account
-        self._tasks: TaskGroup | None = None
-        self.peak_disk_bytes = 0
+        self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
+        self._rooms = Rooms(plan=plan, spool=spool, disk=disk, progress=self._progress, group=group)
+        self._moves = Moves(
+            rooms=self._rooms,
+            progress=self._progress,
+            group=group,
+            starvation=self._starvation,
+            clock=clock,
+            dropped=self._line_up,
+        )
+
+    @property
+    def peak_disk_bytes(self) -> int:
+        """The most that the spool was seen to take on disk."""
+        return self._rooms.peak_disk_bytes
 
     async def run(self, account: Account) -> None:
         """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
-        self._account = account
+        self._rooms.account = account
         try:
-            async with anyio.create_task_group() as self._tasks:
-                tasks = self._tasks
+            async with anyio.create_task_group() as tasks:
+                self._moves.tasks = tasks
                 planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
                 tasks.start_soon(self._prove_all, planned, tasks)
                 tasks.start_soon(self._grant_all)
@@ -117,7 +126,7 @@ class Pipeline:
                 await self._assemble_all(to_assemble)
                 tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
-            self._tasks = None
+            self._moves.tasks = None
             with anyio.CancelScope(shield=True):
                 await self._group.aclose()
             for chunk in self._on_the_way():
@@ -129,32 +138,32 @@ class Pipeline:
     def taken(self) -> None:
         """A batch was handed over: the next one's place in memory is free."""
         self._pace.handed_over()
-        self._chunks.pop(self._taken, None)
-        self._taken += 1
-        self._wanted = max(self._wanted, self._taken)
+        progress = self._progress
+        self._chunks.pop(progress.taken, None)
+        progress.taken += 1
+        progress.wanted = max(progress.wanted, progress.taken)
         self._rows_may_be_free()
 
     def wanted(self) -> None:
         """The consumer waits for the next batch."""
         self._pace.asked()
-        self._wanted = self._taken + 1
+        self._progress.wanted = self._progress.taken + 1
         self.changed()
 
     # What the governor tells us.
 
     def changed(self) -> None:
         """Something was released or handed over: look again."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._progress.changed()
 
     def revoked(self, lease: Lease) -> None:
         """A loan is called back. A chunk that is moving to memory, or has no file yet, gives it back by itself."""
         position, part = lease.place
-        self._drop_if_staged(self._chunks[position][part])
+        self._moves.drop_if_staged(self._chunks[position][part])
 
     def due(self, place: Place) -> float:
         """When a chunk will be needed, at the consumer's pace."""
-        return self._pace.due(max(0, place[0] - self._taken))
+        return self._pace.due(max(0, place[0] - self._progress.taken))
 
     # The stages.
 
@@ -163,10 +172,10 @@ class Pipeline:
             for batch in self._plan.batches():
                 for part, index in enumerate(batch.chunks):
                     while len(self._to_grant) >= _PROOFS_AHEAD:
-                        await self._changed.wait()
+                        await self._progress.next_change.wait()
                     chunk = Chunk(batch, part, await self._pages.entry(index))
                     self._chunks.setdefault(batch.position, []).append(chunk)
-                    heapq.heappush(self._to_grant, (chunk.place, chunk))
+                    self._line_up(chunk)
                     if chunk.entry.cid.codec == RAW:
                         await self._prove(chunk)  # nothing is fetched for that
                     else:
@@ -180,23 +189,27 @@ class Pipeline:
                 chunk.entry,
                 priority=(_PROOF, *chunk.place),
                 via=self._via(chunk),
-                ahead=self._has_rows(chunk.batch) or self._is_second_at_start(chunk),  # all of it is wanted now
+                ahead=self._rooms.is_sure(chunk),
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
         chunk.proved = True
         self.changed()
 
+    def _line_up(self, chunk: Chunk) -> None:
+        """It has no space: it is granted some in its turn."""
+        heapq.heappush(self._to_grant, (chunk.place, chunk))
+
     async def _grant_all(self) -> None:
         """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
         while True:
-            changed = self._changed
+            changed = self._progress.next_change
             first = heapq.heappop(self._to_grant) if self._to_grant else None
             if first is not None and first[1].proved and await self._grant(first[1]):
                 self.changed()
                 continue
             if first is not None:
-                heapq.heappush(self._to_grant, first)
+                self._line_up(first[1])
             if self._disk.wait_s:
                 with anyio.move_on_after(self._disk.wait_s):
                     await changed.wait()
@@ -207,51 +220,19 @@ class Pipeline:
         """Give a chunk space and have it fetched; ``False`` where there is none now."""
         chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
         if chunk.error is None:
-            landing = chunk.landing = await self._find_room(chunk)
+            landing = chunk.landing = await self._rooms.find(chunk)
             if landing is None:
-                self._starvation.refused(self._clock(), PREFETCH if self._is_too_far(chunk) else BUDGET)
+                held_by = PREFETCH if self._progress.is_too_far(chunk.batch) else BUDGET
+                self._starvation.refused(self._clock(), held_by)
                 return False
             self._describe(chunk)
             self._starvation.granted(chunk.times, self._clock())
             chunk.missing = len(chunk.leaves)
             for leaf in chunk.leaves:
                 self._fetch(chunk, leaf, landing)
-            self._move_if_due(chunk)
-        self._look_at(chunk)
+            self._moves.move_if_due(chunk)
+        chunk.look_if_ready()
         return True
-
-    async def _find_room(self, chunk: Chunk) -> Landing | None:
-        """The chunk's rows in memory, where they are free, else a file with a lease."""
-        too_far = self._is_too_far(chunk)
-        if self._has_rows(chunk.batch) and not too_far:
-            self._account.withdraw()
-            chunk.state = State.PLACED
-            return Landing(place=self._buffer(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
-        if self._spool is None or too_far or self._disk.wait_s:
-            self._account.withdraw()
-            return None
-        cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
-        lease = self._account.try_lease(cost, chunk.place)
-        if lease is None:
-            return None
-        return await self._stage(chunk, lease, self._spool)
-
-    def _has_rows(self, batch: PlannedBatch) -> bool:
-        """Whether the batch's place in memory is free: all before it are complete, and few enough are not handed over."""
-        places = self._transforms.places if self._transforms is not None else 0
-        return batch.position <= min(self._complete, self._taken + places)
-
-    def _is_second_at_start(self, chunk: Chunk) -> bool:
-        """Whether it is of the second batch, and there is room to stage all of that at once.
-
-        To have it proved first would cost a round trip; with more batches than this one the first come later, too.
-        """
-        if chunk.batch.position != 1 or self._taken or self._spool is None or self._is_too_far(chunk):
-            return False
-        return self._account.allows(len(chunk.batch.chunks) * self._spool.cost(chunk.entry.size_bytes), chunk.place)
-
-    def _is_too_far(self, chunk: Chunk) -> bool:
-        return self._prefetch is not None and chunk.batch.position >= self._wanted + self._prefetch
 
     def _describe(self, chunk: Chunk) -> None:
         times = chunk.times
@@ -259,31 +240,6 @@ class Pipeline:
 
     def _via(self, chunk: Chunk) -> str:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
-
-    async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
-        """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
-        file = spool.reserve(lease, chunk.entry.size_bytes)
-        if self._disk.is_full and not await self._fits(file):
-            return None
-        if lease.is_revoked:
-            file.discard()
-            self.changed()
-            return None
-        chunk.state = State.STAGED
-        return Landing(file=file)
-
-    async def _fits(self, file: SpoolFile) -> bool:
-        """Whether there is room again on a disk that was full: looked at before anything is asked for in vain."""
-        self._disk.tries()
-        try:
-            await self._group.in_worker(file.open)
-        except BaseException as error:
-            file.discard()
-            if not isinstance(error, DiskFullError):
-                raise
-            self._disk.refused(error)
-            return False
-        return True
 
     def _fetch(self, chunk: Chunk, leaf: Leaf, landing: Landing) -> None:
         def accept(block: Block) -> None:
@@ -308,7 +264,7 @@ class Pipeline:
         self._starvation.block_done(want.size_bytes, now)
         if isinstance(error, DiskFullError):
             self._disk.refused(error)
-            self._drop_if_staged(chunk)
+            self._moves.drop_if_staged(chunk)
             if chunk.state is not State.DROPPING:  # it moves, or has moved, to memory: there is room
                 self._fetch(chunk, leaf, landing)
             return
@@ -327,12 +283,7 @@ class Pipeline:
             chunk.times.arrived = now
         if not chunk.missing and chunk.state is State.STAGED:
             self._disk.worked(began=chunk.times.granted)
-        self._look_at(chunk)
-
-    def _look_at(self, chunk: Chunk) -> None:
-        """A chunk is ready when all of it is in its rows, or it has failed."""
-        if chunk.error is not None or (chunk.state is State.PLACED and not chunk.missing):
-            chunk.ready.set()
+        chunk.look_if_ready()
 
     async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk]) -> None:
         async with receive:
@@ -341,19 +292,19 @@ class Pipeline:
                 if chunk.error is None:
                     await self._finish(chunk)
                 if chunk.error is not None:
-                    await self._until_taken(chunk.batch.position)
+                    await self._progress.until_taken(chunk.batch.position)
                     raise chunk.error
                 if chunk.is_last:
                     await self._complete_batch(chunk.batch)
-        await self._until_taken(self._taken + len(self._chunks))
+        await self._progress.until_taken(self._progress.taken + len(self._chunks))
 
     async def _finish(self, chunk: Chunk) -> None:
-        buffer = self._buffer(chunk.batch)
+        rows = self._rooms.rows(chunk.batch)
         try:
-            if buffer.decodes:
-                await self._group.in_worker(buffer.finish, chunk.part)
+            if rows.decodes:
+                await self._group.in_worker(rows.finish, chunk.part)
             else:  # sooner done than handed to a worker
-                buffer.finish(chunk.part)
+                rows.finish(chunk.part)
         except DecodeError as error:
             chunk.error = error
         chunk.times.placed = self._clock()
@@ -361,85 +312,33 @@ class Pipeline:
     async def _complete_batch(self, planned: PlannedBatch) -> None:
         for chunk in self._chunks[planned.position]:
             chunk.landing = None  # it holds the rows
-        batch = self._buffers.pop(planned.position).batch()
+        batch = self._rooms.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
         else:
             self._jobs.append(await self._transforms.start(planned, batch))
-        self._complete += 1
+        self._progress.complete += 1
         self._rows_may_be_free()
+
+    def _rows_may_be_free(self) -> None:
+        """Move to memory what may; only the first batch that is not complete ever has rows and chunks on disk."""
+        for chunk in self._chunks.get(self._progress.complete, []):
+            self._moves.move_if_due(chunk)
+        self.changed()
 
     async def _deliver_all(self) -> None:
         """Hand over what was transformed, in plan order; an error when all before it was taken, and not before."""
         while True:
             while not self._jobs:
-                await self._changed.wait()
+                await self._progress.next_change.wait()
             job = self._jobs.popleft()
             await job.finished.wait()
-            await self._until_taken(job.planned.position)
+            await self._progress.until_taken(job.planned.position)
             self._put(job.planned, job.take(), transformed=job.done_at)
 
     def _put(self, planned: PlannedBatch, batch: object, *, transformed: float = 0.0) -> None:
         times = tuple(each.times for each in self._chunks[planned.position])
         self._mailbox.put(batch, samples=planned.samples, chunks=times, transformed=transformed)
-
-    async def _until_taken(self, batches: int) -> None:
-        """Wait until so many batches were handed over: then the place in memory is free for the next one."""
-        while self._taken < batches:
-            await self._changed.wait()
-
-    # Out of the file: to memory, or away.
-
-    def _rows_may_be_free(self) -> None:
-        """Move to memory what may; only the first batch that is not complete ever has rows and chunks on disk."""
-        for chunk in self._chunks.get(self._complete, []):
-            self._move_if_due(chunk)
-        self.changed()
-
-    def _move_if_due(self, chunk: Chunk) -> None:
-        """Where a chunk's rows are free and it has a file, begin to move it."""
-        if chunk.state is State.STAGED and self._has_rows(chunk.batch):
-            self._begin(chunk, State.MOVING, self._move)
-
-    def _drop_if_staged(self, chunk: Chunk) -> None:
-        if chunk.state is State.STAGED:
-            self._begin(chunk, State.DROPPING, self._drop)
-
-    def _begin(
-        self, chunk: Chunk, state: State, function: Callable[[Chunk, Landing], Coroutine[None, None, None]]
-    ) -> None:
-        if self._tasks is not None and chunk.landing is not None:
-            chunk.state = state
-            self._tasks.start_soon(function, chunk, chunk.landing)
-
-    async def _move(self, chunk: Chunk, landing: Landing) -> None:
-        await self._group.in_worker(self._move_in_worker, chunk, landing, self._buffer(chunk.batch))
-        landing.discard()
-        chunk.state = State.PLACED
-        self._look_at(chunk)
-
-    def _move_in_worker(self, chunk: Chunk, landing: Landing, buffer: BatchBuffer) -> None:
-        if self._spool is not None:
-            self.peak_disk_bytes = max(self.peak_disk_bytes, self._spool.disk_bytes())
-        landing.move_to(buffer.place(chunk.part, chunk.entry.size_bytes))
-
-    async def _drop(self, chunk: Chunk, landing: Landing) -> None:
-        self._starvation.block_done(sum(want.size_bytes for want in chunk.wants), self._clock())
-        await self._group.withdraw(chunk.wants)
-        chunk.wants.clear()
-        landing.discard()
-        chunk.landing, chunk.state = None, State.PLANNED
-        if chunk.error is None:
-            heapq.heappush(self._to_grant, (chunk.place, chunk))
-        self.changed()
-
-    def _buffer(self, batch: PlannedBatch) -> BatchBuffer:
-        buffer = self._buffers.get(batch.position)
-        if buffer is None:
-            manifest = self._plan.manifest
-            samples = [manifest.chunk_samples(index) for index in batch.chunks]
-            buffer = self._buffers[batch.position] = BatchBuffer(manifest.schema, samples)
-        return buffer
 
     def _on_the_way(self) -> Iterator[Chunk]:
         for chunks in self._chunks.values():

@@ -1,0 +1,82 @@
+"""Chunks on their way out of their files: to their rows in memory, wholly or as far as they have come, or away.
+
+A chunk moves when its rows are free. It is dropped when its loan is called back or the disk is full: its blocks are given
+up, its file is deleted, its lease released, and it is granted again in its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+
+from anyio.abc import TaskGroup
+
+from dnc_async.dataset.batch import BatchBuffer
+from dnc_async.engine.chunks import Chunk, State
+from dnc_async.engine.landing import Landing
+from dnc_async.engine.progress import Progress
+from dnc_async.engine.room import Rooms
+from dnc_async.engine.starvation import Starvation
+from dnc_async.gateways.group import FetchGroup
+
+
+class Moves:
+    """Moves and drops one stream's chunks, in ``tasks``; nothing begins while that is ``None``, as it is again at the end."""
+
+    def __init__(
+        self,
+        *,
+        rooms: Rooms,
+        progress: Progress,
+        group: FetchGroup,
+        starvation: Starvation,
+        clock: Callable[[], float],
+        dropped: Callable[[Chunk], None],
+    ) -> None:
+        """``dropped`` is called with a chunk that has no space any more, and needs some."""
+        self._rooms = rooms
+        self._progress = progress
+        self._group = group
+        self._starvation = starvation
+        self._clock = clock
+        self._dropped = dropped
+        self.tasks: TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<Moves {'while the stream runs' if self.tasks else 'before or after the stream'}>"
+
+    def move_if_due(self, chunk: Chunk) -> None:
+        """Where a chunk's rows are free and it has a file, begin to move it."""
+        if chunk.state is State.STAGED and self._progress.has_rows(chunk.batch):
+            self._begin(chunk, State.MOVING, self._move)
+
+    def drop_if_staged(self, chunk: Chunk) -> None:
+        """Begin to drop it; one that moves to memory, or has no file yet, needs none soon."""
+        if chunk.state is State.STAGED:
+            self._begin(chunk, State.DROPPING, self._drop)
+
+    def _begin(
+        self, chunk: Chunk, state: State, function: Callable[[Chunk, Landing], Coroutine[None, None, None]]
+    ) -> None:
+        if self.tasks is not None and chunk.landing is not None:
+            chunk.state = state
+            self.tasks.start_soon(function, chunk, chunk.landing)
+
+    async def _move(self, chunk: Chunk, landing: Landing) -> None:
+        await self._group.in_worker(self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch))
+        landing.discard()
+        chunk.state = State.PLACED
+        chunk.look_if_ready()
+
+    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> None:
+        self._rooms.look_at_disk()
+        landing.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
+
+    async def _drop(self, chunk: Chunk, landing: Landing) -> None:
+        self._starvation.block_done(sum(want.size_bytes for want in chunk.wants), self._clock())
+        await self._group.withdraw(chunk.wants)
+        chunk.wants.clear()
+        landing.discard()
+        chunk.landing, chunk.state = None, State.PLANNED
+        if chunk.error is None:
+            self._dropped(chunk)
+        self._progress.changed()

@@ -1,0 +1,114 @@
+"""Room for chunks: their rows in memory where those are free, else a file that a lease pays for.
+
+A chunk of the batch that is received now needs no lease. A file system that is full although the budget is not is tried
+again now and then (:mod:`~dnc_async.spool.pause`), by making the file before anything is asked for in vain.
+"""
+
+from __future__ import annotations
+
+from dnc_async.dataset.batch import BatchBuffer
+from dnc_async.dataset.plan import Plan, PlannedBatch
+from dnc_async.engine.chunks import Chunk, State
+from dnc_async.engine.landing import Landing
+from dnc_async.engine.progress import Progress
+from dnc_async.errors import DiskFullError
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.spool.files import SpoolFile, SpoolFolder
+from dnc_async.spool.governor import Account, Lease
+from dnc_async.spool.pause import DiskPause
+
+
+class Rooms:
+    """Finds room for one stream's chunks, and holds the rows of its batches until they are complete.
+
+    ``account`` must be set before any room is asked for.
+    """
+
+    account: Account
+
+    def __init__(
+        self, *, plan: Plan, spool: SpoolFolder | None, disk: DiskPause, progress: Progress, group: FetchGroup
+    ) -> None:
+        """Without a ``spool`` there is memory alone."""
+        self._plan = plan
+        self._spool = spool
+        self._disk = disk
+        self._progress = progress
+        self._group = group
+        self._buffers: dict[int, BatchBuffer] = {}
+        self.peak_disk_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Rooms of {len(self._buffers)} batches in memory, {'with' if self._spool else 'without'} a spool>"
+
+    async def find(self, chunk: Chunk) -> Landing | None:
+        """Room for a chunk, whose state says then where it is; ``None`` where there is none now."""
+        too_far = self._progress.is_too_far(chunk.batch)
+        if self._progress.has_rows(chunk.batch) and not too_far:
+            self.account.withdraw()
+            chunk.state = State.PLACED
+            return Landing(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
+        if self._spool is None or too_far or self._disk.wait_s:
+            self.account.withdraw()
+            return None
+        cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
+        lease = self.account.try_lease(cost, chunk.place)
+        if lease is None:
+            return None
+        return await self._stage(chunk, lease, self._spool)
+
+    def is_sure(self, chunk: Chunk) -> bool:
+        """Whether all of it is wanted as soon as it is proved: it has its rows, or is of the second batch at the start.
+
+        All of that must fit on the disk at once. To have it proved first would cost a round trip; with more batches than this
+        one the first come later, too.
+        """
+        progress, batch = self._progress, chunk.batch
+        if progress.has_rows(batch):
+            return True
+        if batch.position != 1 or progress.taken or self._spool is None or progress.is_too_far(batch):
+            return False
+        return self.account.allows(len(batch.chunks) * self._spool.cost(chunk.entry.size_bytes), chunk.place)
+
+    async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
+        """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
+        file = spool.reserve(lease, chunk.entry.size_bytes)
+        if self._disk.is_full and not await self._fits(file):
+            return None
+        if lease.is_revoked:
+            file.discard()
+            self._progress.changed()
+            return None
+        chunk.state = State.STAGED
+        return Landing(file=file)
+
+    async def _fits(self, file: SpoolFile) -> bool:
+        """Whether there is room again on a disk that was full: looked at before anything is asked for in vain."""
+        self._disk.tries()
+        try:
+            await self._group.in_worker(file.open)
+        except BaseException as error:
+            file.discard()
+            if not isinstance(error, DiskFullError):
+                raise
+            self._disk.refused(error)
+            return False
+        return True
+
+    def rows(self, batch: PlannedBatch) -> BatchBuffer:
+        """The batch's rows, made when they are first asked for."""
+        buffer = self._buffers.get(batch.position)
+        if buffer is None:
+            manifest = self._plan.manifest
+            samples = [manifest.chunk_samples(index) for index in batch.chunks]
+            buffer = self._buffers[batch.position] = BatchBuffer(manifest.schema, samples)
+        return buffer
+
+    def complete(self, batch: PlannedBatch) -> object:
+        """All rows of the batch are there: hand it out, and hold it no more."""
+        return self._buffers.pop(batch.position).batch()
+
+    def look_at_disk(self) -> None:
+        """Note what the spool takes on disk, if that is more than ever before (in any thread)."""
+        if self._spool is not None:
+            self.peak_disk_bytes = max(self.peak_disk_bytes, self._spool.disk_bytes())
