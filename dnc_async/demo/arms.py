@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from dnc_async.demo.flights import Flights
 from dnc_async.demo.learner import Learner, Score
 from dnc_async.shortcuts import stream
@@ -59,9 +62,8 @@ async def run_arm(
     tell: Callable[[str, int, int], None],
 ) -> Arm:
     """Train through one arm; ``kill_at`` is the batch at which the first gateway dies."""
-    learner = Learner(setting.seed, len(setting.flights.features))
+    training = _Training(setting)
     limit = FIRST_IDEA_BATCHES if first_idea else setting.batches
-    early = ""
     began = time.monotonic()
     batches = stream(
         setting.cid,
@@ -71,30 +73,47 @@ async def run_arm(
         prefetch=0 if first_idea else "auto",
     )
     async with batches:
-        count = 0
         async for x, y in batches:
-            count += 1
-            if count <= setting.batches - setting.held_out:
-                learner.learn(x, y)
-            else:
-                learner.hold_out(x, y)
-            if count == kill_at:
+            training.step(x, y)
+            if training.batches == kill_at:
                 setting.gateways[0].kill()
-            if count == min(FIRST_IDEA_BATCHES, setting.batches - setting.held_out):
-                early = learner.fingerprint()
-            tell(name, count, limit)
-            if count == limit:
+            tell(name, training.batches, limit)
+            if training.batches == limit:
                 break
         seconds = time.monotonic() - began
-        statistics = batches.statistics()
-    whole = limit == setting.batches and setting.held_out > 0
-    return Arm(
-        name=name,
-        batches=count,
-        seconds=seconds,
-        computed_s=learner.computed_s,
-        statistics=statistics,
-        early=early,
-        final=learner.fingerprint() if whole else None,
-        score=learner.score() if whole else None,
-    )
+        return training.arm(name, seconds, batches.statistics())
+
+
+class _Training:
+    """One learner on its way through the data: it learns from all batches but the last ones, which are held out."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._learner = Learner(setting.seed, len(setting.flights.features))
+        self._all = setting.batches
+        self._to_learn = setting.batches - setting.held_out
+        self._early = ""
+        self.batches = 0
+
+    def step(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.int8]) -> None:
+        """Learn from the next batch, or hold it out."""
+        self.batches += 1
+        if self.batches <= self._to_learn:
+            self._learner.learn(x, y)
+        else:
+            self._learner.hold_out(x, y)
+        if self.batches == min(FIRST_IDEA_BATCHES, self._to_learn):
+            self._early = self._learner.fingerprint()
+
+    def arm(self, name: str, seconds: float, statistics: StreamStatistics) -> Arm:
+        """What came of it; there is no score where it did not get to the end."""
+        learner, is_whole = self._learner, self.batches == self._all and self._to_learn < self._all
+        return Arm(
+            name=name,
+            batches=self.batches,
+            seconds=seconds,
+            computed_s=learner.computed_s,
+            statistics=statistics,
+            early=self._early,
+            final=learner.fingerprint() if is_whole else None,
+            score=learner.score() if is_whole else None,
+        )

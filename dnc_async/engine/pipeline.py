@@ -61,7 +61,12 @@ _PROOF, _LEAF = 0, 1
 
 
 class Pipeline:
-    """Runs one stream's plan from its first chunk to its last batch. It is the borrower of the stream's account."""
+    """Runs one stream's plan from its first chunk to its last batch. It is the borrower of the stream's account.
+
+    ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
+    consumer's demand are fetched; ``None`` is no limit. ``window_bytes`` tells how many bytes must be on their way for all
+    gateways to be busy (for the gap report).
+    """
 
     def __init__(
         self,
@@ -77,12 +82,7 @@ class Pipeline:
         window_bytes: Callable[[], float],
         transforms: Transforms | None,
     ) -> None:
-        """One run of a plan.
-
-        ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
-        consumer's demand are fetched; ``None`` is no limit. ``window_bytes`` tells how many bytes must be on their way for all
-        gateways to be busy (for the gap report).
-        """
+        """One run of a plan."""
         self._root = root
         self._plan = plan
         self._group = group

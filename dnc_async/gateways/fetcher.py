@@ -39,7 +39,12 @@ T = TypeVar("T")
 
 
 class Fetcher:
-    """Fetches for all streams of a client. :meth:`run` must be running for anything to happen."""
+    """Fetches for all streams of a client. :meth:`run` must be running for anything to happen.
+
+    ``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more).
+    ``early_bytes``: how much is kept of what came before it was wanted, and ``hold_s``: how long a CAR that brings more of
+    it is held open. ``requests_per_minute``: what each of the gateways allows, where that is known.
+    """
 
     def __init__(
         self,
@@ -56,12 +61,7 @@ class Fetcher:
         hold_s: float,
         requests_per_minute: Sequence[float | None] = (),
     ) -> None:
-        """Over these gateways.
-
-        ``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more).
-        ``early_bytes``: how much is kept of what came before it was wanted, and ``hold_s``: how long a CAR that brings more of
-        it is held open. ``requests_per_minute``: what each of the gateways allows, where that is known.
-        """
+        """Over these gateways."""
         self._hedges = HedgeBudget(hedge_share)
         self._transports = tuple(transports)
         self._executor = executor

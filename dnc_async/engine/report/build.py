@@ -5,6 +5,7 @@ from __future__ import annotations
 from dnc_async.config import installed_version
 from dnc_async.engine.ledger import Ledger
 from dnc_async.engine.report.report import Gaps, Report, RunSettings
+from dnc_async.engine.timeline import Timeline
 from dnc_async.system import peak_memory_bytes
 from dnc_async.telemetry import StreamStatistics
 
@@ -22,17 +23,23 @@ def build(
     hedged_bytes: int,
 ) -> Report:
     """The report of a stream so far. ``lease_bytes`` is what a chunk of the mean size costs on disk."""
-    timeline = ledger.timeline
+    settings = RunSettings(
+        epochs=epochs,
+        drop_last=drop_last,
+        prefetch=prefetch,
+        folder_bytes=folder_bytes,
+        lease_bytes=lease_bytes,
+        library_version=installed_version(),
+    )
+    return _report(statistics, ledger, dataset=dataset, settings=settings, hedged_bytes=hedged_bytes)
+
+
+def _report(
+    statistics: StreamStatistics, ledger: Ledger, *, dataset: str, settings: RunSettings, hedged_bytes: int
+) -> Report:
     return Report(
         dataset=dataset,
-        settings=RunSettings(
-            epochs=epochs,
-            drop_last=drop_last,
-            prefetch=prefetch,
-            folder_bytes=folder_bytes,
-            lease_bytes=lease_bytes,
-            library_version=installed_version(),
-        ),
+        settings=settings,
         batches=statistics.batches,
         samples=statistics.samples,
         chunks=ledger.chunks,
@@ -41,13 +48,8 @@ def build(
         waited_s=statistics.waited_s,
         elapsed_s=statistics.elapsed_s,
         causes=statistics.causes,
-        gaps=Gaps(
-            p50_s=timeline.quantile(0.5),
-            p95_s=timeline.quantile(0.95),
-            p99_s=timeline.quantile(0.99),
-            max_s=timeline.longest_s,
-        ),
-        timeline=timeline.bins(),
+        gaps=_gaps(ledger.timeline),
+        timeline=ledger.timeline.bins(),
         order=ledger.order,
         budget_bytes=statistics.budget_bytes,
         peak_leased_bytes=statistics.peak_leased_bytes,
@@ -60,4 +62,13 @@ def build(
         blocks_rejected=statistics.blocks_rejected,
         requests_failed=statistics.requests_failed,
         gateways=statistics.gateways,
+    )
+
+
+def _gaps(timeline: Timeline) -> Gaps:
+    return Gaps(
+        p50_s=timeline.quantile(0.5),
+        p95_s=timeline.quantile(0.95),
+        p99_s=timeline.quantile(0.99),
+        max_s=timeline.longest_s,
     )
