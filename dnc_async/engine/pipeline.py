@@ -34,9 +34,9 @@ from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.moves import Moves
-from dnc_async.engine.pace import Pace
+from dnc_async.engine.pace import CallPace, Pace
 from dnc_async.engine.progress import Progress
 from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
 from dnc_async.engine.room import Rooms
@@ -76,7 +76,7 @@ class Pipeline:
         group: FetchGroup,
         spool: SpoolFolder | None,
         disk: DiskPause,
-        mailbox: Mailbox,
+        mailbox: Handover,
         clock: Callable[[], float],
         prefetch: int | None,
         window_bytes: Callable[[], float],
@@ -90,7 +90,8 @@ class Pipeline:
         self._mailbox = mailbox
         self._clock = clock
         self._starvation = Starvation(window_bytes=window_bytes)
-        self._pace = Pace(clock)
+        self.calls = CallPace(max(1, transforms.places)) if transforms is not None else None
+        self._pace = Pace(clock, self.calls)
         self._pages = PageReader(plan.manifest, group)
         self._chunks: dict[int, list[Chunk]] = {}
         self._to_grant: list[tuple[Place, Chunk]] = []
@@ -333,6 +334,9 @@ class Pipeline:
                 await self._progress.next_change.wait()
             job = self._jobs.popleft()
             await job.finished.wait()
+            if self.calls is not None:
+                complete = max(chunk.times.placed for chunk in self._chunks[job.planned.position])
+                self.calls.ended(job.done_at, complete=complete)
             await self._progress.until_taken(job.planned.position)
             self._put(job.planned, job.take(), transformed=job.done_at)
 
