@@ -7,11 +7,12 @@ model is therefore no bound on what the engine can reach: with little budget, ru
 
 It assumes gateways of one latency each, whose rates are known in advance, and which do not lie, no other stream beside
 this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
-cost, and what the engine could not know.
+cost, and what the engine could not know. A transform is none of these: its calls take their time here, too.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,18 @@ class Ideal:
         return max(0.0, sum(self.waits[1:]) / steady) if steady > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """A transform: a call takes so many seconds, ``workers`` run at once, and ``places`` batches may be here for them.
+
+    The places are those beside the one that receives; with 0 a batch that is, or was, transformed keeps that one.
+    """
+
+    seconds: float
+    workers: int
+    places: int
+
+
 def ideal_stream(
     batches: Sequence[Sequence[Sequence[int]]],
     *,
@@ -65,6 +78,7 @@ def ideal_stream(
     steps_s: Sequence[float],
     fluid: bool = False,
     moves_early: bool = False,
+    calls: Calls | None = None,
 ) -> Ideal:
     """Schedule a plan as nobody could do better under these rules.
 
@@ -74,35 +88,57 @@ def ideal_stream(
     arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
     ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free. Changes of a
     link's rate count for whole blocks alone.
+
+    With ``calls`` a batch that is whole is transformed when a worker is free, and handed over after that, in order. Its place
+    in memory is then free when the batch before is whole, and the one as many before that as there are places handed over.
     """
-    free = [0.0] * len(links)
-    granted = arrived = 0.0
-    held: list[tuple[float, int]] = []  # (released at, bytes) of chunks that went through the disk
-    history: list[tuple[float, int]] = []  # (granted at, bytes before this chunk) for the fluid bound
-    total = 0
-    handed = [0.0] * len(batches)
-    waits = []
+    way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early)
+    places = calls.places if calls is not None else 0
+    workers = [0.0] * (calls.workers if calls is not None else 0)  # a heap: when each is free
+    whole, handed, waits = [0.0] * len(batches), [0.0] * len(batches), []
     for k, chunks in enumerate(batches):
-        slot = handed[k - 1] if k else 0.0
-        ready = slot
-        for blocks in chunks:
-            size = sum(blocks)
-            disk = _room(held, size, budget_bytes, granted)
-            direct = max(granted, slot) <= disk
-            granted = min(disk, max(granted, slot))
-            history.append((granted, total))
-            total += size
-            if fluid:
-                arrived = max(arrived + size / sum(link.rate for link in links), _service(history, total, links))
-            else:
-                arrived = max(arrived, _schedule(blocks, granted, free, links))
-            released = max(arrived, slot)
-            if not direct:
-                held.append((max(granted, slot) if moves_early else released, size))
-            ready = max(ready, released)
-        handed[k] = max(slot + (steps_s[k - 1] if k else 0.0), ready)
-        waits.append(handed[k] - slot - (steps_s[k - 1] if k else 0.0))
+        slot = max(whole[k - 1], handed[k - 1 - places] if k > places else 0.0) if k else 0.0
+        whole[k] = ready = max([slot, *(way.bring(blocks, slot) for blocks in chunks)])
+        if calls is not None:
+            ready = max(ready, workers[0]) + calls.seconds
+            heapq.heapreplace(workers, ready)
+        asked = handed[k - 1] + steps_s[k - 1] if k else 0.0
+        handed[k] = max(asked, ready)
+        waits.append(handed[k] - asked)
     return Ideal(waits=tuple(waits), wall_s=handed[-1] + steps_s[len(batches) - 1])
+
+
+class _Way:
+    """From the gateways to the rows in memory: the budget, and the gateways' schedule. Chunks come in plan order."""
+
+    def __init__(self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool) -> None:
+        self._links = links
+        self._budget_bytes = budget_bytes
+        self._fluid = fluid
+        self._moves_early = moves_early
+        self._free = [0.0] * len(links)
+        self._granted = self._arrived = 0.0
+        self._held: list[tuple[float, int]] = []  # (released at, bytes) of chunks that went through the disk
+        self._history: list[tuple[float, int]] = []  # (granted at, bytes before this chunk) for the fluid bound
+        self._total = 0
+
+    def bring(self, blocks: Sequence[int], slot: float) -> float:
+        """When a chunk is in its rows, which are free at ``slot``."""
+        size = sum(blocks)
+        in_memory = max(self._granted, slot)
+        disk = _room(self._held, size, self._budget_bytes, self._granted)
+        self._granted = min(disk, in_memory)
+        self._history.append((self._granted, self._total))
+        self._total += size
+        if self._fluid:
+            least = self._arrived + size / sum(link.rate for link in self._links)
+            self._arrived = max(least, _service(self._history, self._total, self._links))
+        else:
+            self._arrived = max(self._arrived, _schedule(blocks, self._granted, self._free, self._links))
+        released = max(self._arrived, slot)
+        if in_memory > disk:
+            self._held.append((max(self._granted, slot) if self._moves_early else released, size))
+        return released
 
 
 def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_before: float) -> float:

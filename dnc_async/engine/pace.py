@@ -14,14 +14,15 @@ _WEIGHT = 0.25
 
 
 class CallPace:
-    """How long a transform's calls take, of which ``workers`` run at once.
+    """How long a transform's calls take: as many run at once as batches have ``places`` for them, or one where that is 0.
 
     A call begins when its batch is complete and a worker is free: that is reckoned, because only an executor knows. So its
     way to the worker counts, and in an executor that others use as well their calls do, too.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._workers = max(1, places)
         self._ends: list[float] = []  # a heap of the latest, as many as there are workers: the first left a worker free
         self._total_s = 0.0
         self.calls = 0

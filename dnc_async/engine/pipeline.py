@@ -90,7 +90,8 @@ class Pipeline:
         self._mailbox = mailbox
         self._clock = clock
         self._starvation = Starvation(window_bytes=window_bytes)
-        self.calls = CallPace(max(1, transforms.places)) if transforms is not None else None
+        #: How long the calls of the transform take, where there is one.
+        self.calls = CallPace(transforms.places) if transforms is not None else None
         self._pace = Pace(clock, self.calls)
         self._pages = PageReader(plan.manifest, group)
         self._chunks: dict[int, list[Chunk]] = {}

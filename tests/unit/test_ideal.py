@@ -18,11 +18,18 @@ def run(
     fluid: bool = False,
     blocks: int = 4,
     early: bool = False,
+    calls: ideal.Calls | None = None,
 ):
     """Batches of two chunks of 500 kB each."""
     plan = [[[500_000 // blocks] * blocks] * 2] * batches
     return ideal.ideal_stream(
-        plan, links=[LINK] * links, budget_bytes=budget, steps_s=[step] * batches, fluid=fluid, moves_early=early
+        plan,
+        links=[LINK] * links,
+        budget_bytes=budget,
+        steps_s=[step] * batches,
+        fluid=fluid,
+        moves_early=early,
+        calls=calls,
     )
 
 
@@ -102,3 +109,53 @@ def test_a_gateway_that_dies_is_left_alone() -> None:
     one = ideal.ideal_stream(plan, links=links, budget_bytes=1e9, steps_s=[0.0] * 40)
     assert both.wall_s == pytest.approx(0.05 + 40e6 / 20e6)
     assert one.wall_s == pytest.approx(0.5 + (40e6 - 0.45 * 20e6) / 10e6, abs=0.05)
+
+
+def calls(seconds: float, workers: int, places: int | None = None) -> ideal.Calls:
+    """As many places as workers, as ``transform_workers=`` of at least 1 has."""
+    return ideal.Calls(seconds=seconds, workers=workers, places=workers if places is None else places)
+
+
+def test_a_transform_comes_after_the_last_chunk() -> None:
+    """Without a budget, and with no place of its own, a batch is fetched and transformed within one step, or is late."""
+    zero = calls(0.03, workers=1, places=0)
+    assert run(1, budget=0, step=1.0, calls=zero).waits == pytest.approx((0.18,))
+    assert run(4, budget=0, step=0.16, calls=zero).waits[1:] == pytest.approx([0.02] * 3)
+    assert run(4, budget=0, step=0.2, calls=zero).waits[1:] == pytest.approx([0.0] * 3)
+    # With a place of its own the next batch is fetched meanwhile: only the longer of the two counts.
+    assert run(8, budget=0, step=0.1, calls=zero).waits[1:] == pytest.approx([0.08] * 7)
+    assert run(8, budget=0, step=0.1, calls=calls(0.03, workers=1)).waits[1:] == pytest.approx([0.05] * 7)
+
+
+@pytest.mark.parametrize(
+    ("workers", "places", "spacing"), [(1, 0, 0.4), (1, 1, 0.4), (2, 2, 0.2), (4, 4, 0.1), (4, 0, 0.4)]
+)
+def test_a_transform_that_is_slower_than_all_else(workers: int, places: int, spacing: float) -> None:
+    """400 ms for each batch, shared by the workers that have a place for one; the line and a step take 100 and 10 ms."""
+    ideally = run(200, budget=1e9, step=0.01, calls=calls(0.4, workers, places))
+    assert ideally.idle_share == pytest.approx(1 - 0.01 / spacing, abs=0.01)
+    # As many are held back as there are workers, and come in one go: the mean counts.
+    assert sum(ideally.waits[100:180]) / 80 == pytest.approx(spacing - 0.01, rel=0.02)
+
+
+def test_a_transform_that_takes_no_time_is_none() -> None:
+    """The same waits, whatever the budget."""
+    for budget in (0, 1e6, 4e6):
+        none = run(40, budget=budget, step=0.05, early=True)
+        assert run(40, budget=budget, step=0.05, early=True, calls=calls(0.0, 1, places=0)) == none
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.08, 0.2])
+def test_with_a_transform_more_of_anything_never_hurts(seconds: float) -> None:
+    """Neither budget nor workers nor gateways."""
+    walls = {
+        (budget, workers, links): run(
+            60, budget=budget, step=0.05, links=links, early=True, calls=calls(seconds, workers)
+        ).wall_s
+        for budget in (0, 1e6, 4e6)
+        for workers in (1, 2, 4)
+        for links in (1, 2)
+    }
+    for (budget, workers, links), wall in walls.items():
+        for other in ((4e6, workers, links), (budget, 4, links), (budget, workers, 2)):
+            assert walls[other] <= wall + 1e-9

@@ -13,10 +13,10 @@ import pytest
 from matplotlib.axes import Axes
 
 from dnc_async import Report, ReportError
-from dnc_async.engine.ideal import Link, ideal_stream
+from dnc_async.engine.ideal import Calls, Link, ideal_stream
 from dnc_async.engine.report.page import page
 from dnc_async.engine.report.picture import draw, encode
-from dnc_async.engine.report.report import Gaps, RunSettings
+from dnc_async.engine.report.report import Gaps, RunSettings, TransformRun
 from dnc_async.engine.timeline import Bin
 from dnc_async.errors import ArgumentError, DncError
 from dnc_async.telemetry import GatewayStatistics
@@ -77,7 +77,7 @@ def report(steps: Sequence[float] = (0.03,) * 40, *, chunks_on_disk: int = 4, li
     )
 
 
-def model(steps: Sequence[float], chunks_on_disk: int, links: Sequence[Link]) -> float:
+def model(steps: Sequence[float], chunks_on_disk: int, links: Sequence[Link], calls: Calls | None = None) -> float:
     """The ideal stream of the same run, straight from the model."""
     return ideal_stream(
         [[[BLOCK] * BLOCKS] * 2] * (len(steps) + 1),
@@ -85,6 +85,7 @@ def model(steps: Sequence[float], chunks_on_disk: int, links: Sequence[Link]) ->
         budget_bytes=chunks_on_disk * BLOCKS * BLOCK,
         steps_s=[*steps, 0.0],
         moves_early=True,
+        calls=calls,
     ).idle_share
 
 
@@ -230,6 +231,34 @@ def test_what_if_is_the_model(chunks_on_disk: int, step: float) -> None:
     assert named["as it was"] == run.what_if()
     assert named["with one more such gateway"] == run.what_if(more_gateways=1)
     assert named["with twice the budget"] <= named["as it was"] <= named["with half the budget"]
+
+
+@pytest.mark.parametrize("places", [0, 1, 3])
+def test_what_if_with_a_transform(places: int) -> None:
+    """Its calls are part of the model: what it holds back, neither a budget nor a gateway brings."""
+    calls = Calls(seconds=0.09, workers=max(1, places), places=places)
+    run = replace(report(), transform=TransformRun(calls=41, mean_s=0.09, places=places))
+    steps = [0.03] * 40
+    assert run.what_if() == pytest.approx(model(steps, 4, LINKS, calls))
+    more = [*LINKS, Link(latency_s=0.125, rate=7e6)]
+    assert run.what_if(more_gateways=1) == pytest.approx(model(steps, 4, more, calls))
+    if places < 3:
+        shares = [each.idle_share for each in run.scenarios() if each.name != "with half the budget"]
+        assert shares == pytest.approx([2 / 3] * 3, abs=0.04)
+    tight = replace(run, settings=replace(run.settings, prefetch=2))
+    narrow = replace(calls, places=min(1, places))
+    assert tight.what_if() == pytest.approx(model(steps, 2 * (1 - narrow.places), LINKS, narrow))
+
+
+def test_a_transform_is_told() -> None:
+    """In the text, and in files; those that were written before it was are read."""
+    run = replace(report(), transform=TransformRun(calls=41, mean_s=0.09, places=3))
+    assert "calls   41 of the transform, 90.0 ms each in the mean, 3 at once" in str(run)
+    assert "of the transform" not in str(report())
+    wire = run.to_dict()
+    assert Report.from_dict(json.loads(json.dumps(wire))) == run
+    del wire["transform"]
+    assert Report.from_dict(wire) == report()
 
 
 def test_what_if_of_a_gateway_that_lies() -> None:

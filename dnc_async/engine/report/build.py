@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dnc_async.config import installed_version
 from dnc_async.engine.ledger import Ledger
-from dnc_async.engine.report.report import Gaps, Report, RunSettings
+from dnc_async.engine.pace import CallPace
+from dnc_async.engine.report.report import Gaps, Report, RunSettings, TransformRun
 from dnc_async.engine.timeline import Timeline
 from dnc_async.system import peak_memory_bytes
 from dnc_async.telemetry import StreamStatistics
@@ -21,6 +24,7 @@ def build(
     folder_bytes: int,
     lease_bytes: int,
     hedged_bytes: int,
+    calls: CallPace | None = None,
 ) -> Report:
     """The report of a stream so far. ``lease_bytes`` is what a chunk of the mean size costs on disk."""
     settings = RunSettings(
@@ -31,7 +35,8 @@ def build(
         lease_bytes=lease_bytes,
         library_version=installed_version(),
     )
-    return _report(statistics, ledger, dataset=dataset, settings=settings, hedged_bytes=hedged_bytes)
+    report = _report(statistics, ledger, dataset=dataset, settings=settings, hedged_bytes=hedged_bytes)
+    return replace(report, transform=_transform(calls))
 
 
 def _report(
@@ -63,6 +68,12 @@ def _report(
         requests_failed=statistics.requests_failed,
         gateways=statistics.gateways,
     )
+
+
+def _transform(calls: CallPace | None) -> TransformRun | None:
+    if calls is None or not calls.calls:
+        return None
+    return TransformRun(calls=calls.calls, mean_s=calls.mean_s, places=calls.places)
 
 
 def _gaps(timeline: Timeline) -> Gaps:

@@ -47,6 +47,18 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransformRun:
+    """The consumer's own function: how often it was called, and how long that took in the mean.
+
+    ``places`` batches had a place in memory for it beside the one that is received, and as many calls ran at once, or one.
+    """
+
+    calls: int
+    mean_s: float
+    places: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Where a run's time went, up to the batch that was handed over last.
 
@@ -59,7 +71,7 @@ class Report:
     consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is what the
     file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had resident, your
     model included, and ``None`` where the system does not tell. ``order`` is a checksum of the chunks in the order of
-    delivery: runs that delivered the same have the same.
+    delivery: runs that delivered the same have the same. ``transform`` is ``None`` where no call of one has ended.
     """
 
     dataset: str
@@ -86,6 +98,7 @@ class Report:
     blocks_rejected: int
     requests_failed: int
     gateways: tuple[GatewayStatistics, ...]
+    transform: TransformRun | None = None
 
     def __str__(self) -> str:
         return render(self)

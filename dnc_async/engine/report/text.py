@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dnc_async.engine.report.what_if import AS_IT_WAS
 
 if TYPE_CHECKING:
-    from dnc_async.engine.report.report import Report
+    from dnc_async.engine.report.report import Report, TransformRun
     from dnc_async.telemetry import GatewayStatistics
 
 _BAR = 24
@@ -60,7 +60,7 @@ def causes(report: Report) -> list[tuple[str, float, float]]:
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """A line for each thing that was counted."""
-    gaps, settings = report.gaps, report.settings
+    gaps, settings, transform = report.gaps, report.settings, report.transform
     disk = (
         f"{size(report.peak_leased_bytes)} of {size(report.budget_bytes)} reserved at most"
         if report.budget_bytes
@@ -83,6 +83,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             f"{report.blocks_verified:,} verified, {report.blocks_rejected:,} rejected; {failed} requests failed",
         ),
         ("disk", disk),
+        *(() if transform is None else (("calls", _calls(transform)),)),
         ("memory", f"{size(report.peak_memory_bytes)} at most, the whole process"),
         ("run", f"{report.dataset}, epochs {epochs}, prefetch {ahead}, dnc-async {settings.library_version}"),
         ("order", report.order[:16]),
@@ -148,6 +149,11 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def _calls(run: TransformRun) -> str:
+    at_once = "one at a time" if run.places <= 1 else f"{run.places} at once"
+    return f"{run.calls:,} of the transform, {duration(run.mean_s)} each in the mean, {at_once}"
 
 
 def _gaps(gaps: Any) -> tuple[float, ...]:  # noqa: ANN401

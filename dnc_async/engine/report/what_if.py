@@ -7,7 +7,8 @@ of the mean size. So it assumes
 
 - gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
 - that nobody shares the line in front of them: one more gateway brings its whole rate;
-- perfect planning, and no time for proofs, verification, decoding, a transform and hand-over.
+- perfect planning, and no time for proofs, verification, decoding and hand-over;
+- of a transform that each call takes as long as they took in the mean, beside whatever else the machine did then.
 
 It says what is possible and not what will be. A run lies above it, unless a rate was estimated too low, or its first batch,
 which is not counted, took longer than the model's and left time to fetch ahead. Read a scenario beside the model of the run
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.ideal import Link, ideal_stream
+from dnc_async.engine.ideal import Calls, Link, ideal_stream
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
@@ -67,6 +68,7 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
         budget_bytes=_staged_chunks(report, budget_bytes) * sum(chunk),
         steps_s=[*steps, 0.0],
         moves_early=True,
+        calls=_calls(report),
     )
     return ideal.idle_share
 
@@ -93,11 +95,24 @@ def _batch_lease(report: Report) -> int:
     return _chunks_per_batch(report) * report.settings.lease_bytes
 
 
+def _calls(report: Report) -> Calls | None:
+    run = report.transform
+    if run is None:
+        return None
+    return Calls(seconds=run.mean_s, workers=max(1, run.places), places=_places(report))
+
+
+def _places(report: Report) -> int:
+    """How many batches are in memory for a transform, beside the one that is received: ``prefetch`` counts them all."""
+    places, prefetch = report.transform.places if report.transform is not None else 0, report.settings.prefetch
+    return places if prefetch is None else min(places, prefetch - 1)
+
+
 def _staged_chunks(report: Report, budget_bytes: int | None) -> int:
     """How many chunks may lie on the disk: what the budget has room for, and what ``prefetch`` allows."""
     settings = report.settings
     budget = report.budget_bytes if budget_bytes is None else budget_bytes
     room = max(0, budget - settings.folder_bytes) // max(1, settings.lease_bytes)
-    if settings.prefetch is not None:  # the next batch comes into memory
-        room = min(room, (settings.prefetch - 1) * _chunks_per_batch(report))
+    if settings.prefetch is not None:  # the next batch comes into memory, and those that a transform has places for
+        room = min(room, (settings.prefetch - 1 - _places(report)) * _chunks_per_batch(report))
     return room

@@ -15,15 +15,18 @@ D = TypeVar("D")
 def decode(kind: type[D], wire: object, at: str) -> D:
     """A dataclass from a decoded JSON object; names that it does not have are left out, for newer files.
 
+    Fields that have a default may be missing, in older ones.
+
     ``at`` is what to call it in a :class:`~dnc_async.errors.ReportError`.
     """
     if not isinstance(wire, dict):
         raise _unlike(at, "an object", wire)
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # D is a dataclass, or one's field
-    missing = [name for name in names if name not in wire]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # D is a dataclass, or one's field
+    missing = [field.name for field in fields if field.name not in wire and field.default is dataclasses.MISSING]
     if missing:
         raise ReportError(f"{at}: {missing[0]!r} is missing; expected the JSON that Report.save() writes")
+    names = [field.name for field in fields if field.name in wire]
     return kind(**{name: _value(hints[name], wire[name], f"{at}.{name}") for name in names})
 
 
