@@ -188,6 +188,7 @@ class StreamTask:
             folder_bytes=FOLDER_BYTES,
             lease_bytes=runtime.lease_bytes(chunk_bytes),
             hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,
+            calls=self._pipeline.calls if self._pipeline else None,
         )
 
 

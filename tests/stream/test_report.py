@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
+import time
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,41 @@ async def test_what_if_of_a_real_run(tmp_path: Path) -> None:
     shares = {each.name: each.idle_share for each in report.scenarios()}
     assert shares["with twice the budget"] <= shares["as it was"] <= shares["with half the budget"] <= 1
     assert "modelled, as it was" in str(report)
+
+
+@pytest.mark.parametrize(("workers", "idle"), [(0, 0.75), (2, 0.5)])
+async def test_what_if_with_a_transform(tmp_path: Path, workers: int, idle: float) -> None:
+    """A call of 40 ms, one or two at a time, and a step of 10 ms: so much idle time was measured, and the model has it, too."""
+    rows = {"x": np.random.default_rng(0).normal(size=(1500, 1000)).astype("f4")}
+    published = await dnc.upload(rows, batch_size=50, store=tmp_path / "store")
+
+    def transform(batch: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.04)
+        return batch
+
+    async with (
+        ScriptedGateway(BlockStore.open(tmp_path / "store"), Faults.parse("rate=40MB,latency=5ms")) as gateway,
+        dnc.stream(
+            published,
+            gateways=gateway.url,
+            spool_dir=tmp_path / "spool",
+            disk_budget="2MB",
+            transform=transform,
+            transform_workers=workers,
+        ) as batches,
+    ):
+        async for _ in batches:
+            await asyncio.sleep(0.01)
+        report = batches.report()
+    assert report.transform is not None
+    assert (report.transform.calls, report.transform.places) == (30, workers)
+    assert report.transform.mean_s == pytest.approx(0.04, abs=0.01)
+    assert report.idle_share == pytest.approx(idle, abs=0.1)
+    modelled = report.what_if()
+    assert modelled == pytest.approx(report.idle_share, abs=0.1)
+    # Nothing but the transform holds this stream up.
+    for other in (report.what_if(disk_budget="4MB"), report.what_if(more_gateways=1)):
+        assert other == pytest.approx(modelled, abs=0.05)
 
 
 async def test_order_of_delivery(published: Published) -> None:
