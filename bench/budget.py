@@ -77,6 +77,9 @@ def _cases(budgets: Sequence[float], loads: Sequence[float]) -> Iterator[Case]:
             setting = replace(base, step=step, budget_batches=budget)
             target = None if step == "gil" else _target(setting)  # one that holds the GIL is only reported
             yield Case("steps", f"{step} step, {budget:g} batches", setting, target)
+            if step == "gil":
+                setting = replace(setting, engine="process")
+                yield Case("steps", f"{step} step, own process, {budget:g} batches", setting, _target(setting))
     half = replace(base, load=0.5, budget_batches=10)
     events = 2 * (LINK.latency_s + half.batch_bytes / 2 / LINK.rate)  # of each fault, in seconds
     yield Case("faults", "one at a tenth after 12 s", _faulty(half, "slow=12s-", (12, 0.1)), 0.01 + events / 60)

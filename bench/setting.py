@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import dnc_async as dnc
+from dnc_async.client import EngineKind
 from dnc_async.engine.ideal import Ideal, Link, ideal_stream
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
@@ -39,7 +40,8 @@ class Setting:
     """A load (demand over supply) on some gateways, with a budget in batches.
 
     ``faults`` are what else each gateway does, as text; ``step`` is what the consumer does with a batch: hold its loop
-    (``blocking``) or not (``async``), compute without the GIL on one core (``numpy``), or with it (``gil``).
+    (``blocking``) or not (``async``), compute without the GIL on one core (``numpy``), or with it (``gil``). ``engine`` is where
+    the engine runs.
     """
 
     load: float = 0.9
@@ -47,6 +49,7 @@ class Setting:
     links: tuple[Link, ...] = (LINK,) * 3
     faults: tuple[str, ...] = ()
     step: str = "blocking"
+    engine: EngineKind = "thread"
     prefetch: int | None = None
 
     @property
@@ -139,6 +142,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
             spool_dir=spool,
             prefetch="auto" if setting.prefetch is None else setting.prefetch,
             epochs=None,
+            engine=setting.engine,
         )
         ideally = setting.since([time.perf_counter() - each for each in ready])
         async with stream:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, TypeVar
 from urllib.parse import unquote
 
 from dnc_async.config import (
@@ -26,8 +28,9 @@ from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, save
+from dnc_async.engine.mailbox import Mailbox, Pickup
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
-from dnc_async.engine.stream import BatchStream, StreamHandle
+from dnc_async.engine.stream import BatchStream, Engine, RunningStream, StreamHandle
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
@@ -35,7 +38,10 @@ from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore
-from dnc_async.telemetry import Observer
+from dnc_async.telemetry import Observer, logger
+
+if TYPE_CHECKING:
+    from dnc_async.engine.process.remote import RemoteEngine
 
 StrPath = str | os.PathLike[str]
 Address = str | Cid | UploadResult
@@ -43,6 +49,7 @@ T = TypeVar("T")
 Gateways = Iterable[str | Gateway] | str | Gateway | None
 Routers = Iterable[str] | str | None
 Size = int | float | str
+EngineKind = Literal["thread", "process"]
 
 
 class StreamOptions(TypedDict, total=False):
@@ -59,6 +66,7 @@ class StreamOptions(TypedDict, total=False):
     store: StrPath | None
     spool_dir: StrPath | None
     progress: Observer | None
+    engine: EngineKind
 
 
 class Client:
@@ -77,6 +85,7 @@ class Client:
         spool_dir: StrPath | None = None,
         settings: FetchSettings | None = None,
         observers: Iterable[Observer] = (),
+        engine: EngineKind = "thread",
     ) -> None:
         """Check the arguments; nothing is started yet.
 
@@ -85,23 +94,23 @@ class Client:
         root join these; ``gateways="discover"`` takes those alone (without ``routers``, a local Kubo is asked). ``disk_budget``:
         bytes on disk, ``"64 MB"``, or 0 to stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own.
         ``observers``: callables that get the events of all its streams and calls (:mod:`dnc_async.telemetry`), in the engine's
-        thread. Raises
+        thread. ``engine="process"`` runs its streams in a process of their own (:mod:`dnc_async.engine.process`), for steps in
+        pure Python, which let an engine in the same process run too seldom; on Linux. Raises
         :class:`~dnc_async.errors.ArgumentError`.
         """
+        if engine not in ("thread", "process"):
+            raise ArgumentError(f"engine: expected 'thread' or 'process', got {engine!r}")
         self._gateways, self._routers = sources_of(gateways, routers)
         self._store = store_path(store)
         self._store_is_named = store is not None
         spool = spool_path(spool_dir)
         budget = default_budget(spool) if disk_budget is None else parse_size(disk_budget, name="disk_budget")
-        self._runtime = Runtime(
-            settings=settings or FetchSettings(),
-            budget_bytes=budget,
-            spool_parent=spool,
-            observers=[_observer(each, "observers") for each in observers],
-        )
+        settings, told = settings or FetchSettings(), [_observer(each, "observers") for each in observers]
+        self._runtime = Runtime(settings=settings, budget_bytes=budget, spool_parent=spool, observers=told)
         self._engine = EngineThread(self._runtime.setup)
+        self._process = _process(settings, budget, spool, told) if engine == "process" else None
         self._started = self._closed = False
-        self._finalizer = finalize(self, self._engine.stop)
+        self._finalizers = [finalize(self, each.stop) for each in (self._engine, self._process) if each is not None]
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._started else "not started"
@@ -113,6 +122,8 @@ class Client:
         return self._runtime.governor.budget_bytes
 
     async def __aenter__(self) -> Self:
+        if self._process is not None:
+            self._process.start()
         self._start()
         return self
 
@@ -197,9 +208,11 @@ class Client:
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""
         self._closed = True
-        if self._started:
-            self._engine.stop()
-            self._engine.join()
+        engines = [each for each in (self._engine if self._started else None, self._process) if each is not None]
+        for engine in engines:
+            engine.stop()
+        for engine in engines:
+            engine.join()
 
     def handle(
         self,
@@ -222,8 +235,10 @@ class Client:
         ahead = prefetch if isinstance(prefetch, int) else None
         observers = () if progress is None else (_observer(progress, "progress"),)
         checked = Transform.of(transform, transform_workers)
+        if checked is not None and self._process is not None:
+            checked.check_portable()
 
-        def start() -> tuple[EngineThread, StreamTask]:
+        def start() -> tuple[Engine, RunningStream, Pickup]:
             request = StreamRequest(
                 root=root,
                 path=path,
@@ -233,12 +248,18 @@ class Client:
                 prefetch=ahead,
                 transform=checked,
             )
-            engine = self._start()
-            task = StreamTask(self._runtime, request, post=engine.post, observers=observers)
+            if self._process is not None:
+                self._check_open()
+                remote = self._process.open(request, observers=observers, owned=owned)
+                return self._process, remote, remote.inbox
+            engine, mailbox = self._start(), Mailbox(clock=time.monotonic)
+            task = StreamTask(
+                self._runtime, request, post=engine.post, mailbox=mailbox, started=time.monotonic(), observers=observers
+            )
             running = engine.call(partial(self._run_owned, task) if owned else task.run)
             # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
             running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
-            return engine, task
+            return engine, task, mailbox
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
 
@@ -248,10 +269,13 @@ class Client:
         finally:
             self._engine.stop()
 
-    def _start(self) -> EngineThread:
+    def _check_open(self) -> None:
         if self._closed:
             raise StreamClosedError("this client was closed; make a new one")
         self._engine.check_process()
+
+    def _start(self) -> EngineThread:
+        self._check_open()
         if not self._started:
             self._started = True
             self._engine.start()
@@ -265,6 +289,19 @@ class Client:
             if store.has(root):
                 return Origin(store_name=f"local store {self._store}", read=store.read)
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root)
+
+
+def _process(settings: FetchSettings, budget_bytes: int, spool: Path, observers: list[Observer]) -> RemoteEngine:
+    """An engine in a process of its own, which is not started yet."""
+    from dnc_async.engine.process.messages import Setup  # noqa: PLC0415 - of no use to most, and not importable everywhere
+    from dnc_async.engine.process.remote import RemoteEngine, check_supported  # noqa: PLC0415 - as above
+
+    check_supported()
+
+    def setup(has_observers: bool) -> Setup:
+        return Setup(settings, budget_bytes, spool, logger.getEffectiveLevel(), has_observers)
+
+    return RemoteEngine(setup, observers)
 
 
 def _observer(observer: object, name: str) -> Observer:

@@ -32,10 +32,13 @@
     ├── TransformError                  you: transform= raised, for the batch at .position; from what it raised
     ├── ReportError (ValueError)        a saved gap report cannot be read, or not written
     ├── UploadError                     a publishing target refused, or answered with another root
+    ├── EngineError                     the engine's own process ended, or could not be started
     └── StreamClosedError               you: the stream or client was closed, or belongs to another process
 
 An error of the network is never raised alone to a consumer: a :class:`GatewayError` only costs its gateway the
 request, and reaches you inside a :class:`ChunkUnavailableError` when nobody was left to ask.
+
+All of them can be pickled, so they survive the way out of a process pool.
 """
 
 from __future__ import annotations
@@ -46,6 +49,17 @@ from typing import Self
 
 class DncError(Exception):
     """The base of all errors that this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own way calls the class with .args, which those that name more than a message do not take.
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(kind: type[DncError], args: tuple[object, ...], state: dict[str, object]) -> DncError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ArgumentError(DncError, ValueError):
@@ -202,6 +216,10 @@ class ReportError(DncError, ValueError):
 
 class UploadError(DncError):
     """A publishing target refused the data, or answered with another root."""
+
+
+class EngineError(DncError):
+    """The process that an engine had for itself could not be started, or ended before its streams did."""
 
 
 class StreamClosedError(DncError):

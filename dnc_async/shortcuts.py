@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Unpack
 
-from dnc_async.client import Address, Client, Gateways, Routers, Size, StreamOptions, StrPath
+from dnc_async.client import Address, Client, EngineKind, Gateways, Routers, Size, StreamOptions, StrPath
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.files.paths import DirectoryEntry
 from dnc_async.engine.files.remote_file import RemoteFile
@@ -29,6 +29,7 @@ def stream(
     store: StrPath | None = None,
     spool_dir: StrPath | None = None,
     progress: Observer | None = None,
+    engine: EngineKind = "thread",
 ) -> BatchStream:
     """Iterate over a dataset's batches: ``async for batch in dnc_async.stream(cid)``.
 
@@ -56,6 +57,10 @@ def stream(
         Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
         gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must be quick; what it raises is
         logged, and harms nothing.
+    engine:
+        ``"thread"`` of this process, or ``"process"``: one of its own, for steps that hold Python's lock (the GIL), such as loops
+        in pure Python. That takes half a second longer to start and some 80 MB, and runs ``transform`` there, too, which
+        must lie in a module. On Linux.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def stream(
     ------
     ArgumentError, CidError
         At once, for an argument that cannot work.
-    BudgetTooSmallError, ChunkUnavailableError, ManifestError, SpoolError, DecodeError, TransformError
+    BudgetTooSmallError, ChunkUnavailableError, ManifestError, SpoolError, DecodeError, TransformError, EngineError
         From the iteration.
 
     """
@@ -86,6 +91,7 @@ def stream(
             store=store,
             spool_dir=spool_dir,
             progress=progress,
+            engine=engine,
         )
     )
 
@@ -98,6 +104,7 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
         disk_budget=options.get("disk_budget"),
         store=options.get("store"),
         spool_dir=options.get("spool_dir"),
+        engine=options.get("engine", "thread"),
     )
     return client.handle(
         cid,

@@ -68,7 +68,7 @@ class BlockingStream:
 
     def _ready(self) -> None:
         ready = threading.Event()
-        mailbox = self._handle.open().mailbox
+        mailbox = self._handle.mailbox
         if mailbox.wait(ready.set):
             try:
                 ready.wait()

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -55,7 +55,7 @@ class EngineThread:
 
     def start(self) -> None:
         """Start the thread; it is joined at interpreter exit at the latest."""
-        _engines.add(self)
+        end_at_exit(self)
         self._thread.start()
 
     def check_process(self) -> None:
@@ -169,8 +169,19 @@ def _refuse(result: Future[Any]) -> None:
         result.set_exception(StreamClosedError("the client was closed"))
 
 
-_engines: weakref.WeakSet[EngineThread] = weakref.WeakSet()
+class _Ending(Protocol):
+    def stop(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+_engines: weakref.WeakSet[_Ending] = weakref.WeakSet()
 _exiting = False
+
+
+def end_at_exit(engine: _Ending) -> None:
+    """Have an engine stopped, and waited for, at interpreter exit at the latest."""
+    _engines.add(engine)
 
 
 def _at_exit() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from dnc_async.engine.ledger import ChunkTimes, Taken
 
@@ -22,8 +22,38 @@ class Found(enum.Enum):
     END = enum.auto()
 
 
+class Handover(Protocol):
+    """The engine's side of a mailbox. The two callables are called in the engine's thread, or in the consumer's."""
+
+    on_wait: Callable[[], None]
+    on_taken: Callable[[Taken], None]
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the consumer waits for what comes next."""
+
+    def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
+        """Lay down the next batch, how its chunks came and when it was transformed; the one before must have been taken."""
+
+    def finish(self, error: Exception | None) -> None:
+        """Nothing will come after what lies here: the plan was delivered, or this went wrong. The first call counts."""
+
+
+class Pickup(Protocol):
+    """The consumer's side of a mailbox."""
+
+    def take(self) -> tuple[Found, Any]:
+        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+
+    def wait(self, wake: Callable[[], None]) -> bool:
+        """Have ``wake`` called, in another thread, when something lies here; ``False`` if it already does."""
+
+    def give_up(self) -> None:
+        """The consumer no longer waits, without having got anything."""
+
+
 class Mailbox:
-    """Holds the next batch, or the end of the stream."""
+    """Holds the next batch, or the end of the stream, for a consumer in the same process: both sides in one."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock

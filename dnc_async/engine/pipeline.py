@@ -34,7 +34,7 @@ from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.moves import Moves
 from dnc_async.engine.pace import CallPace, Pace
 from dnc_async.engine.progress import Progress
@@ -76,7 +76,7 @@ class Pipeline:
         group: FetchGroup,
         spool: SpoolFolder | None,
         disk: DiskPause,
-        mailbox: Mailbox,
+        mailbox: Handover,
         clock: Callable[[], float],
         prefetch: int | None,
         window_bytes: Callable[[], float],

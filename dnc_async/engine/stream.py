@@ -14,19 +14,17 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from dnc_async.dataset.plan import Plan
-from dnc_async.engine.bridge import EngineThread, finalize, resolve, wait_for_future
-from dnc_async.engine.mailbox import Found, Mailbox
+from dnc_async.engine.bridge import finalize, resolve, wait_for_future
+from dnc_async.engine.mailbox import Found, Pickup
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
 from dnc_async.telemetry import StreamStatistics
 
 
 class RunningStream(Protocol):
-    """What a stream is in the engine."""
+    """What a stream is in the engine. ``opened`` is how many batches there will be, ``None`` where there is no end."""
 
-    mailbox: Mailbox
-    opened: Future[Plan]
+    opened: Future[int | None]
     finished: Future[None]
 
     def cancel(self) -> None:
@@ -39,17 +37,38 @@ class RunningStream(Protocol):
         """The gap report so far, from any thread."""
 
 
+class Engine(Protocol):
+    """Where streams run: a thread of this process, or a process of its own."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process is the one that started it, not a fork of that."""
+
+    def check_process(self) -> None:
+        """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child."""
+
+    def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
+        """Have a function called where it may talk to the engine; ``False`` when that has ended."""
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+
+
 class StreamHandle:
     """One stream as both faces, the async and the blocking one, hold it. Opens the engine on first use."""
 
     def __init__(
-        self, start: Callable[[], tuple[EngineThread, RunningStream]], *, owns_engine: bool, about: str
+        self, start: Callable[[], tuple[Engine, RunningStream, Pickup]], *, owns_engine: bool, about: str
     ) -> None:
         self._start = start
         self._owns_engine = owns_engine
         self.about = about
-        self._engine: EngineThread | None = None
+        self._engine: Engine | None = None
         self._running: RunningStream | None = None
+        self._mailbox: Pickup
         self.closed = False
         self.delivered = False
 
@@ -58,9 +77,15 @@ class StreamHandle:
         if self.closed:
             raise StreamClosedError(f"{self.about} was closed; make a new one with stream()")
         if self._running is None or self._engine is None:
-            self._engine, self._running = self._start()
+            self._engine, self._running, self._mailbox = self._start()
         self._engine.check_process()
         return self._running
+
+    @property
+    def mailbox(self) -> Pickup:
+        """Where the stream's batches come to, started when it was not."""
+        self.open()
+        return self._mailbox
 
     @property
     def running(self) -> RunningStream | None:
@@ -76,9 +101,9 @@ class StreamHandle:
 
     def take(self) -> tuple[Found, Any]:
         """The next batch if it is there. Raises what ended the stream."""
-        running = self.open()
+        mailbox = self.mailbox
         try:
-            found, batch = running.mailbox.take()
+            found, batch = mailbox.take()
         except Exception:
             self.post_close()
             raise
@@ -168,11 +193,11 @@ class BatchStream:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
 
-        def wake() -> None:  # in the engine's thread
+        def wake() -> None:  # in another thread
             with contextlib.suppress(RuntimeError):  # this loop was closed without the consumer coming back
                 loop.call_soon_threadsafe(resolve, ready)
 
-        mailbox = self.handle.open().mailbox
+        mailbox = self.handle.mailbox
         if mailbox.wait(wake):
             try:
                 await ready
@@ -198,7 +223,10 @@ class BatchStream:
         running = self.handle.running
         if running is None or not running.opened.done():
             raise TypeError("how many batches there are is known once the stream is open: use 'async with stream(…)'")
-        return len(running.opened.result())
+        batches = running.opened.result()
+        if batches is None:
+            raise TypeError("a stream with epochs=None has no length")
+        return batches
 
     def statistics(self) -> StreamStatistics:
         """A frozen snapshot of the stream so far. Raises ``RuntimeError`` before the first batch was asked for."""

@@ -12,7 +12,7 @@ import anyio
 
 from dnc_async.dataset.plan import Plan
 from dnc_async.engine.ledger import Ledger, Taken
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.reading import load_manifest
 from dnc_async.engine.report.build import build
@@ -33,9 +33,15 @@ class StreamTask:
         request: StreamRequest,
         *,
         post: Callable[..., object],
+        mailbox: Handover,
+        started: float,
         observers: Iterable[Observer] = (),
     ) -> None:
-        """``post(function, *args)`` has a function called in the engine's thread; ``observers`` are this stream's alone."""
+        """Of a request.
+
+        ``post(function, *args)`` has a function called in the engine's thread; batches go to ``mailbox``; ``started`` is
+        when it was asked for; ``observers`` are this stream's alone.
+        """
         self._runtime = runtime
         self._request = request
         self._post = post
@@ -44,13 +50,13 @@ class StreamTask:
         self._fetcher: Fetcher | None = None
         self._pipeline: Pipeline | None = None
         self._rejected = self._failed = 0
-        self.mailbox = Mailbox(clock=time.monotonic)
+        self._mailbox = mailbox
         self.observers = Observers([self._count, *observers])
-        self._ledger = Ledger(started=time.monotonic(), stream=request.dataset)
+        self._ledger = Ledger(started=started, stream=request.dataset)
         self._entering = threading.Lock()
         self._taken: deque[Taken] = deque()
         self._gaps: deque[Gap] = deque()
-        self.opened: Future[Plan] = Future()
+        self.opened: Future[int | None] = Future()
         self.finished: Future[None] = Future()
 
     def cancel(self) -> None:
@@ -78,7 +84,7 @@ class StreamTask:
         """Tell everybody who waits that nothing more comes. Also called where the engine stopped before :meth:`run` began."""
         if not self.opened.done():
             self.opened.set_exception(error or StreamClosedError("the stream was closed"))
-        self.mailbox.finish(error)
+        self._mailbox.finish(error)
         if not self.finished.done():
             self.finished.set_result(None)
 
@@ -99,7 +105,7 @@ class StreamTask:
                 group=group,
                 spool=spool,
                 disk=runtime.disk,
-                mailbox=self.mailbox,
+                mailbox=self._mailbox,
                 clock=time.monotonic,
                 prefetch=request.prefetch,
                 window_bytes=lambda: window_bytes(fetcher.statistics()),
@@ -108,7 +114,7 @@ class StreamTask:
             account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
             try:
                 self._listen(pipeline)
-                self.opened.set_result(plan)
+                self.opened.set_result(None if plan.epochs is None else len(plan))
                 await pipeline.run(account)
             finally:
                 account.close()
@@ -136,8 +142,8 @@ class StreamTask:
         def wanted() -> None:
             self._post(pipeline.wanted)
 
-        self.mailbox.on_taken, self.mailbox.on_wait = taken, wanted
-        if self.mailbox.is_awaited:  # since before anybody listened
+        self._mailbox.on_taken, self._mailbox.on_wait = taken, wanted
+        if self._mailbox.is_awaited:  # since before anybody listened
             pipeline.wanted()
 
     def _count(self, event: object) -> None:

@@ -54,6 +54,22 @@ class Transform:
     workers: Workers
     context: contextvars.Context
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _here, (self.function, self.workers)  # a context stays where it is
+
+    def check_portable(self) -> None:
+        """Raise :class:`~dnc_async.errors.ArgumentError` where it cannot run in another process."""
+        if isinstance(self.workers, Executor):
+            raise ArgumentError(
+                "transform_workers: an executor belongs to this process, and with engine='process' the transform runs in "
+                "another; give a number of threads, which there do not wait for your step"
+            )
+        if b"__main__" in _check_picklable(self.function):
+            raise ArgumentError(
+                f"transform: {self.name} was defined in a notebook, a prompt or the script that runs, where the engine's process "
+                "cannot find it; with engine='process' put it into a module"
+            )
+
     @property
     def name(self) -> str:
         """What to call the function in messages."""
@@ -77,20 +93,23 @@ class Transform:
                 f"transform: expected a plain function, which runs in a thread, got the async {function!r}"
             )
         if isinstance(workers, Executor):
-            _check_picklable(function, workers)
+            from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - multiprocessing, which few need
+
+            if isinstance(workers, ProcessPoolExecutor):
+                _check_picklable(function)
         return cls(function=function, workers=workers, context=contextvars.copy_context())
 
 
-def _check_picklable(function: object, executor: Executor) -> None:
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - multiprocessing, which few need
+def _here(function: TransformFunction, workers: Workers) -> Transform:
+    return Transform(function=function, workers=workers, context=contextvars.copy_context())
 
-    if not isinstance(executor, ProcessPoolExecutor):
-        return
+
+def _check_picklable(function: object) -> bytes:
     try:
-        pickle.dumps(function)
+        return pickle.dumps(function)
     except Exception as error:
         raise ArgumentError(
-            f"transform: a process pool needs a function that can be pickled, one at the top level of a module, and not a "
+            f"transform: another process needs a function that can be pickled, one at the top level of a module, and not a "
             f"lambda or a function within a function; got {function!r} ({error})"
         ) from error
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import dnc_async as dnc
 from dnc_async import system
 
 SAMPLES, BATCH = 2_000, 100
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="engine='process' works on Linux alone")
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,31 @@ def published(tmp_path: Path) -> Published:
     return Published(x, y, result, tmp_path / "store", tmp_path / "spool")
 
 
+def engine_processes() -> list[int]:
+    """Engines in processes of their own that this process has started, and that run or were not waited for."""
+    found = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in path.read_text().split():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"dnc_async.engine.process" in command or not command:  # a zombie has none
+                    found.append(int(pid))
+    return found
+
+
+@pytest.fixture(params=["thread", pytest.param("process", marks=needs_linux)])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Where the engine runs."""
+    return str(request.param)
+
+
 def left(spool: Path) -> list[str]:
-    """Threads and files of the engine, after at most five seconds' grace for a close that was only posted."""
+    """Threads, files and processes of the engine, after at most five seconds' grace for a close that was only posted."""
     deadline = time.monotonic() + 5
     while True:
         threads = [t.name for t in threading.enumerate() if t.name.startswith("dnc_async")]
-        found = threads + [f"{place}/{name}" for place, _, names in os.walk(spool) for name in names]
+        files = [f"{place}/{name}" for place, _, names in os.walk(spool) for name in names]
+        found = threads + files + [f"process {pid}" for pid in engine_processes()]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.005)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,18 @@ from dnc_async.testing import Faults, ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published, left
 
+CHOSEN: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def chosen(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this holds wherever the engine runs."""
+    monkeypatch.setitem(CHOSEN, "engine", engine)
+
 
 def stream(published: Published, **options: object) -> dnc.BatchStream:
-    return dnc.stream(published.result, store=published.store, spool_dir=published.spool, disk_budget="1MB", **options)  # type: ignore[arg-type]
+    options = {"disk_budget": "1MB", **CHOSEN, **options}
+    return dnc.stream(published.result, store=published.store, spool_dir=published.spool, **options)  # type: ignore[arg-type]
 
 
 async def test_break(published: Published) -> None:
@@ -31,7 +41,7 @@ async def test_break(published: Published) -> None:
 
 async def test_close_before_the_engine_has_begun(published: Published) -> None:
     """Cancelled at the very start, as by Ctrl-C while something else was being set up: nobody waits for ever."""
-    for _ in range(30):
+    for _ in range(30 if CHOSEN["engine"] == "thread" else 5):
         batches = stream(published)
         batches.handle.open()
         batches.handle.post_close()
@@ -46,7 +56,7 @@ async def test_cancelled_while_it_opens(published: Published) -> None:
         async with stream(published):
             pass
 
-    for _ in range(30):
+    for _ in range(30 if CHOSEN["engine"] == "thread" else 5):
         opening = asyncio.ensure_future(use())
         await asyncio.sleep(0)
         opening.cancel()
@@ -170,7 +180,8 @@ async def test_two_at_once(published: Published) -> None:
 SCRIPT = """
 import asyncio, os, sys, dnc_async as dnc
 async def main():
-    batches = dnc.stream(sys.argv[1], store=sys.argv[2], spool_dir=sys.argv[3], disk_budget="1MB", epochs=None)
+    batches = dnc.stream(sys.argv[1], store=sys.argv[2], spool_dir=sys.argv[3], disk_budget="1MB", epochs=None,
+                         engine=sys.argv[4])
     count = 0
     async for batch in batches:
         count += 1
@@ -183,7 +194,15 @@ asyncio.run(main())
 
 def script(published: Published, then: str) -> list[str]:
     code = SCRIPT.replace("{then}", then)
-    return [sys.executable, "-c", code, str(published.result), str(published.store), str(published.spool)]
+    return [
+        sys.executable,
+        "-c",
+        code,
+        str(published.result),
+        str(published.store),
+        str(published.spool),
+        CHOSEN["engine"],
+    ]
 
 
 @pytest.mark.parametrize(

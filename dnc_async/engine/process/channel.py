@@ -1,0 +1,179 @@
+"""Messages between two of our own processes: pickled, and mapped instead of copied where they are large.
+
+A packet holds the message itself where it is small. Where it is not, the message and the buffers of its arrays (pickle's
+protocol 5) lie in anonymous memory, a descriptor of which travels with the packet. Whoever receives it maps that memory
+privately: its arrays are writable, and its own even across a fork.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import mmap
+import os
+import pickle
+import socket
+import struct
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+#: What fits into a packet; a local socket's buffer takes some 200 KiB by default.
+_PACKET_BYTES = 32 * 2**10
+_MOST_BUFFERS = 1024
+_ALIGNMENT = 64
+#: A mapping keeps a descriptor open up to Python 3.12: of so many at most, what comes beyond is copied.
+_MOST_DESCRIPTORS = 64
+_HEADER = struct.Struct("<?I")
+_SIZE = struct.Struct("<Q")
+
+_mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+class Channel:
+    """One end of a pair. Packets arrive whole, in order, or not at all. Any thread may send; one at a time may receive."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """An end for this process, and the socket of the other's."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), theirs
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._socket.fileno()}>"
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait on."""
+        return self._socket.fileno()
+
+    def send(self, message: object, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
+        """Send a message, and descriptors that the other end gets copies of.
+
+        Raises ``OSError`` where nobody is there, ``BlockingIOError`` where it would have to wait and may not, and what pickle
+        raises.
+        """
+        self.send_packed(Packed(message), descriptors=descriptors, wait=wait)
+
+    def send_packed(self, packed: Packed, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
+        """Send what was packed before, which may be tried again."""
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        passed = array.array("i", [*packed.descriptors, *descriptors])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)] if passed else []
+        self._socket.sendmsg([packed.packet], rights, flags)
+        packed.close()
+
+    def receive(self, *, wait: bool) -> tuple[Any, list[int]]:
+        """The next message, and the descriptors that came with it.
+
+        Raises ``EOFError`` where the other end is gone, and ``BlockingIOError`` where there is none yet and it may not wait.
+        """
+        packet = bytearray(_PACKET_BYTES)
+        room = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+        try:
+            count, ancillary, _, _ = self._socket.recvmsg_into([packet], room, flags)
+        except ConnectionError as error:
+            raise EOFError from error
+        descriptors = list(_descriptors(ancillary))
+        if not count:
+            raise EOFError
+        return _unpack(memoryview(packet)[:count], descriptors), descriptors
+
+    def close(self) -> None:
+        """Tell the other end that nothing more comes, whoever else holds a copy of this one. May be called again."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def forget(self) -> None:
+        """Close this copy alone, in a process that was forked."""
+        self._socket.close()
+
+
+class Packed:
+    """A message ready to be sent; what is large of it lies in anonymous memory, a descriptor of which it holds until then."""
+
+    def __init__(self, message: object) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+        if len(buffers) > _MOST_BUFFERS:
+            data, buffers = pickle.dumps(message, protocol=5), []
+        parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
+        is_inline = _HEADER.size + sum(_SIZE.size + _aligned(len(part)) for part in parts) <= _PACKET_BYTES
+        self.descriptors: list[int] = [] if is_inline else [_in_memory(parts)]
+        head = _HEADER.pack(is_inline, len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts)
+        self.packet = b"".join([head, *parts]) if is_inline else head
+
+    def close(self) -> None:
+        """Give up the descriptor. May be called again."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _in_memory(parts: Sequence[memoryview]) -> int:
+    descriptor = os.memfd_create("dnc_async", os.MFD_CLOEXEC)
+    try:
+        at = 0
+        for part in parts:
+            written = 0
+            while written < len(part):
+                written += os.pwrite(descriptor, part[written:], at + written)
+            at += _aligned(len(part))
+        os.ftruncate(descriptor, at)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> Iterator[int]:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers = array.array("i")
+            numbers.frombytes(data[: len(data) // numbers.itemsize * numbers.itemsize])
+            yield from numbers
+
+
+def _unpack(packet: memoryview, descriptors: list[int]) -> Any:  # noqa: ANN401 - whatever was sent
+    """The message; takes the descriptor of its memory, if it has one, off the list."""
+    is_inline, count = _HEADER.unpack_from(packet)
+    sizes = [_SIZE.unpack_from(packet, _HEADER.size + i * _SIZE.size)[0] for i in range(count)]
+    if is_inline:
+        body, step = packet[_HEADER.size + count * _SIZE.size :], sizes
+    else:
+        step = [_aligned(size) for size in sizes]
+        descriptor = descriptors.pop(0)
+        try:
+            body = _map(descriptor, sum(step))
+        finally:
+            os.close(descriptor)
+    parts, at = [], 0
+    for size, whole in zip(sizes, step, strict=True):
+        parts.append(body[at : at + size])
+        at += whole
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
+
+
+def _map(descriptor: int, size_bytes: int) -> memoryview:
+    if sys.version_info >= (3, 13):
+        return memoryview(mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE, trackfd=False))
+    if len(_mapped) >= _MOST_DESCRIPTORS:
+        copy = np.empty(size_bytes, np.uint8)
+        whole = memoryview(copy)
+        at = 0
+        while at < size_bytes:
+            at += os.preadv(descriptor, [whole[at:]], at)
+        return whole
+    mapping = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE)
+    _mapped.add(mapping)
+    return memoryview(mapping)

@@ -1,0 +1,168 @@
+"""The engine's process, from its first message to its exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dnc_async.engine.process.channel import Channel
+from dnc_async.engine.process.messages import (
+    Answer,
+    Ask,
+    Awaits,
+    Cancel,
+    End,
+    Failure,
+    Finished,
+    Open,
+    Opened,
+    Setup,
+    Stop,
+    Took,
+)
+from dnc_async.engine.process.outbox import Outbox
+from dnc_async.engine.process.outgoing import LogForwarder, Outgoing
+from dnc_async.engine.runtime import Runtime
+from dnc_async.engine.stream_task import StreamTask
+from dnc_async.errors import ArgumentError
+
+
+class Host:
+    """Runs a client's streams for another process, until that says so or is gone."""
+
+    def __init__(self, control: Channel, setup: Setup) -> None:
+        self._control = control
+        self._setup = setup
+        self._streams: dict[int, tuple[StreamTask, Outbox]] = {}
+        self._stopped = anyio.Event()
+        self._outgoing: Outgoing
+        self._runtime: Runtime
+        self._tasks: TaskGroup
+
+    def __repr__(self) -> str:
+        return f"<Host of {len(self._streams)} streams>"
+
+    async def run(self) -> None:
+        """Serve; returns when nothing is left of any stream."""
+        setup, loop = self._setup, asyncio.get_running_loop()
+        self._outgoing = outgoing = Outgoing(self._control)
+        LogForwarder(outgoing).install(setup.log_level)
+        self._runtime = Runtime(
+            settings=setup.settings,
+            budget_bytes=setup.budget_bytes,
+            spool_parent=setup.spool_parent,
+            observers=[outgoing.observer(None)] if setup.has_observers else [],
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            await self._runtime.setup(stack)
+            async with anyio.create_task_group() as self._tasks:
+                loop.add_reader(self._control.fileno(), self._read)
+                await self._stopped.wait()
+                loop.remove_reader(self._control.fileno())
+                self._tasks.cancel_scope.cancel()
+        outgoing.close()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message, descriptors = self._control.receive(wait=False)
+                self._handle(message, descriptors)
+        except BlockingIOError:
+            pass
+        except EOFError:  # the consumer's process is gone, or wants no more
+            self._stopped.set()
+
+    def _handle(self, message: object, descriptors: list[int]) -> None:
+        match message:
+            case Open():
+                self._open(message, Channel(socket.socket(fileno=descriptors.pop())))
+            case Took():
+                self._told(message.stream, lambda _, outbox: outbox.taken(message.at, message.waits))
+            case Awaits():
+                self._told(message.stream, lambda _, outbox: outbox.awaits())
+            case Cancel():
+                self._told(message.stream, lambda task, _: task.cancel())
+            case Ask():
+                self._told(message.stream, lambda task, _: self._answer(message, task))
+            case Stop():
+                self._stopped.set()
+
+    def _told(self, stream: int, act: Callable[[StreamTask, Outbox], object]) -> None:
+        if stream in self._streams:  # else it has ended meanwhile, and said so
+            act(*self._streams[stream])
+
+    def _answer(self, ask: Ask, task: StreamTask) -> None:
+        report = task.report() if ask.report else None
+        self._outgoing.post(Answer(ask.question, task.statistics(), report))
+
+    def _open(self, asked: Open, channel: Channel) -> None:
+        try:
+            request = pickle.loads(asked.request)  # noqa: S301 - from our parent
+        except Exception as error:  # noqa: BLE001 - whatever the import of a consumer's module raises
+            self._refuse(asked.stream, channel, error)
+            return
+        outbox = Outbox(channel, clock=time.monotonic, fail=lambda: task.cancel())  # noqa: PLW0108 - there is none yet
+        task = StreamTask(
+            self._runtime,
+            request,
+            post=_call,
+            mailbox=outbox,
+            started=asked.started,
+            observers=[self._outgoing.observer(asked.stream)] if asked.has_observers else [],
+        )
+        task.opened.add_done_callback(lambda _: self._opened(asked.stream, task))
+        self._streams[asked.stream] = task, outbox
+        self._tasks.start_soon(self._run, asked.stream, task, outbox)
+
+    def _refuse(self, stream: int, channel: Channel, cause: Exception) -> None:
+        error = ArgumentError(
+            "transform: the engine's process cannot import it; define it at the top level of a module that is on sys.path "
+            f"({type(cause).__name__}: {cause})"
+        )
+        channel.send(End(Failure.of(error)))
+        channel.close()
+        self._outgoing.post(Opened(stream, None, Failure.of(error)))
+        self._outgoing.post(Finished(stream))
+
+    async def _run(self, stream: int, task: StreamTask, outbox: Outbox) -> None:
+        try:
+            await task.run()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wrap_future(outbox.ended)
+            del self._streams[stream]
+            self._outgoing.post(Finished(stream, task.statistics(), task.report()))
+
+    def _opened(self, stream: int, task: StreamTask) -> None:
+        error = task.opened.exception()
+        if error is None:
+            self._outgoing.post(Opened(stream, task.opened.result()))
+        else:
+            assert isinstance(error, Exception)  # noqa: S101 - nobody cancels it
+            self._outgoing.post(Opened(stream, None, Failure.of(error)))
+
+
+def _call(function: Callable[..., object], *args: object) -> object:
+    return function(*args)
+
+
+def main(descriptor: int) -> None:
+    """Serve the client at the other end of a socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the consumer, which tells us
+    with contextlib.suppress(EOFError):
+        control = Channel(socket.socket(fileno=descriptor))
+        setup, _ = control.receive(wait=True)
+        asyncio.run(Host(control, setup).run())
+        control.close()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(0)  # a consumer's transform that was given up runs on: nobody waits for what it returns

@@ -1,0 +1,115 @@
+"""The consumer's side of what in one process is a mailbox: batches that lie in a stream's channel until they are looked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dnc_async.engine.mailbox import Found
+from dnc_async.engine.process.channel import Channel
+from dnc_async.engine.process.messages import Awaits, Delivery, Took
+
+
+class Inbox:
+    """At most one batch lies in the channel. It is taken by the consumer's own thread, without any other's help."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        stream: int,
+        *,
+        clock: Callable[[], float],
+        tell: Callable[[object], None],
+        arm: Callable[[], object],
+    ) -> None:
+        """``tell`` sends to the engine; after ``arm`` the reading thread calls :meth:`wake` once when something lies here."""
+        self._channel = channel
+        self._stream = stream
+        self._clock = clock
+        self._tell = tell
+        self._arm = arm
+        self._lock = threading.Lock()
+        self._ended = False
+        self._error: Exception | None = None
+        self._wake: Callable[[], None] | None = None
+        self._waiting_since: float | None = None
+        self._waits: list[tuple[float, float]] = []
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "awaited" if self._waiting_since is not None else "open"
+        return f"<Inbox of stream {self._stream}, {state}>"
+
+    def take(self) -> tuple[Found, Any]:
+        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        now = self._clock()
+        with self._lock:
+            message = None if self._ended else self._receive()
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return Found.END, None
+            if message is None:
+                return Found.NOTHING, None
+            self._close_wait(now)
+            waits, self._waits = tuple(self._waits), []
+        self._tell(Took(self._stream, now, waits))
+        return Found.BATCH, message.batch
+
+    def wait(self, wake: Callable[[], None]) -> bool:
+        """Have ``wake`` called, in another thread, when something lies here; ``False`` where nothing will."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._wake = wake
+            if self._waiting_since is None:
+                self._waiting_since = self._clock()
+            self._arm()
+        self._tell(Awaits(self._stream))
+        return True
+
+    def give_up(self) -> None:
+        """The consumer no longer waits, without having got anything."""
+        with self._lock:
+            self._wake = None
+            self._close_wait(self._clock())
+
+    def wake(self) -> None:
+        """Something lies here (in the reading thread)."""
+        with self._lock:
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def close(self, error: Exception) -> None:
+        """Nothing more comes; ``error`` is the end where the engine told no other. May be called again."""
+        with self._lock:
+            while not self._ended:
+                try:
+                    if self._receive() is None:  # what was not taken is not wanted
+                        self._finish(error)
+                except Exception as failure:  # noqa: BLE001 - a batch that cannot be unpickled, and that nobody took
+                    self._finish(failure)
+        self.wake()
+
+    def _receive(self) -> Delivery | None:
+        """A batch, if one lies here; the end, or that the engine is gone, is noted."""
+        try:
+            message, _ = self._channel.receive(wait=False)
+        except BlockingIOError:
+            return None
+        except EOFError:  # the reading thread will know why
+            return None
+        if isinstance(message, Delivery):
+            return message
+        self._finish(None if message.failure is None else message.failure.revived())
+        return None
+
+    def _finish(self, error: Exception | None) -> None:
+        self._ended, self._error = True, error
+        self._channel.close()
+
+    def _close_wait(self, now: float) -> None:
+        if self._waiting_since is not None:
+            self._waits.append((self._waiting_since, now))
+            self._waiting_since = None
