@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from bench.peers import host
+from bench.peers import host, session
 from bench.peers.arm import Shape, Task, Told
 from bench.peers.plan import FLIPPED_SHARD, LATENCY_S, STALL_S, STALLED_SHARDS, Loader, Scenario
 from bench.peers.publish import MIRROR, STORE, Made
@@ -24,7 +24,7 @@ from bench.setting import polling
 from dnc_async.testing import Faults, GatewayProcess
 
 _REPOSITORY = Path(__file__).parents[2]
-_START_S, _PATIENCE = 45.0, 2.5  # a run may take so long, and so many times the consumer's own time
+_START_S, _PATIENCE = 90.0, 2.5  # a run may take so long, and so many times the consumer's own time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ def _checksum(shape: Shape) -> int:
 
 
 def _run(words: Sequence[str], folder: Path, limit_s: float) -> tuple[Told, float, str]:
-    """What a loader's process told, its CPU seconds with its children's, and what went wrong where it told nothing."""
+    """What a loader's process told, the CPU seconds of its session, and what went wrong where it told nothing."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     failed = ""
     with (
@@ -196,17 +196,20 @@ def _run(words: Sequence[str], folder: Path, limit_s: float) -> tuple[Told, floa
         subprocess.Popen(  # noqa: S603 - a module of this package, under an interpreter that the user named
             words, stdout=subprocess.PIPE, stderr=errors, env=environment(folder), start_new_session=True
         ) as process,
+        session.watched(process.pid) as seen_s,
     ):
         try:
             out, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             failed = f"did not end within {limit_s:.0f} s"
             os.killpg(process.pid, signal.SIGKILL)
+            session.kill(process.pid)
             out, _ = process.communicate()
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
+        session.kill(process.pid, patience_s=2.0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu_s = max(seen_s(), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     try:
         return Told(**json.loads(out.splitlines()[-1])), cpu_s, failed
     except (LookupError, ValueError):
