@@ -2,7 +2,8 @@
 
 The bucket, the latency and the counts are those of the scripted gateways (:class:`~dnc_async.testing.shaping.ScriptedDelivery`):
 the rate is of all connections together, so nobody gains by opening more. On top of it a file may stall once at an offset, on the
-connection that comes there first, and one of its bytes may be wrong once, in the first answer that brings it.
+connection that comes there first, and one of its bytes may be wrong once, in the first answer that brings it. A folder can be
+listed as a bucket, for whoever speaks S3.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from bench.peers import bucket
 from dnc_async.serve.delivery import Sink
 from dnc_async.serve.server import Listener
 from dnc_async.testing import Faults, stdin_closed
@@ -81,12 +83,15 @@ class StaticHost:
             self._clients.add(request.transport.get_extra_info("peername"))
         await self._delivery.admit(request)
         path = (self._root / request.match_info["name"]).resolve()
-        if not path.is_relative_to(self._root) or not path.is_file():
+        if not path.is_relative_to(self._root):
             raise web.HTTPNotFound
-        status = path.stat()
-        headers = {"Accept-Ranges": "bytes", "ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"'}
-        response = web.StreamResponse(headers=headers)
-        start, stop = _wanted(request, response, status.st_size)
+        if path.is_dir() and bucket.is_listing(request):
+            return bucket.listing(path, request)
+        if not path.is_file():
+            raise web.HTTPNotFound
+        response = web.StreamResponse(headers={"Accept-Ranges": "bytes", "ETag": bucket.entity_tag(path)})
+        response.last_modified = path.stat().st_mtime
+        start, stop = _wanted(request, response, path.stat().st_size)
         response.content_length = stop - start
         with contextlib.suppress(ConnectionError):  # the client has what it wanted, and went away
             await response.prepare(request)
