@@ -7,26 +7,16 @@ on disk, so a ceiling changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet
 import torch
 from torch.utils.data import DataLoader
 
-from bench.peers import arm
-
-
-def write(shape: arm.Shape, folder: str) -> None:
-    """A Parquet file of one row group for each shard, uncompressed, since the bytes are random."""
-    for shard in range(shape.shards):
-        table = pa.table({"x": pa.array(list(shape.shard(shard)), pa.binary())})
-        path = Path(folder) / f"{shard:06}.parquet"
-        pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+from bench.peers import arm, parquet
 
 
 def batches(task: arm.Task) -> Iterator[arm.Buffer]:
@@ -48,4 +38,4 @@ def _collate(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    arm.main(batches, write)
+    arm.main(batches, parquet.write)

@@ -23,8 +23,10 @@ _COLOURS = {
     "WebDataset": "#56b4e9",
     "HF datasets": "#cc79a7",
     "ipfsspec, window of 4": "#444444",
+    "Ray Data": "#f0e442",
+    "LanceDB": "#999999",
 }
-_MARKERS = dict(zip(_COLOURS, "ooss^Dv", strict=True))
+_MARKERS = dict(zip(_COLOURS, "ooss^Dv*P", strict=True))
 _BOUND = "lower bound, with one batch ahead in memory"
 _STAGES_NOTHING = "tight"  # the scenario whose rows stand for those that stage nothing
 

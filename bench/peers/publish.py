@@ -23,6 +23,7 @@ from dnc_async.store.cars import export_car
 
 MIRROR = "mirror/"
 STORE = "store"
+_SUFFIXES = (".bin", ".lance", ".mds", ".parquet", ".tar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +57,20 @@ def _write(target: Path, form: str, shape: Shape, command: Sequence[str]) -> tup
     if form == "ipfs":
         return _ipfs(target, shape), ""
     subprocess.run([*command, "write", json.dumps(asdict(shape)), str(target)], check=True, stdout=sys.stderr)  # noqa: S603
-    names = [path.name for path in target.iterdir() if path.suffix in (".bin", ".mds", ".parquet", ".tar")]
-    files = sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    paths = [path for path in target.rglob("*") if path.suffix in _SUFFIXES and path.is_file()]
+    files = [path.relative_to(target).as_posix() for path in sorted(paths, key=_place)]
     if len(files) != shape.shards:
         raise RuntimeError(
             f"{form}: its writer made {len(files)} shards, expected {shape.shards}: the arms are not alike"
         )
     return files, ""
+
+
+def _place(path: Path) -> list[int]:
+    """Where a shard belongs: by the numbers in its name; LanceDB's names are random, but it writes one after the other."""
+    if path.suffix == ".lance":
+        return [path.stat().st_mtime_ns]
+    return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 async def _car(target: Path, shape: Shape) -> str:
