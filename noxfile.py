@@ -99,7 +99,7 @@ def interop(session: nox.Session) -> None:
 
 @nox.session(python=PEERS_PYTHON, default=False)
 def peers(session: nox.Session) -> None:
-    """``bench peers``, with the other loaders installed beside ours; ``nox -s peers -- --repeats 5`` passes its options."""
+    """``bench peers``, with the other loaders installed beside ours; ``nox -s peers -- --scenarios large`` passes its options."""
     session.install(".[plot]", *nox.project.dependency_groups(PYPROJECT, "peers"))
     python = Path(session.bin) / "python"
     session.run("python", "-m", "bench", "peers", "--python", str(python), *session.posargs)

@@ -3,8 +3,9 @@
 32 shards of 2 MB, 64 batches, a step of 30 ms, a web server 50 ms away with one token bucket over all its connections, whose
 rate makes demand 0.9 of supply. Every arm reads the same samples from the same server program, ours from one indexed CAR
 file. Scenarios: ``tight`` (a ceiling of 4 batches on disk), ``none``, ``stalls`` (two shards stop for 2 s on the connection
-that comes there first), ``flip`` (one byte is wrong, once), ``large`` (2 GB in shards of 16 MB, a ceiling of 5 %),
-and ``sweep`` (budgets for the picture). Each module of ``bench/peers`` says how its loader is configured, and why.
+that comes there first), ``flip`` (one byte is wrong, once), ``large`` (2 GB in shards of 16 MB, a ceiling of 5 %, a step of
+120 ms; a minute and more for each arm, and 18 GB of disk for all formats), and ``sweep`` (budgets for the picture). Each module
+of ``bench/peers`` says how its loader is configured, and why.
 
 With ``--results FILE`` rows are appended, and tables and picture are of all rows that it holds: a long measurement can be
 made in parts.
@@ -22,18 +23,28 @@ from pathlib import Path
 
 from bench.peers import picture, tables
 from bench.peers.measure import Row, command, measure
-from bench.peers.plan import LOADERS, Loader, Scenario, named
+from bench.peers.plan import LOADERS, SCENARIOS, SWEEP, Loader, Scenario, named
 from bench.peers.publish import made
+
+DEFAULT_SCENARIOS = ("tight", "none", "stalls", "flip")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print the tables; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(prog="python -m bench peers", description=__doc__)
     parser.add_argument("--python", default="", help="an interpreter that has the peers; without it, ours alone runs")
+    scenarios = [*(each.name for each in (*SCENARIOS, *SWEEP)), "sweep"]
     parser.add_argument(
-        "--scenarios", nargs="*", default=["tight", "none", "stalls", "flip"], help="with no name only show"
+        "--scenarios",
+        nargs="*",
+        choices=scenarios,
+        default=DEFAULT_SCENARIOS,
+        metavar="NAME",
+        help=f"else {' '.join(DEFAULT_SCENARIOS)}; with no name only show",
     )
-    parser.add_argument("--loaders", nargs="+", help="by module name, such as ours litdata; else all of them")
+    modules = list(dict.fromkeys(each.module for each in LOADERS))
+    loaders_help = f"of {', '.join(modules)}; else all of them"
+    parser.add_argument("--loaders", nargs="+", choices=modules, metavar="NAME", help=loaders_help)
     parser.add_argument("--workers", type=int, nargs="+", help="else 0, 2 and 4 for those that have workers")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved")
     parser.add_argument("--data", type=Path, help="a folder that keeps the datasets; else a temporary one")

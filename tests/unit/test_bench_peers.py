@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -162,6 +165,88 @@ def test_the_web_server(bench: Bench, tmp_path: Path) -> None:
     assert counts.requests == 8
     assert counts.connections == 8  # urllib keeps none open
     assert counts.bytes_served == 100 + 5 + 2 * len(data)
+
+
+def test_a_folder_is_listed_as_a_bucket(bench: Bench, tmp_path: Path) -> None:
+    """By prefix, whole or folded at a delimiter; a folder that is asked for plainly is nothing, and the sizes are true."""
+    for name in ("table/data/1 & 2", "table/data/3", "table/last", "other"):
+        path = tmp_path / "shop" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+    def listed(query: str) -> tuple[list[tuple[str, int]], list[str]]:
+        root = ET.fromstring(fetch(f"{server.url}/shop?list-type=2{query}")[1])  # noqa: S314 - our own server
+        assert root.findtext("KeyCount") == str(len([*root.iter("Contents"), *root.iter("CommonPrefixes")]))
+        sizes = [(each.findtext("Key", ""), int(each.findtext("Size", ""))) for each in root.iter("Contents")]
+        return sizes, [each.findtext("Prefix", "") for each in root.iter("CommonPrefixes")]
+
+    with bench.host.running(tmp_path, bench.host.Script(rate=1e9, latency_s=0.0)) as server:
+        deep = [("table/data/1 & 2", 16), ("table/data/3", 12)]
+        assert listed("") == ([("other", 5), *deep, ("table/last", 10)], [])
+        assert listed("&prefix=table/data/") == (deep, [])
+        assert listed("&prefix=table/&delimiter=/") == ([("table/last", 10)], ["table/data/"])
+        headers = fetch(f"{server.url}/shop/other", "HEAD")[2]
+        assert headers["ETag"].encode() in fetch(f"{server.url}/shop?list-type=2&prefix=other")[1]
+        assert headers["Last-Modified"].endswith("GMT")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            fetch(f"{server.url}/shop")
+        assert caught.value.code == 404
+        caught.value.close()
+
+
+_WRITER = """
+import os, pathlib, sys
+for age, name in enumerate(("9", "1", "5")):
+    path = pathlib.Path(sys.argv[3], "table.lance", name + ".lance")
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.utime(path, (age, age))
+"""
+
+
+def test_shards_without_numbers_are_in_the_order_of_writing(bench: Bench, tmp_path: Path) -> None:
+    """Wherever below the folder they lie; too few of them are an error."""
+    writer = [sys.executable, "-c", _WRITER]
+    made = bench.publish.made(tmp_path, "lance", shape_of(bench, shards=3), writer)
+    assert made.files == ("table.lance/9.lance", "table.lance/1.lance", "table.lance/5.lance")
+    with pytest.raises(RuntimeError, match="made 3 shards, expected 4"):
+        bench.publish.made(tmp_path, "lance", shape_of(bench), writer)
+
+
+def test_the_large_dataset_fits_its_description(bench: Bench) -> None:
+    """2 GB in 16 MB shards, 5 % of it as the ceiling, a minute; and it is measured only where it is asked for."""
+    (large,) = bench.plan.named(["large"])
+    assert large.shape.samples * large.shape.sample_bytes == 2_000_000_000
+    assert large.shape.shard_bytes == 16_000_000
+    assert large.ceiling_bytes == 100_000_000
+    assert large.step_s * large.shape.batches == 60
+    assert large.name not in bench.run.DEFAULT_SCENARIOS
+
+
+_PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, process_group=0)
+print("up", flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_whoever_is_in_the_session_is_seen_and_ended(bench: Bench) -> None:
+    """The child in a process group of its own, too, for which its parent does not wait."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with bench.session.watched(process.pid) as spent_s:
+            found = bench.session.processes(process.pid)
+            assert len(found) == 2
+        assert spent_s() >= sum(found.values()) * 0.5 > 0
+        bench.session.kill(process.pid)
+        assert process.wait() == -signal.SIGKILL
+    bench.session.kill(process.pid, patience_s=5.0)
+    assert not bench.session.processes(process.pid)
 
 
 @pytest.mark.parametrize("kind", ["file", "mirrored file", "gateway"])
