@@ -86,7 +86,7 @@ class Inbox:
         with self._lock:
             while not self._ended:
                 try:
-                    if self._receive() is None:  # what was not taken is not wanted
+                    if self._receive() is None and not self._has_ended():  # what was not taken is not wanted
                         self._finish(error)
                 except Exception as failure:  # noqa: BLE001 - a batch that cannot be unpickled, and that nobody took
                     self._finish(failure)
@@ -104,6 +104,9 @@ class Inbox:
             return message
         self._finish(None if message.failure is None else message.failure.revived())
         return None
+
+    def _has_ended(self) -> bool:
+        return self._ended
 
     def _finish(self, error: Exception | None) -> None:
         self._ended, self._error = True, error
