@@ -8,7 +8,10 @@ A batch's wait is cut where the chunk that arrived last passed the points of its
 ``latency``               until its first byte came
 ``bandwidth``             until its last block had come…
 ``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
-``decoding``              until all chunks were verified, off the spool and in their rows; a busy machine shows here
+``decoding``              for as long as the processor worked to verify that block, and then to bring all chunks from the spool
+                          into their rows
+``contention``            until that was done: the engine's threads had no turn, because something else held Python's lock (the
+                          GIL), as a step in pure Python does, or the cores, or the disk
 ``transform``             until the consumer's own function had returned, its wait for a free worker counted
 ``handover``              until the batch lay there
 ``event loop``            until the consumer took it: its own loop was busy with something else
@@ -32,7 +35,7 @@ from dnc_async.telemetry import Gap
 
 FIRST_BATCH = "first batch"
 PROOFS, BUDGET, PREFETCH, LATENCY, BANDWIDTH = "proofs", "budget", "prefetch", "latency", "bandwidth"
-DECODING, TRANSFORM, HANDOVER, EVENT_LOOP = "decoding", "transform", "handover", "event loop"
+DECODING, CONTENTION, TRANSFORM, HANDOVER, EVENT_LOOP = "decoding", "contention", "transform", "handover", "event loop"
 _FAULT = "fault of "
 
 
@@ -41,8 +44,9 @@ class ChunkTimes:
     """What a chunk is, and when it reached each point of its way.
 
     ``received`` is when the body of its last block had come, ``asked`` when that block was first asked for, and ``fault_of``
-    the first gateway that failed for it. ``starved_s`` is what gateways lost while the chunk waited for room, for want of
-    what ``held_by`` names.
+    the first gateway that failed for it. ``arrivable`` and ``placeable`` are when it could have arrived, and been placed, had
+    the thread that did it never waited for its turn; infinite where that is not known. ``starved_s`` is what gateways lost
+    while the chunk waited for room, for want of what ``held_by`` names.
     """
 
     key: bytes = b""
@@ -53,18 +57,28 @@ class ChunkTimes:
     first_byte: float = float("inf")
     asked: float = 0.0
     received: float = 0.0
+    arrivable: float = float("inf")
     arrived: float = 0.0
+    placeable: float = float("inf")
     placed: float = 0.0
     fault_of: str = ""
     held_by: str = BUDGET
     starved_s: float = 0.0
 
     def block_done(
-        self, now: float, *, asked: float | None, first_byte: float | None, received: float | None, fault_of: str
+        self,
+        now: float,
+        *,
+        asked: float | None,
+        first_byte: float | None,
+        received: float | None,
+        worked_s: float,
+        fault_of: str,
     ) -> None:
-        """A block of it was verified and written; the last one's times stand."""
+        """A block of it was verified and written, in ``worked_s`` of a processor's time; the last one's times stand."""
         self.asked = now if asked is None else asked
         self.received = now if received is None else received
+        self.arrivable = self.received + worked_s
         self.first_byte = min(self.first_byte, self.received if first_byte is None else first_byte)
         self.fault_of = fault_of
 
@@ -102,6 +116,7 @@ class Taken:
 
     def _points(self) -> tuple[tuple[str, float], ...]:
         last = max(self.chunks, key=lambda chunk: chunk.arrived)
+        placed = max(self.chunks, key=lambda chunk: chunk.placed)
         failing = last.asked if last.fault_of else last.received
         return (
             (PROOFS, last.proved),
@@ -109,7 +124,10 @@ class Taken:
             (LATENCY, min(last.first_byte, failing)),
             (BANDWIDTH, failing),
             (f"{_FAULT}{last.fault_of}", last.received),
-            (DECODING, max(chunk.placed for chunk in self.chunks)),
+            (DECODING, min(last.arrivable, last.arrived)),
+            (CONTENTION, last.arrived),
+            (DECODING, min(placed.placeable, placed.placed)),
+            (CONTENTION, placed.placed),
             (TRANSFORM, self.transformed),
             (HANDOVER, self.put),
         )

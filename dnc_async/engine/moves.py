@@ -6,6 +6,7 @@ up, its file is deleted, its lease released, and it is granted again in its turn
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 
 from anyio.abc import TaskGroup
@@ -62,14 +63,19 @@ class Moves:
             self.tasks.start_soon(function, chunk, chunk.landing)
 
     async def _move(self, chunk: Chunk, landing: Landing) -> None:
-        await self._group.in_worker(self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch))
+        began = self._clock()
+        worked_s = await self._group.in_worker(self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch))
+        chunk.times.placeable = began + worked_s
         landing.discard()
         chunk.state = State.PLACED
         chunk.look_if_ready()
 
-    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> None:
+    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> float:
+        """Gives the processor's time."""
+        began = time.thread_time()
         self._rooms.look_at_disk()
         landing.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
+        return time.thread_time() - began
 
     async def _drop(self, chunk: Chunk, landing: Landing) -> None:
         self._starvation.block_done(sum(want.size_bytes for want in chunk.wants), self._clock())

@@ -277,6 +277,7 @@ class Pipeline:
             asked=want.sent_at,
             first_byte=want.first_byte_at,
             received=want.received_at,
+            worked_s=want.worked_s,
             fault_of=next(iter(want.faults), ""),
         )
         if error is not None and chunk.error is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -277,11 +278,13 @@ class Fetcher:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
         order, received_at = self._order, self.clock()
 
-        def work() -> list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]]:
-            blocks = make()
-            return [(b, [(w, w.take(b)) for w in order.of(b.cid.multihash)]) for b in blocks]
+        def work() -> tuple[list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]], float]:
+            began, blocks = time.thread_time(), make()
+            return [
+                (b, [(w, w.take(b)) for w in order.of(b.cid.multihash)]) for b in blocks
+            ], time.thread_time() - began
 
-        landed = await self.in_worker(work)
+        landed, worked_s = await self.in_worker(work)
         score, now = self._board.scores[flight.gateway], self.clock()
         for block, taken in landed:
             size = len(block.data)
@@ -293,7 +296,7 @@ class Fetcher:
                 score.closed_car(flight)
             taken.extend(self._came_late(block, [want for want, _ in taken]))
             for want, result in taken:
-                want.received_at = received_at
+                want.received_at, want.worked_s = received_at, worked_s
                 if want in flight.wants:
                     score.delivered(want, size, now)
                     flight.wants.pop(want)

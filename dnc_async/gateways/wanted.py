@@ -38,7 +38,8 @@ class WantedBlock(Want):
 
     ``faults`` counts the failures on the way, by gateway. ``flights`` are the requests that are to bring it, by gateway, several
     where it was hedged; the first that does, or fails for a reason that no gateway is to blame for, settles the ``outcome``.
-    ``sent_at``, ``first_byte_at`` and ``received_at`` are for the gap report: first asked for, first byte, last whole body.
+    ``sent_at``, ``first_byte_at`` and ``received_at`` are for the gap report: first asked for, first byte, last whole body;
+    ``worked_s`` is what the processor then took to verify and write it.
     ``done`` waits until no worker thread writes the block any more: after it the memory may be the consumer's.
     """
 
@@ -51,6 +52,7 @@ class WantedBlock(Want):
     sent_at: float | None = None
     first_byte_at: float | None = None
     received_at: float | None = None
+    worked_s: float = 0.0
     flights: dict[int, Flight] = field(default_factory=dict)
     settled: bool = False
     outcome: Exception | None = None

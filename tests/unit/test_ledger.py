@@ -96,10 +96,18 @@ def test_a_fault_is_its_gateways() -> None:
 def test_the_last_block_counts() -> None:
     """A fault of an earlier one kept nobody waiting; the first byte is the earliest of all blocks."""
     chunk = ChunkTimes(proved=1.0, granted=1.0)
-    chunk.block_done(5.0, asked=1.0, first_byte=3.0, received=5.0, fault_of="http://a")
-    chunk.block_done(8.0, asked=2.0, first_byte=6.0, received=7.0, fault_of="")
+    chunk.block_done(5.0, asked=1.0, first_byte=3.0, received=5.0, worked_s=0.0, fault_of="http://a")
+    chunk.block_done(8.0, asked=2.0, first_byte=6.0, received=7.0, worked_s=1.5, fault_of="")
     chunk.arrived = chunk.placed = 8.0
     assert enter(chunk, wait=(1.0, 8.0), put=8.0) == pytest.approx({"latency": 2, "bandwidth": 4, "decoding": 1})
+
+
+def test_a_turn_that_threads_waited_for() -> None:
+    """Of the second from 10 to 11 the processor worked for a quarter, and of the four to the rows for one."""
+    causes = enter(ChunkTimes(**ON_ITS_WAY, arrivable=10.25), wait=(8.0, 15.0), put=15.0)
+    assert causes == pytest.approx({"bandwidth": 2, "decoding": 4.25, "contention": 0.75})
+    causes = enter(ChunkTimes(**ON_ITS_WAY, arrivable=10.25, placeable=12.0), wait=(8.0, 15.0), put=15.0)
+    assert causes == pytest.approx({"bandwidth": 2, "decoding": 1.25, "contention": 3.75})
 
 
 def test_the_chunk_that_arrived_last_counts() -> None:

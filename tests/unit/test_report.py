@@ -147,6 +147,17 @@ def test_text() -> None:
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
+def test_a_hint_where_the_threads_had_no_turn() -> None:
+    """A fiftieth of the time is worth one; less, or a run that hardly waited, is not."""
+    starved = replace(
+        report(), first_batch_s=0.0, elapsed_s=100.0, waited_s=10.0, causes={"contention": 9.0, "bandwidth": 1.0}
+    )
+    assert "engine='process'" in str(starved)
+    assert "engine=&#x27;process&#x27;" in starved._repr_html_()
+    assert "engine=" not in str(replace(starved, causes={"contention": 1.0, "bandwidth": 9.0}))
+    assert "engine=" not in str(replace(starved, waited_s=1.0, causes={"contention": 1.0}))
+
+
 def test_text_of_a_run_without_a_batch() -> None:
     """Nothing is divided by nothing."""
     empty = replace(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dnc_async.engine.ledger import (
     BANDWIDTH,
     BUDGET,
+    CONTENTION,
     DECODING,
     EVENT_LOOP,
     HANDOVER,
@@ -36,6 +37,7 @@ _COLOURS = {
     BUDGET: "#e69f00",
     PREFETCH: "#f0e442",
     DECODING: "#009e73",
+    CONTENTION: "#999933",
     TRANSFORM: "#882255",
     PROOFS: "#cc79a7",
     EVENT_LOOP: "#999999",

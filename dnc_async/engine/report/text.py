@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dnc_async.engine.ledger import CONTENTION
 from dnc_async.engine.report.what_if import AS_IT_WAS
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from dnc_async.telemetry import GatewayStatistics
 
 _BAR = 24
+_WORTH_A_HINT = 0.02  # of the time
 
 
 def samples_of(batch: Any) -> int:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
@@ -87,7 +89,17 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("memory", f"{size(report.peak_memory_bytes)} at most, the whole process"),
         ("run", f"{report.dataset}, epochs {epochs}, prefetch {ahead}, dnc-async {settings.library_version}"),
         ("order", report.order[:16]),
+        *(("hint", text) for text in hints(report)),
     ]
+
+
+def hints(report: Report) -> list[str]:
+    """What would help, where the report alone can tell."""
+    contended = report.causes.get(CONTENTION, 0.0)
+    if report.idle_share < _WORTH_A_HINT or contended < _WORTH_A_HINT * report.steady_s:
+        return []
+    no_turn = f"the engine had no turn for {duration(contended)}"
+    return [f"{no_turn}: a step in pure Python holds its lock; try engine='process'"]
 
 
 def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
