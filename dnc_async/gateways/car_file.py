@@ -107,6 +107,10 @@ class CarFileTransport:
         """Nobody knows before its index was read."""
         return None
 
+    async def sends_cars(self, root: Cid) -> bool:
+        """It is one."""
+        return True
+
     async def _open(self, asked: str) -> tuple[Layout, Index]:
         async with self._opening:
             if self._layout is None or self._index is None:

@@ -24,6 +24,7 @@ from dnc_async.errors import (
     GatewayTimeoutError,
 )
 from dnc_async.gateways.transport import CarRequest
+from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.cid import Cid
 
 RAW_TYPE = "application/vnd.ipld.raw"
@@ -195,6 +196,14 @@ class HttpTransport:
         target = f"/ipfs/{root}?format=raw"
         async with self._source.get(target, headers, str(root), expected=_HOLDS, method="HEAD") as response:
             return _HOLDS[response.status]
+
+    async def sends_cars(self, root: Cid) -> bool:
+        """Whether it answers with a CAR where it is asked for one, of a root alone, which is read but not kept."""
+        source, asked = self._source, str(root)
+        target = f"/ipfs/{root}?format=car&dag-scope=block"
+        async with source.get(target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
+            await source.body(response, MAX_BLOCK_BYTES, asked)
+            return response.status == 200 and response.content_type == CAR_TYPE
 
 
 def retry_after(value: str | None, now: float) -> float | None:

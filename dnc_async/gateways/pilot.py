@@ -59,9 +59,20 @@ class Pilot:
         """Whether a probe may be sent now, which is counted then."""
         return self._score.spends(now)
 
-    async def probe(self, root: Cid) -> None:
-        """Learn whether the gateway holds a root itself; where it does not say, nothing is learned."""
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is hoped that it sends CARs, and nothing is under way that will tell."""
+        return self._abilities.can_car and not self._abilities.has_sent_car and not self._score.in_flight
+
+    async def probe(self, root: Cid, for_car: bool) -> None:
+        """Learn whether the gateway holds a root itself; where it does not say, nothing is learned.
+
+        ``for_car``: ask for a CAR of the root, too. Of several gateways that have none each would else refuse a useful request
+        of its own, one after the other.
+        """
         try:
+            if for_car and not await self._transport.sends_cars(root):
+                self._abilities.refused_car()
             if await self._transport.holds(root) is False:
                 self._abilities.lacks_root(str(root))
         except GatewayBusyError as error:

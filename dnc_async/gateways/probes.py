@@ -47,5 +47,5 @@ class Probes:
 def _sent(tasks: TaskGroup, pilot: Pilot, root: Cid, now: float) -> bool:
     may_go = pilot.may_probe(now)
     if may_go:
-        tasks.start_soon(pilot.probe, root)
+        tasks.start_soon(pilot.probe, root, pilot.is_unknown and pilot.may_probe(now))
     return may_go

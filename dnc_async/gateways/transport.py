@@ -62,6 +62,9 @@ class Transport(Protocol):
     async def holds(self, root: Cid) -> bool | None:
         """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
 
+    async def sends_cars(self, root: Cid) -> bool:
+        """Whether it answers with a CAR where it is asked for one, of a root alone."""
+
 
 class RawOnly:
     """What has no CARs."""
@@ -83,6 +86,10 @@ class RawOnly:
     async def holds(self, root: Cid) -> bool | None:
         """Nobody knows before a block is asked for."""
         return None
+
+    async def sends_cars(self, root: Cid) -> bool:
+        """It does not."""
+        return False
 
 
 class StoreTransport(RawOnly):

@@ -178,6 +178,10 @@ class Gateway:
         await self._wait()
         return self._dice.choice([True, False, None])
 
+    async def sends_cars(self, root: Cid) -> bool:
+        await self._wait()
+        return self._dice.choice([True, False])
+
 
 class Wish:
     """A block that is wanted; it knows what must never happen to it."""

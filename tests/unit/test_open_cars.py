@@ -102,6 +102,10 @@ class Gateway:
         self.probed += 1
         return None
 
+    async def sends_cars(self, root: Cid) -> bool:
+        self.probed += 1
+        return bool(self._scripts)
+
 
 class Clock:
     """The loop's, and a while more for each piece of a CAR, so that none waits for the next to be hashed."""
@@ -511,6 +515,29 @@ async def test_probes_are_requests_too() -> None:
         assert gateway.probed + len(gateway.raws) <= 10
         for group in groups:
             await group.aclose()
+
+
+async def test_several_without_cars_are_found_out_at_once() -> None:
+    """Beside the first useful request the others are asked for one, so that they do not refuse useful ones one by one."""
+
+    class Refusing(Gateway):
+        async def sends_cars(self, root: Cid) -> bool:
+            self.probed += 1
+            return False
+
+        async def holds(self, root: Cid) -> bool | None:
+            return None
+
+    gateways = [Refusing([busy()], name=name) for name in ("one", "two", "three")]
+    async with running(*gateways) as fetcher:
+        group = fetcher.open(ROOT.cid)
+        assert await leaf(group, 0).came()
+        asked = [bool(gateway.raws) for gateway in gateways]
+        assert sum(asked) == 1
+        await turns()
+        assert [gateway.probed for gateway in gateways] == [not each for each in asked]
+        assert [ability.can_car for ability in fetcher._board.abilities] == asked
+        await group.aclose()
 
 
 async def test_a_miss_is_not_probed_into_a_failure() -> None:
