@@ -167,7 +167,7 @@ class Runtime:
 
     def _transports(self, origin: Origin) -> Sequence[Transport]:
         if origin.read is not None:
-            return [StoreTransport(origin.store_name, origin.read, self._executor)]
+            return [StoreTransport(origin.store_name, origin.read)]
         from dnc_async.gateways.car_file import CarFileTransport  # noqa: PLC0415 - aiohttp takes 0.3 s to import
         from dnc_async.gateways.http import HttpTransport  # noqa: PLC0415 - as above
 

@@ -110,15 +110,17 @@ class Pilot:
                 score.first_byte(want, clock())
 
         try:
-            data = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
+            body = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
+            if isinstance(body, bytes):
+                score.delivered(want, len(body), clock())
+                self._desk.progressed(self._gateway)
+                await self._desk.land(flight, lambda: [verify(want.cid, body)])
+            else:
+                landed = await self._desk.land(flight, lambda: [verify(want.cid, body())])
+                flight.arrived(len(landed[0][0].data), clock())
         except GatewayError as error:
             self._charge(want, error)
             self._fail(flight, want, error)
-            return
-        score.delivered(want, len(data), clock())
-        self._desk.progressed(self._gateway)
-        try:
-            await self._desk.land(flight, lambda: [verify(want.cid, data)])
         except BlockMismatchError as error:
             self._mismatched(flight, want, error)
 

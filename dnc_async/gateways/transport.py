@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from dnc_async.errors import (
@@ -15,6 +14,9 @@ from dnc_async.errors import (
     StoreError,
 )
 from dnc_async.ipld.cid import Cid
+
+#: A block's bytes, or what reads them: that is called in the worker thread that verifies them, and raises as ``raw`` does.
+Body = bytes | Callable[[], bytes]
 
 
 class CarRequest(NamedTuple):
@@ -36,7 +38,7 @@ class Transport(Protocol):
     def name(self) -> str:
         """What to call it in errors and reports: a URL without secrets."""
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> Body:
         """One block, unverified, of at most ``limit_bytes``.
 
         ``arrived`` is called with 0 when its answer begins, and with the count of bytes whenever some have come.
@@ -95,27 +97,27 @@ class RawOnly:
 class StoreTransport(RawOnly):
     """The local store as a gateway of this process: no socket, the same way through verification and spool."""
 
-    def __init__(self, name: str, read: Callable[[Cid], bytes | None], executor: Executor) -> None:
+    def __init__(self, name: str, read: Callable[[Cid], bytes | None]) -> None:
         self.name = name
         self._read = read
-        self._executor = executor
 
     def __repr__(self) -> str:
         return f"<StoreTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
-        """One block, unverified, read in a worker thread."""
-        loop = asyncio.get_running_loop()
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> Body:
+        """What reads one block, unverified: there is nothing to wait for before a worker thread has it anyway."""
+        arrived(0)
+        return partial(self._body, cid, limit_bytes)
+
+    def _body(self, cid: Cid, limit_bytes: int) -> bytes:
         try:
-            data = await loop.run_in_executor(self._executor, self._read, cid)
+            data = self._read(cid)
         except StoreError as error:
             raise GatewayError(str(error), gateway=self.name, cid=str(cid)) from error
-        arrived(0)
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
         if len(data) > limit_bytes:
             raise GatewayOversizeError(
                 f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid)
             )
-        arrived(len(data))
         return data

@@ -1,0 +1,112 @@
+"""The local store as a gateway: a block is read where it is verified and handed over, in one go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from dnc_async.errors import ChunkUnavailableError, GatewayError, GatewayMissError, GatewayOversizeError, StoreError
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.transport import StoreTransport
+from dnc_async.ipld.block import Block, make
+from dnc_async.ipld.cid import Cid
+
+BLOCKS = [make(bytes([number]) * 1000) for number in range(20)]
+
+
+@asynccontextmanager
+async def running(read: Callable[[Cid], bytes | None]) -> AsyncIterator[tuple[Fetcher, FetchGroup]]:
+    """A fetcher over a store alone, with one worker thread."""
+    with ThreadPoolExecutor(1) as executor:
+        fetcher = Fetcher(
+            [StoreTransport("store", read)],
+            executor=executor,
+            clock=anyio.current_time,
+            attempts=1,
+            patience_s=1,
+            requests_per_gateway=32,
+            in_flight_bytes=2**20,
+            hedge_share=0.05,
+            early_bytes=2**20,
+            hold_s=1,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetcher.run)
+            group = fetcher.open()
+            yield fetcher, group
+            with anyio.CancelScope(shield=True):
+                await group.aclose()
+            tasks.cancel_scope.cancel()
+
+
+async def test_the_first_block_waits_for_no_other() -> None:
+    """It is handed over before the next one is read, however many were asked for at once."""
+    data = {block.cid: block.data for block in BLOCKS}
+    log: list[tuple[str, Cid]] = []
+    loop_thread, done = threading.get_ident(), anyio.Event()
+
+    def read(cid: Cid) -> bytes:
+        assert threading.get_ident() != loop_thread
+        log.append(("read", cid))
+        return bytes(data[cid])
+
+    def told(*_: object) -> None:
+        if len(log) == 2 * len(BLOCKS):
+            done.set()
+
+    async with running(read) as (fetcher, group):
+        for place, block in enumerate(BLOCKS):
+
+            def accept(block: Block) -> None:
+                log.append(("handed over", block.cid))
+
+            group.submit(block.cid, size_bytes=1000, priority=(place,), accept=accept, done=told)
+        with anyio.fail_after(10):
+            await done.wait()
+        (line,) = fetcher.statistics()
+    assert log == [(what, block.cid) for block in BLOCKS for what in ("read", "handed over")]
+    assert (line.blocks, line.bytes, line.failures, line.in_flight) == (20, 20_000, 0, 0)
+    assert line.latency_s is not None
+
+
+def broken(_: Cid) -> bytes | None:
+    raise StoreError("the disk is gone")
+
+
+@pytest.mark.parametrize(
+    ("read", "error", "words"),
+    [
+        (lambda _: None, GatewayMissError, "does not hold this block"),
+        (lambda _: bytes(1001), GatewayOversizeError, "holds 1001 bytes, over the limit of 1000"),
+        (lambda _: bytes(1000), GatewayError, "do not hash to the CID"),
+        (broken, GatewayError, "the disk is gone"),
+    ],
+)
+async def test_what_goes_wrong_is_this_gateways_error(
+    read: Callable[[Cid], bytes | None], error: type[GatewayError], words: str
+) -> None:
+    """Whoever wants the block is told why it cannot be had."""
+    async with running(read) as (fetcher, group):
+        failed: list[Exception | None] = []
+        done = anyio.Event()
+
+        def told(_: object, outcome: Exception | None) -> None:
+            failed.append(outcome)
+            done.set()
+
+        cid = make(b"x" * 1000).cid
+        group.submit(cid, size_bytes=1000, priority=(0,), accept=lambda _: None, done=told)
+        with anyio.fail_after(10):
+            await done.wait()
+        assert fetcher.statistics()[0].in_flight == 0
+    (outcome,) = failed
+    assert isinstance(outcome, ChunkUnavailableError)
+    (cause,) = outcome.exceptions
+    assert isinstance(cause, error)
+    assert words in str(cause)
