@@ -35,6 +35,9 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent
 
+#: Some bytes that came are no reason to look for room again so soon.
+_LOOK_S = 0.001
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -83,6 +86,7 @@ class Fetcher:
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
         self._wake = anyio.Event()
+        self._looked_at = float("-inf")
         self._expected = 0
         self._search_causes: dict[str, GatewayError] = {}
         self.early = EarlyBlocks(early_bytes)
@@ -217,8 +221,11 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        spans = self._board.assign(self._order.head(self._handing.under_way), now)
-        self._order.asked({want for span in spans for want in span.wants})
+        first = self._order.first
+        spans: Sequence[Span] = ()
+        if first is not None and (first.settled or self._board.may_assign(first.size_bytes, now)):
+            spans = self._board.assign(self._order.head(self._handing.under_way), now)
+            self._order.asked({want for span in spans for want in span.wants})
         for span in spans:
             self._send(tasks, span, now)
         if self._flying or spans:  # never before the first useful request
@@ -264,8 +271,11 @@ class Fetcher:
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
-        first = self._order.first
-        if first is not None and self._board.scores[gateway].has_room(first.size_bytes, self.clock()):
+        first, now = self._order.first, self.clock()
+        if first is None or self._wake.is_set() or now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        if self._board.scores[gateway].has_room(first.size_bytes, now):
             self._wake.set()
 
     def holds(self, flight: Flight, *, holding: bool) -> None:

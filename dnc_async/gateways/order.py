@@ -12,8 +12,8 @@ from collections.abc import Container, Iterator
 from dnc_async.gateways.spans import Want
 from dnc_async.gateways.wanted import Priority, WantedBlock
 
-#: How far the dispatcher looks into the order at once: enough for runs of small blocks.
-_LOOK_AHEAD = 4096
+#: How far the dispatcher looks into the order at once: enough blocks for a choice, and bytes for runs of small ones.
+_LOOK_AHEAD, _LOOK_AHEAD_BYTES, _MOST_LOOKED_AT = 128, 2**24, 4096
 
 
 class Order:
@@ -69,16 +69,27 @@ class Order:
 
     def head(self, comes: Container[bytes]) -> list[WantedBlock]:
         """The first in line, without those that others bring. Who is settled leaves the line, and whose block ``comes``."""
-        looked = self._line[:_LOOK_AHEAD]
-        head = [entry for entry in looked if not (entry[2].settled or entry[2].cid.multihash in comes)]
-        if len(head) < len(looked):
-            self._line[:_LOOK_AHEAD] = head
-        return [want for _, _, want in head if not self._comes_anyway(want)]
+        head, gone, size = list[WantedBlock](), 0, 0
+        for looked_at, (_, _, want) in enumerate(self._line[:_MOST_LOOKED_AT]):
+            if looked_at >= _LOOK_AHEAD and size >= _LOOK_AHEAD_BYTES:
+                break
+            if want.settled or want.cid.multihash in comes:
+                gone += 1
+            else:
+                size += want.size_bytes
+                head.append(want)
+        if gone:
+            stay = set(head)
+            looked = len(head) + gone
+            self._line[:looked] = [entry for entry in self._line[:looked] if entry[2] in stay]
+        return [want for want in head if not self._comes_anyway(want)]
 
     def asked(self, wants: set[Want]) -> None:
         """These, of the head, were asked for."""
         if wants:
-            self._line[:_LOOK_AHEAD] = [entry for entry in self._line[:_LOOK_AHEAD] if entry[2] not in wants]
+            last = max(want.priority for want in wants if isinstance(want, WantedBlock))
+            end = bisect.bisect_right(self._line, last, key=lambda entry: entry[0])
+            self._line[:end] = [entry for entry in self._line[:end] if entry[2] not in wants]
 
     def drop_settled(self) -> None:
         """Have all leave the line that are settled: each holds what its block was to be written to."""

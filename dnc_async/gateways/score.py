@@ -128,6 +128,11 @@ class Score:
         return self._requests
 
     @property
+    def has_open_cars(self) -> bool:
+        """Whether a CAR is open, which may bring what was not asked for yet."""
+        return bool(self._cars)
+
+    @property
     def is_asked(self) -> bool:
         """Whether anything is on its way."""
         return bool(self._in_flight)

@@ -177,6 +177,10 @@ class Scoreboard:
         self.abilities.append(Abilities(can_car=can_car))
         self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
+    def may_assign(self, size_bytes: int, now: float) -> bool:
+        """Whether :meth:`assign` is worth a call: some gateway has room for such a block, or an open CAR that may bring one."""
+        return any(score.has_open_cars or score.has_room(size_bytes, now) for score in self.scores)
+
     def assign(self, wants: Sequence[Want], now: float) -> list[Span]:
         """Which of the wanted blocks, most urgent first, to ask for now, and whom, and how."""
         self._best.refresh(self.scores)
