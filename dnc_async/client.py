@@ -122,6 +122,7 @@ class Client:
         return self._runtime.governor.budget_bytes
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         if self._process is not None:
             self._process.start()
         self._start()

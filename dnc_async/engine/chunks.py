@@ -11,6 +11,7 @@ from dnc_async.dataset.manifest import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import ChunkTimes
+from dnc_async.errors import DncError
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.plan import Leaf
 
@@ -56,3 +57,11 @@ class Chunk:
         """It is ready when all of it is in its rows, or it has failed."""
         if self.error is not None or (self.state is State.PLACED and not self.missing):
             self.ready.set()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanEnd:
+    """Nobody knows the chunks of this batch, nor of any after it: the manifest's page that names them could not be read."""
+
+    batch: PlannedBatch
+    error: DncError

@@ -78,7 +78,8 @@ class Moves:
         return time.thread_time() - began
 
     async def _drop(self, chunk: Chunk, landing: Landing) -> None:
-        self._starvation.block_done(sum(want.size_bytes for want in chunk.wants), self._clock())
+        missing = sum(want.size_bytes for want in chunk.wants) if chunk.proved else chunk.entry.size_bytes
+        self._starvation.block_done(missing, self._clock())
         await self._group.withdraw(chunk.wants)
         chunk.wants.clear()
         landing.discard()

@@ -31,7 +31,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from dnc_async.dataset.plan import Plan, PlannedBatch
-from dnc_async.engine.chunks import Chunk, State
+from dnc_async.engine.chunks import Chunk, PlanEnd, State
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import Handover
@@ -54,6 +54,8 @@ from dnc_async.spool.pause import DiskPause
 
 #: Chunks whose proofs may be fetched before their lease was granted. Proofs live in memory: a few hundred bytes each.
 _PROOFS_AHEAD = 32
+#: As long as that covers what gateways must have on their way, they are no more than these: each is a request.
+_PROOFS_AT_LEAST = 8
 #: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
 _CHUNKS_AHEAD = 2048
 # Priorities: what a later stage waits for goes first.
@@ -89,6 +91,7 @@ class Pipeline:
         self._disk = disk
         self._mailbox = mailbox
         self._clock = clock
+        self._window_bytes = window_bytes
         self._starvation = Starvation(window_bytes=window_bytes)
         #: How long the calls of the transform take, where there is one.
         self.calls = CallPace(transforms.places) if transforms is not None else None
@@ -120,7 +123,7 @@ class Pipeline:
         try:
             async with anyio.create_task_group() as tasks:
                 self._moves.tasks = tasks
-                planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
+                planned, to_assemble = anyio.create_memory_object_stream[Chunk | PlanEnd](_CHUNKS_AHEAD)
                 tasks.start_soon(self._prove_all, planned, tasks)
                 tasks.start_soon(self._grant_all)
                 if self._transforms is not None:
@@ -169,13 +172,18 @@ class Pipeline:
 
     # The stages.
 
-    async def _prove_all(self, send: MemoryObjectSendStream[Chunk], tasks: TaskGroup) -> None:
+    async def _prove_all(self, send: MemoryObjectSendStream[Chunk | PlanEnd], tasks: TaskGroup) -> None:
         async with send:
             for batch in self._plan.batches():
                 for part, index in enumerate(batch.chunks):
-                    while len(self._to_grant) >= _PROOFS_AHEAD:
+                    while len(self._to_grant) >= self._proofs_ahead():
                         await self._progress.next_change.wait()
-                    chunk = Chunk(batch, part, await self._pages.entry(index))
+                    try:
+                        entry = await self._pages.entry(index)
+                    except DncError as error:
+                        await send.send(PlanEnd(batch, error))
+                        return
+                    chunk = Chunk(batch, part, entry)
                     self._chunks.setdefault(batch.position, []).append(chunk)
                     self._line_up(chunk)
                     if chunk.entry.cid.codec == RAW:
@@ -186,17 +194,28 @@ class Pipeline:
 
     async def _prove(self, chunk: Chunk) -> None:
         try:
+            ahead = self._rooms.is_sure(chunk)
             chunk.leaves = await chunk_leaves(
                 self._group,
                 chunk.entry,
-                priority=(_PROOF, *chunk.place),
+                # With its leaves: those of the first batch before all, others after the proofs of what follows them.
+                priority=(_LEAF if ahead and chunk.batch.position else _PROOF, *chunk.place),
                 via=self._via(chunk),
-                ahead=self._rooms.is_sure(chunk),
+                ahead=ahead,
             )
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
         chunk.proved = True
+        if chunk.landing is not None and chunk.state is not State.DROPPING:
+            chunk.times.proved = self._clock()
+            self._fetch_all(chunk, chunk.landing)
+            chunk.look_if_ready()
         self.changed()
+
+    def _proofs_ahead(self) -> int:
+        """How many chunks may be proved, or about to be, that have no space yet."""
+        chunk_bytes = max(1, self._plan.manifest.largest_chunk_bytes)
+        return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window_bytes() // chunk_bytes))
 
     def _line_up(self, chunk: Chunk) -> None:
         """It has no space: it is granted some in its turn."""
@@ -207,7 +226,7 @@ class Pipeline:
         while True:
             changed = self._progress.next_change
             first = heapq.heappop(self._to_grant) if self._to_grant else None
-            if first is not None and first[1].proved and await self._grant(first[1]):
+            if first is not None and self._may_grant(first[1]) and await self._grant(first[1]):
                 self.changed()
                 continue
             if first is not None:
@@ -218,27 +237,33 @@ class Pipeline:
             else:
                 await changed.wait()
 
+    def _may_grant(self, chunk: Chunk) -> bool:
+        """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""
+        return chunk.proved or self._rooms.is_sure(chunk)
+
     async def _grant(self, chunk: Chunk) -> bool:
-        """Give a chunk space and have it fetched; ``False`` where there is none now."""
-        chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
+        """Give a chunk space and have it fetched, as soon as it is proved; ``False`` where there is no space now."""
+        if chunk.proved:
+            chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
         if chunk.error is None:
             landing = chunk.landing = await self._rooms.find(chunk)
             if landing is None:
                 held_by = PREFETCH if self._progress.is_too_far(chunk.batch) else BUDGET
                 self._starvation.refused(self._clock(), held_by)
                 return False
-            self._describe(chunk)
+            chunk.times.key, chunk.times.size_bytes = chunk.entry.cid.encode(), chunk.entry.size_bytes
             self._starvation.granted(chunk.times, self._clock())
-            chunk.missing = len(chunk.leaves)
-            for leaf in chunk.leaves:
-                self._fetch(chunk, leaf, landing)
+            chunk.missing = 1  # its proofs
+            if chunk.proved:
+                self._fetch_all(chunk, landing)
             self._moves.move_if_due(chunk)
         chunk.look_if_ready()
         return True
 
-    def _describe(self, chunk: Chunk) -> None:
-        times = chunk.times
-        times.key, times.size_bytes, times.blocks = chunk.entry.cid.encode(), chunk.entry.size_bytes, len(chunk.leaves)
+    def _fetch_all(self, chunk: Chunk, landing: Landing) -> None:
+        chunk.missing = chunk.times.blocks = len(chunk.leaves)
+        for leaf in chunk.leaves:
+            self._fetch(chunk, leaf, landing)
 
     def _via(self, chunk: Chunk) -> str:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
@@ -263,12 +288,14 @@ class Pipeline:
     ) -> None:
         chunk.wants.discard(want)
         now = self._clock()
-        self._starvation.block_done(want.size_bytes, now)
         if isinstance(error, DiskFullError):
             self._disk.refused(error)
             self._moves.drop_if_staged(chunk)
             if chunk.state is not State.DROPPING:  # it moves, or has moved, to memory: there is room
                 self._fetch(chunk, leaf, landing)
+                return
+        self._starvation.block_done(want.size_bytes, now)
+        if isinstance(error, DiskFullError):
             return
         landing.settle()
         chunk.missing -= 1
@@ -288,9 +315,12 @@ class Pipeline:
             self._disk.worked(began=chunk.times.granted)
         chunk.look_if_ready()
 
-    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk]) -> None:
+    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk | PlanEnd]) -> None:
         async with receive:
             async for chunk in receive:
+                if isinstance(chunk, PlanEnd):
+                    await self._progress.until_taken(chunk.batch.position)
+                    raise chunk.error
                 await chunk.ready.wait()
                 if chunk.error is None:
                     await self._finish(chunk)

@@ -75,7 +75,7 @@ class Runtime:
         self._settings = settings
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None
-        self._fetchers: dict[Origin | tuple[Gateway, ...], Fetcher] = {}
+        self._fetchers: dict[Origin | str | tuple[Gateway, ...], Fetcher] = {}
         self._discoveries: dict[tuple[Fetcher, tuple[str, ...]], Discovery] = {}
         overhead = FOLDER_BYTES if budget_bytes else 0
         self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=MAX_FILES)
@@ -121,7 +121,7 @@ class Runtime:
 
     def fetcher(self, origin: Origin) -> Fetcher:
         """The fetcher of an origin: one scoreboard for all streams that share its gateways. Asks the origin's routers, once."""
-        key = origin.gateways or origin
+        key = origin.gateways or origin.store_name or origin
         fetcher = self._fetchers.get(key)
         if fetcher is None:
             settings = self._settings

@@ -50,6 +50,7 @@ class Starvation:
 
     def _settle(self, now: float) -> None:
         if self._held_by:
-            if self._on_their_way < self._window:
-                self._lost_s += (1.0 - max(0, self._on_their_way) / self._window) * (now - self._since)
+            on_their_way = max(0, self._on_their_way)
+            if on_their_way < self._window:
+                self._lost_s += (1.0 - on_their_way / self._window) * (now - self._since)
             self._since = now

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from dnc_async.engine.bridge import finalize, resolve, wait_for_future
 from dnc_async.engine.mailbox import Found, Pickup
 from dnc_async.engine.report.report import Report
-from dnc_async.errors import StreamClosedError
+from dnc_async.errors import EngineError, StreamClosedError
 from dnc_async.telemetry import StreamStatistics
 
 
@@ -153,10 +153,11 @@ class BatchStream:
         if running is None:
             state = "closed" if self.handle.closed else "not started"
         else:
-            stats = running.statistics()
             state = "delivered" if self.handle.delivered else "closed" if self.handle.closed else "streaming"
-            state += f", {stats.batches} batches, waited {stats.waited_s:.2f} s"
-            state += ", the disk is full" if stats.disk_is_full else ""
+            with contextlib.suppress(EngineError, StreamClosedError):  # its process is gone, or is another's
+                stats = running.statistics()
+                state += f", {stats.batches} batches, waited {stats.waited_s:.2f} s"
+                state += ", the disk is full" if stats.disk_is_full else ""
         return f"<BatchStream {self.handle.about}: {state}>"
 
     def __aiter__(self) -> Self:

@@ -25,7 +25,8 @@ _WINDOW_BLOCKS = 2
 _SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
 # Until the first bytes have come, which is when the rate is known: so many at once, and after a while more, as if they were sent
 # at such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one near and slow.
-_FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES = 2**20, 32e6, 4 * 2**20
+# What is tiny, such as a file's root, goes beside them.
+_FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES, _TINY_BYTES = 5 * 2**18, 32e6, 4 * 2**20, 2**13
 _FIRST_WAIT_S, _FIRST_STEP_S = 0.02, 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _JITTER = 0.25
@@ -190,8 +191,14 @@ class Score:
 
     def has_room(self, size_bytes: int, now: float) -> bool:
         """Whether the window has room for another block of such a size, and it is time to ask for it."""
-        fits = self.in_flight_bytes + size_bytes <= self.window_bytes(size_bytes, now)
+        fits = self.fits(size_bytes, self.in_flight_bytes, now)
         return not self._in_flight or (fits and (self.rate is None or self.opens_at(now, size_bytes) <= now))
+
+    def fits(self, size_bytes: int, in_flight_bytes: float, now: float) -> bool:
+        """Whether the window has room for another block of such a size beside so many bytes."""
+        if self.rate is None and size_bytes <= _TINY_BYTES:
+            return True
+        return in_flight_bytes + size_bytes <= self.window_bytes(size_bytes, now)
 
     def opens_at(self, now: float, size_bytes: int = 0) -> float:
         """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""

@@ -138,7 +138,7 @@ class _Round:
         self._line[i] = begins + size / score.likely_rate()
         self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
-        full = requests and in_flight + size > score.window_bytes(size, self.now)
+        full = requests and not score.fits(size, in_flight, self.now)
         is_early = requests and score.rate is not None and begins - self.now > score.ahead_s(size)
         if leaves > self.now or requests >= max_requests or full or is_early:
             self.open.discard(i)

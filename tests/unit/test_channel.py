@@ -1,6 +1,7 @@
 """Messages between two processes of ours: whole, in order, and the receiver's own."""
 
 import os
+import resource
 import sys
 
 import numpy as np
@@ -162,3 +163,34 @@ def test_errors_that_cannot(ends):
     came = other.receive(wait=True)[0].revived()
     assert str(came) == "AwkwardError: this and that"
     assert str(came.__cause__) == "AwkwardError: because of this"
+
+
+@pytest.mark.parametrize("words", [b"", b"shifts", b"shifts by more"])
+def test_small_arrays_are_aligned_and_no_larger_than_they_are(ends, words):
+    """Many may be kept, and each is as good as if it were alone."""
+    ours, other = ends
+    kept = []
+    for _ in range(100):
+        ours.send([words, np.arange(9.0), np.arange(3, dtype="u1"), np.arange(5)])
+        kept.append(other.receive(wait=True)[0])
+    assert all(array.flags.aligned for message in kept for array in message[1:])
+    assert all((message[1] == np.arange(9.0)).all() for message in kept)
+    memory = kept[0][1]
+    while isinstance(memory, np.ndarray) and memory.base is not None:
+        memory = memory.base
+    assert memoryview(memory).nbytes < 2000
+
+
+def test_a_message_that_is_lost_is_told(ends):
+    """Where the receiver may open no more files: what came with it is gone, and it knows."""
+    ours, other = ends
+    ours.send(b"x" * 10**6)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="RLIMIT_NOFILE"):
+            other.receive(wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

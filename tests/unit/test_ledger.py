@@ -156,6 +156,16 @@ def test_starvation_counts_how_empty_the_line_is() -> None:
     assert after.starved_s == 0.0  # nobody waited for room
 
 
+def test_starvation_of_a_line_that_is_emptier_than_empty() -> None:
+    """What was counted twice makes no negative share of a window that nobody knows."""
+    starvation = Starvation(window_bytes=lambda: 0.0)
+    starvation.refused(0.0, BUDGET)
+    starvation.block_done(5, 1.0)
+    times = ChunkTimes()
+    starvation.granted(times, 2.0)
+    assert times.starved_s == 0.0
+
+
 def test_starvation_of_gateways_that_were_not_measured() -> None:
     """Nothing is claimed."""
     starvation, chunk = Starvation(window_bytes=lambda: 0.0), ChunkTimes(size_bytes=10)

@@ -156,16 +156,21 @@ def test_a_lone_straggler_is_no_failure(others_came: bool) -> None:
 
 
 def test_an_unknown_gateway_is_asked_for_more_the_longer_it_takes() -> None:
-    """A megabyte at once; what fits behind it until the first bytes come; 4 MiB of all gateways together."""
+    """A megabyte and a quarter at once; what fits behind it until the first bytes come; 4 MiB of all gateways together.
+
+    What is tiny goes at any time.
+    """
     best = Best()
     score = Score(best)
-    assert score.window_bytes(2**16) == 2**20
-    score.sent("first", 2**20, 10.0)
+    first = 5 * 2**18
+    assert score.window_bytes(2**16) == first
+    score.sent("first", first, 10.0)
     assert not score.has_room(2**16, 10.0)
+    assert score.has_room(2**12, 10.0)
     assert score.opens_at(10.0) > 10.0  # it is worth another look
     assert score.opens_at(11.0) <= 11.0  # it will not be more
     assert score.has_room(2**16, 10.05)
-    assert score.window_bytes(2**16, 10.05) == pytest.approx(2**20 + 0.03 * 32e6)
+    assert score.window_bytes(2**16, 10.05) == pytest.approx(first + 0.03 * 32e6)
     assert score.window_bytes(2**16, 11.0) == 2**22
     best.refresh([score, *(Score(best) for _ in range(3))])
-    assert score.window_bytes(2**16, 11.0) == 2**20
+    assert score.window_bytes(2**16, 11.0) == first

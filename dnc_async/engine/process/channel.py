@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import mmap
 import os
 import pickle
@@ -38,6 +39,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        _channels.add(self)
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -58,11 +60,15 @@ class Channel:
         Raises ``OSError`` where nobody is there, ``BlockingIOError`` where it would have to wait and may not, and what pickle
         raises.
         """
-        self.send_packed(Packed(message), descriptors=descriptors, wait=wait)
+        packed = Packed(message)
+        try:
+            self.send_packed(packed, descriptors=descriptors, wait=wait)
+        finally:
+            packed.close()
 
     def send_packed(self, packed: Packed, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
         """Send what was packed before, which may be tried again."""
-        flags = 0 if wait else socket.MSG_DONTWAIT
+        flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
         passed = array.array("i", [*packed.descriptors, *descriptors])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)] if passed else []
         self._socket.sendmsg([packed.packet], rights, flags)
@@ -73,17 +79,26 @@ class Channel:
 
         Raises ``EOFError`` where the other end is gone, and ``BlockingIOError`` where there is none yet and it may not wait.
         """
+        received = self.receive_packed(wait=wait)
+        return received.unpack(), received.descriptors
+
+    def receive_packed(self, *, wait: bool) -> Received:
+        """The next message as it came. Raises as :meth:`receive` does."""
         packet = bytearray(_PACKET_BYTES)
         room = socket.CMSG_SPACE(8 * array.array("i").itemsize)
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            count, ancillary, _, _ = self._socket.recvmsg_into([packet], room, flags)
+            count, ancillary, told, _ = self._socket.recvmsg_into([packet], room, flags)
         except ConnectionError as error:
             raise EOFError from error
         descriptors = list(_descriptors(ancillary))
         if not count:
             raise EOFError
-        return _unpack(memoryview(packet)[:count], descriptors), descriptors
+        if told & socket.MSG_CTRUNC:  # what could not be received is gone
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError(errno.EMFILE, "a message was lost: this process may open no more files (RLIMIT_NOFILE)")
+        return Received(memoryview(packet)[:count], descriptors)
 
     def close(self) -> None:
         """Tell the other end that nothing more comes, whoever else holds a copy of this one. May be called again."""
@@ -96,6 +111,18 @@ class Channel:
         self._socket.close()
 
 
+class Received:
+    """A message that came, and the descriptors behind it."""
+
+    def __init__(self, packet: memoryview, descriptors: list[int]) -> None:
+        self._packet = packet
+        self.descriptors = descriptors
+
+    def unpack(self) -> Any:  # noqa: ANN401 - whatever was sent
+        """The message. Where that is interrupted (Ctrl-C) it may be tried again; what else it raises, it raises once."""
+        return _unpack(self._packet, self.descriptors)
+
+
 class Packed:
     """A message ready to be sent; what is large of it lies in anonymous memory, a descriptor of which it holds until then."""
 
@@ -105,10 +132,11 @@ class Packed:
         if len(buffers) > _MOST_BUFFERS:
             data, buffers = pickle.dumps(message, protocol=5), []
         parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
-        is_inline = _HEADER.size + sum(_SIZE.size + _aligned(len(part)) for part in parts) <= _PACKET_BYTES
+        head_bytes = _HEADER.size + len(parts) * _SIZE.size
+        is_inline = _aligned(head_bytes) + sum(_aligned(len(part)) for part in parts) <= _PACKET_BYTES
         self.descriptors: list[int] = [] if is_inline else [_in_memory(parts)]
         head = _HEADER.pack(is_inline, len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts)
-        self.packet = b"".join([head, *parts]) if is_inline else head
+        self.packet = b"".join(_padded(part) for part in (memoryview(head), *parts)) if is_inline else head
 
     def close(self) -> None:
         """Give up the descriptor. May be called again."""
@@ -118,6 +146,10 @@ class Packed:
 
 def _aligned(size_bytes: int) -> int:
     return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _padded(part: memoryview) -> bytes:
+    return bytes(part).ljust(_aligned(len(part)), b"\0")
 
 
 def _in_memory(parts: Sequence[memoryview]) -> int:
@@ -148,32 +180,52 @@ def _unpack(packet: memoryview, descriptors: list[int]) -> Any:  # noqa: ANN401 
     """The message; takes the descriptor of its memory, if it has one, off the list."""
     is_inline, count = _HEADER.unpack_from(packet)
     sizes = [_SIZE.unpack_from(packet, _HEADER.size + i * _SIZE.size)[0] for i in range(count)]
-    if is_inline:
-        body, step = packet[_HEADER.size + count * _SIZE.size :], sizes
+    step = [_aligned(size) for size in sizes]
+    if is_inline:  # a copy: aligned, and no larger than it is
+        body = memoryview(np.frombuffer(packet, np.uint8)[_aligned(_HEADER.size + count * _SIZE.size) :].copy())
     else:
-        step = [_aligned(size) for size in sizes]
-        descriptor = descriptors.pop(0)
         try:
-            body = _map(descriptor, sum(step))
-        finally:
-            os.close(descriptor)
+            body = _map(descriptors[0], sum(step))
+        except Exception:
+            os.close(descriptors.pop(0))
+            raise
     parts, at = [], 0
     for size, whole in zip(sizes, step, strict=True):
         parts.append(body[at : at + size])
         at += whole
-    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
+    try:
+        message = pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
+    except Exception:
+        if not is_inline:
+            os.close(descriptors.pop(0))
+        raise
+    if not is_inline:
+        os.close(descriptors.pop(0))
+    return message
 
 
 def _map(descriptor: int, size_bytes: int) -> memoryview:
-    if sys.version_info >= (3, 13):
-        return memoryview(mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE, trackfd=False))
-    if len(_mapped) >= _MOST_DESCRIPTORS:
-        copy = np.empty(size_bytes, np.uint8)
-        whole = memoryview(copy)
-        at = 0
-        while at < size_bytes:
-            at += os.preadv(descriptor, [whole[at:]], at)
-        return whole
-    mapping = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE)
-    _mapped.add(mapping)
-    return memoryview(mapping)
+    with contextlib.suppress(OSError):  # too many files, or mappings: vm.max_map_count
+        if sys.version_info >= (3, 13):
+            return memoryview(mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE, trackfd=False))
+        if len(_mapped) < _MOST_DESCRIPTORS:
+            mapping = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE)
+            _mapped.add(mapping)
+            return memoryview(mapping)
+    whole = memoryview(np.empty(size_bytes, np.uint8))
+    at = 0
+    while at < size_bytes:
+        at += os.preadv(descriptor, [whole[at:]], at)
+    return whole
+
+
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked child's copies would keep the other end from hearing that this process is gone."""
+    for channel in list(_channels):
+        channel.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -35,6 +35,7 @@ from dnc_async.engine.process.outgoing import LogForwarder, Outgoing
 from dnc_async.engine.runtime import Runtime
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.errors import ArgumentError
+from dnc_async.telemetry import logger
 
 
 class Host:
@@ -81,6 +82,9 @@ class Host:
             pass
         except EOFError:  # the consumer's process is gone, or wants no more
             self._stopped.set()
+        except Exception:  # noqa: BLE001 - else whoever waits for what was lost would wait for ever
+            logger.exception("the engine's process ends: a message could not be received")
+            self._stopped.set()
 
     def _handle(self, message: object, descriptors: list[int]) -> None:
         match message:
@@ -108,7 +112,7 @@ class Host:
     def _open(self, asked: Open, channel: Channel) -> None:
         try:
             request = pickle.loads(asked.request)  # noqa: S301 - from our parent
-        except Exception as error:  # noqa: BLE001 - whatever the import of a consumer's module raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the import of a consumer's module raises
             self._refuse(asked.stream, channel, error)
             return
         outbox = Outbox(channel, clock=time.monotonic, fail=lambda: task.cancel())  # noqa: PLW0108 - there is none yet
@@ -124,7 +128,7 @@ class Host:
         self._streams[asked.stream] = task, outbox
         self._tasks.start_soon(self._run, asked.stream, task, outbox)
 
-    def _refuse(self, stream: int, channel: Channel, cause: Exception) -> None:
+    def _refuse(self, stream: int, channel: Channel, cause: BaseException) -> None:
         error = ArgumentError(
             "transform: the engine's process cannot import it; define it at the top level of a module that is on sys.path "
             f"({type(cause).__name__}: {cause})"

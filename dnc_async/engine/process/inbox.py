@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dnc_async.engine.mailbox import Found
-from dnc_async.engine.process.channel import Channel
+from dnc_async.engine.process.channel import Channel, Received
 from dnc_async.engine.process.messages import Awaits, Delivery, Took
 
 
@@ -30,7 +30,12 @@ class Inbox:
         self._tell = tell
         self._arm = arm
         self._lock = threading.Lock()
-        self._ended = False
+        #: Whether the consumer would still take what lies here.
+        self.is_wanted = True
+        self._ended = self._is_told = False
+        #: What came and was not taken yet: Ctrl-C may come between.
+        self._packed: Received | None = None
+        self._kept: Delivery | None = None
         self._error: Exception | None = None
         self._wake: Callable[[], None] | None = None
         self._waiting_since: float | None = None
@@ -44,13 +49,16 @@ class Inbox:
         """What lies here, and the batch if it is one; raises the error that ended the stream."""
         now = self._clock()
         with self._lock:
-            message = None if self._ended else self._receive()
-            if self._ended:
+            message = self._kept
+            if message is None and not self._ended:
+                message = self._receive()
+            if message is None and self._ended:
                 if self._error is not None:
                     raise self._error
                 return Found.END, None
             if message is None:
                 return Found.NOTHING, None
+            self._kept, self._is_told = None, False
             self._close_wait(now)
             waits, self._waits = tuple(self._waits), []
         self._tell(Took(self._stream, now, waits))
@@ -59,13 +67,15 @@ class Inbox:
     def wait(self, wake: Callable[[], None]) -> bool:
         """Have ``wake`` called, in another thread, when something lies here; ``False`` where nothing will."""
         with self._lock:
-            if self._ended:
+            if self._ended or self._kept is not None:
                 return False
             self._wake = wake
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
             self._arm()
-        self._tell(Awaits(self._stream))
+            is_told, self._is_told = self._is_told, True
+        if not is_told:  # once is enough, and an engine that does not listen must not hold us up
+            self._tell(Awaits(self._stream))
         return True
 
     def give_up(self) -> None:
@@ -82,11 +92,15 @@ class Inbox:
             wake()
 
     def close(self, error: Exception) -> None:
-        """Nothing more comes; ``error`` is the end where the engine told no other. May be called again."""
+        """Nothing more comes after what lies here; ``error`` is the end where the engine told no other. May be called again."""
         with self._lock:
             while not self._ended:
                 try:
-                    if self._receive() is None and not self._has_ended():  # what was not taken is not wanted
+                    message = self._receive()
+                    if message is not None:
+                        if not self.is_wanted:
+                            self._kept = None
+                    elif not self._has_ended():
                         self._finish(error)
                 except Exception as failure:  # noqa: BLE001 - a batch that cannot be unpickled, and that nobody took
                     self._finish(failure)
@@ -95,13 +109,20 @@ class Inbox:
     def _receive(self) -> Delivery | None:
         """A batch, if one lies here; the end, or that the engine is gone, is noted."""
         try:
-            message, _ = self._channel.receive(wait=False)
+            if self._packed is None:
+                self._packed = self._channel.receive_packed(wait=False)
+            message = self._packed.unpack()
         except BlockingIOError:
             return None
         except EOFError:  # the reading thread will know why
             return None
+        except Exception:
+            self._packed = None
+            raise
         if isinstance(message, Delivery):
+            self._kept, self._packed = message, None
             return message
+        self._packed = None
         self._finish(None if message.failure is None else message.failure.revived())
         return None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dnc_async.config import FetchSettings
 from dnc_async.engine.report.report import Report
@@ -85,33 +86,55 @@ class Stop:
 class Failure:
     """An error on its way to the other process."""
 
-    error: Exception
-    cause: BaseException | None = None
+    error: tuple[bytes, str]
+    cause: tuple[bytes, str] | None = None
+    #: The cause's traceback there.
+    note: str = ""
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """The error and its cause, where they can be pickled; what cannot goes as text."""
+        """The error and its cause, each pickled where that can be done, and as text. Never raises."""
         cause = error.__cause__
-        if cause is not None:
-            cause.add_note("".join(["in the engine's process, ", *traceback.format_exception(cause)]))
-        if not _is_portable(error):
-            error = EngineError(f"{type(error).__name__}: {error}")
-        if cause is not None and not _is_portable(cause):
-            cause = EngineError(f"{type(cause).__name__}: {cause}")
-        return cls(error, cause)
+        if cause is None:
+            return cls(_pickled(error))
+        note = "".join(["in the engine's process, ", *traceback.format_exception(cause)])
+        return cls(_pickled(error), _pickled(cause), note)
 
     def revived(self) -> Exception:
-        """The error, with its cause."""
-        self.error.__cause__ = self.cause
-        return self.error
+        """The error, with its cause; what cannot be made again here is an EngineError with its text."""
+        error = _revived(self.error, Exception)
+        if self.cause is not None:
+            error.__cause__ = cause = _revived(self.cause, BaseException)
+            with contextlib.suppress(Exception):  # a frozen dataclass takes none
+                cause.add_note(self.note)
+        return error
 
 
-def _is_portable(error: BaseException) -> bool:
+def text_of(error: BaseException) -> str:
+    """Its type and text, also where it cannot say that."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own, of a moment ago
+        return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - whatever an error of the consumer's does there
-        return False
-    return True
+        return type(error).__name__
+
+
+def _pickled(error: BaseException) -> tuple[bytes, str]:
+    try:
+        return pickle.dumps(error), text_of(error)
+    except BaseException:  # noqa: BLE001 - as above
+        return b"", text_of(error)
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def _revived(pickled: tuple[bytes, str], kind: type[E]) -> E | EngineError:
+    data, text = pickled
+    with contextlib.suppress(Exception):  # as above
+        error = pickle.loads(data)  # noqa: S301 - from our own engine
+        if isinstance(error, kind):
+            return error
+    return EngineError(text)
 
 
 @dataclass(frozen=True, slots=True)

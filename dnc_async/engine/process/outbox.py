@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from dnc_async.engine.ledger import ChunkTimes, Taken
 from dnc_async.engine.process.channel import Channel, Packed
-from dnc_async.engine.process.messages import Delivery, End, Failure
+from dnc_async.engine.process.messages import Delivery, End, Failure, text_of
 from dnc_async.errors import EngineError
 
 
@@ -74,11 +74,11 @@ class Outbox:
         kind = type(box[0]).__name__
         try:
             packed = Packed(Delivery(box.pop()))
-        except Exception as error:  # noqa: BLE001 - what pickle makes of a consumer's own types, or a lack of memory
+        except BaseException as error:  # noqa: BLE001 - what a consumer's own types do to pickle, or a lack of memory
             self._break(
                 EngineError(
                     f"batch {self._sent} of the stream, a {kind}, cannot be handed to another process: "
-                    f"{type(error).__name__}: {error}. With engine='process' what a transform returns must be picklable"
+                    f"{text_of(error)}. With engine='process' what a transform returns must be picklable"
                 )
             )
             return
@@ -99,10 +99,12 @@ class Outbox:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _end(self, error: Exception | None) -> None:
-        if not self._is_broken:
-            self._tell_end(error)
-        self._channel.close()
-        self.ended.set_result(None)
+        try:
+            if not self._is_broken:
+                self._tell_end(error)
+        finally:  # whatever it was: somebody waits
+            self._channel.close()
+            self.ended.set_result(None)
 
     def _tell_end(self, error: Exception | None) -> None:
         with contextlib.suppress(OSError):  # nobody is there

@@ -1,4 +1,4 @@
-"""The consumer's side: the engine's process, and the streams that run in it, as their client holds them.
+"""The consumer's side: the engine's process, as its client holds it.
 
 One thread reads what the engine tells. It sleeps while a batch is ready when it is wanted, so that a consumer that holds
 Python's lock is not disturbed, and loses nothing by disturbing it.
@@ -7,6 +7,7 @@ Python's lock is not disturbed, and loses nothing by disturbing it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import pickle
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
 from dnc_async.engine.bridge import end_at_exit
@@ -27,7 +29,6 @@ from dnc_async.engine.process.inbox import Inbox
 from dnc_async.engine.process.messages import (
     Answer,
     Ask,
-    Cancel,
     Events,
     Finished,
     Log,
@@ -36,11 +37,10 @@ from dnc_async.engine.process.messages import (
     Setup,
     Stop,
 )
-from dnc_async.engine.report.report import Report
+from dnc_async.engine.process.remote_stream import RemoteStream
 from dnc_async.engine.runtime import StreamRequest
 from dnc_async.errors import ArgumentError, EngineError, StreamClosedError
-from dnc_async.system import peak_memory_bytes
-from dnc_async.telemetry import Observer, Observers, StreamStatistics, logger
+from dnc_async.telemetry import Observer, Observers, logger
 
 _ANSWER_S = 30.0
 _EXIT_S = 10.0
@@ -55,73 +55,6 @@ def check_supported() -> None:
         raise ArgumentError("engine: 'process' works on Linux alone; leave it at 'thread' here")
     if not sys.executable:
         raise ArgumentError("engine: 'process' needs to know which Python to start, and sys.executable is empty")
-
-
-class RemoteStream:
-    """One stream that runs in the engine's process."""
-
-    def __init__(self, engine: RemoteEngine, number: int, inbox: Inbox, observers: Iterable[Observer]) -> None:
-        self._engine = engine
-        self._number = number
-        self._last: Answer | None = None
-        self.inbox = inbox
-        self.observers = Observers(observers)
-        self.opened: Future[int | None] = Future()
-        self.finished: Future[None] = Future()
-
-    def __repr__(self) -> str:
-        return f"<RemoteStream {self._number}, {'finished' if self.finished.done() else 'running'}>"
-
-    def cancel(self) -> None:
-        """Stop it; from any thread."""
-        self._engine.tell(Cancel(self._number))
-
-    def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread. Raises :class:`~dnc_async.errors.EngineError` where nobody can tell any more."""
-        return self._ask(report=False).statistics
-
-    def report(self) -> Report:
-        """The gap report so far, from any thread. Its peak of memory is that of both processes together."""
-        report = self._ask(report=True).report
-        assert report is not None  # noqa: S101 - it was asked for
-        ours, theirs = peak_memory_bytes(), report.peak_memory_bytes
-        return report if ours is None or theirs is None else replace(report, peak_memory_bytes=ours + theirs)
-
-    def _ask(self, *, report: bool) -> Answer:
-        try:
-            return self._last_word() or self._engine.ask(self._number, report=report)
-        except EngineError:
-            last = self._last_word()  # it may have finished meanwhile
-            if last is None:
-                raise
-            return last
-
-    def _last_word(self) -> Answer | None:
-        return self._last
-
-    # What the thread is told.
-
-    def told_opened(self, message: Opened) -> None:
-        """It is open, or cannot be."""
-        if self.opened.done():
-            return
-        if message.failure is None:
-            self.opened.set_result(message.batches)
-        else:
-            self.opened.set_exception(message.failure.revived())
-
-    def told_finished(self, message: Finished) -> None:
-        """It left a last word."""
-        if message.statistics is not None:
-            self._last = Answer(-1, message.statistics, message.report)
-
-    def end(self, error: Exception) -> None:
-        """Nothing more comes; ``error`` is for those who were told of no other end. May be called again."""
-        self.inbox.close(error)
-        if not self.opened.done():
-            self.opened.set_exception(error)
-        if not self.finished.done():
-            self.finished.set_result(None)
 
 
 class RemoteEngine:
@@ -141,6 +74,9 @@ class RemoteEngine:
         self._streams: dict[int, tuple[RemoteStream, bool]] = {}
         self._by_descriptor: weakref.WeakValueDictionary[int, Inbox] = weakref.WeakValueDictionary()
         self._questions: dict[int, tuple[int, Future[Answer]]] = {}
+        #: Held while it is started, while a stream is entered, and when all of them end.
+        self._lock = threading.RLock()
+        self._later: deque[Events] = deque()
         self._stopping = False
         self._ended: Exception | None = None
 
@@ -164,37 +100,73 @@ class RemoteEngine:
 
     def start(self) -> None:
         """Start the process, which takes half a second; nobody waits for it here. Raises :class:`EngineError`."""
-        if self._control is not None:
-            return
-        control, theirs = Channel.pair()
-        with theirs:
-            command = [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), *sys.path]
+        with self._lock:
+            if self._control is None:
+                self._start()
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as undo:
+            control, theirs = Channel.pair()
+            undo.callback(control.close)
+            with theirs:
+                # Not one of the three that the interpreter writes to: they may be closed here.
+                descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+                try:
+                    self._process = process = self._spawned(descriptor)
+                finally:
+                    os.close(descriptor)
+            undo.callback(process.wait)
+            undo.callback(process.kill)
+            self._epoll = epoll = select.epoll()
+            undo.callback(epoll.close)
+            epoll.register(control.fileno(), select.EPOLLIN)
+            # A process that it forked, or that we did meanwhile, may hold a copy of the other end.
+            self._pidfd = os.pidfd_open(process.pid)
+            undo.callback(os.close, self._pidfd)
+            epoll.register(self._pidfd, select.EPOLLIN)
+            with contextlib.suppress(OSError):  # it has ended, of which the thread tells
+                control.send(self._setup(bool(self._observers)))
+            self._control = control
             try:
-                # In a group of its own: Ctrl-C reaches the consumer alone, which closes its streams in order.
-                self._process = subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
-                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
-                )
-            except OSError as error:
-                control.close()
-                raise EngineError(f"engine='process': {sys.executable} could not be started: {error}") from error
-        self._control = control
-        _channels.add(control)
-        self._epoll = select.epoll()
-        self._epoll.register(control.fileno(), select.EPOLLIN)
-        control.send(self._setup(bool(self._observers)))
+                self._thread.start()
+            except BaseException:
+                if self._thread.is_alive():  # interrupted, but it runs
+                    undo.pop_all()
+                    end_at_exit(self)
+                else:
+                    self._control = None
+                raise
+            undo.pop_all()
         end_at_exit(self)
-        self._thread.start()
+
+    def _spawned(self, descriptor: int) -> subprocess.Popen[bytes]:
+        paths = [each for each in sys.path if isinstance(each, (str, bytes, os.PathLike))]  # as import does
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+        command = [sys.executable, *flags, "-P", "-c", _PROGRAM, str(descriptor), *paths]
+        try:
+            # In a group of its own: Ctrl-C reaches the consumer alone, which closes its streams in order.
+            return subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
+                command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], process_group=0
+            )
+        except (OSError, ValueError) as error:
+            raise EngineError(f"engine='process': {sys.executable} could not be started: {error}") from error
 
     def open(self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool) -> RemoteStream:
         """Start a stream; ``owned``: the process ends with it."""
         started = time.monotonic()
         self.start()
-        ended = self._ended
-        if ended is not None:
-            raise ended
         observers = list(observers)
+        try:
+            pickled = pickle.dumps(request, protocol=5)
+        except Exception as error:
+            raise ArgumentError(f"engine='process': what was asked for can no longer be pickled: {error}") from error
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            return self._entered(pickled, started, observers, owned=owned)
+
+    def _entered(self, pickled: bytes, started: float, observers: list[Observer], *, owned: bool) -> RemoteStream:
         channel, theirs = Channel.pair()
-        _channels.add(channel)
         number = next(self._numbers)
         inbox = Inbox(
             channel,
@@ -204,15 +176,12 @@ class RemoteEngine:
             arm=lambda: self._epoll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLONESHOT),
         )
         self._by_descriptor[channel.fileno()] = inbox
-        self._epoll.register(channel.fileno(), 0)
+        self._epoll.register(channel.fileno(), select.EPOLLONESHOT)
         stream = RemoteStream(self, number, inbox, observers)
         self._streams[number] = stream, owned
         with theirs:
-            asked = Open(number, pickle.dumps(request), started, bool(observers))
+            asked = Open(number, pickled, started, bool(observers))
             self.tell(asked, descriptors=[theirs.fileno()])
-        ended = self._ended
-        if ended is not None:  # meanwhile
-            stream.end(ended)
         return stream
 
     def tell(self, message: object, *, descriptors: Iterable[int] = ()) -> None:
@@ -230,11 +199,13 @@ class RemoteEngine:
             self.tell(Ask(question, stream, report))
             if self._ended is not None or stream not in self._streams:
                 raise EngineError("the engine's process has ended, and left no statistics of this stream")
+            if threading.current_thread() is self._thread:  # an observer asks
+                self._read_until(answer)
             return answer.result(_ANSWER_S)
         except TimeoutError as error:
             raise EngineError(f"the engine's process did not answer within {_ANSWER_S:g} s") from error
         finally:
-            del self._questions[question]
+            self._questions.pop(question, None)
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
         """Call a function that tells the engine something: that may be done in any thread."""
@@ -266,8 +237,11 @@ class RemoteEngine:
             logger.exception("what the engine's process said was not understood")
         finally:
             self._control.close()
-            self._end(self._reaped())
-            self._epoll.close()
+            status = self._reaped()
+            with self._lock:
+                self._end(status)
+                self._epoll.close()
+                os.close(self._pidfd)
 
     def _reaped(self) -> int:
         try:
@@ -279,15 +253,37 @@ class RemoteEngine:
             return self._process.wait()
 
     def _look(self, control: Channel) -> None:
-        for descriptor, _ in self._epoll.poll():
-            if descriptor == control.fileno():
+        while self._later:
+            self._handle(self._later.popleft())
+        for descriptor, _ in sorted(self._epoll.poll(), key=lambda event: event[0] == self._pidfd):
+            if descriptor in (control.fileno(), self._pidfd):
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         self._handle(control.receive(wait=False)[0])
+                if descriptor == self._pidfd:  # and all that it said was heard
+                    raise EOFError
             else:
                 inbox = self._by_descriptor.get(descriptor)
                 if inbox is not None:
                     inbox.wake()
+
+    def _read_until(self, answer: Future[Answer]) -> None:
+        """Go on reading while an observer waits in this very thread; what observers are to be told comes after."""
+        assert self._control is not None  # noqa: S101 - the thread runs
+        poll, until = select.poll(), time.monotonic() + _ANSWER_S
+        poll.register(self._control.fileno(), select.POLLIN)
+        poll.register(self._pidfd, select.POLLIN)
+        try:
+            while not answer.done() and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                message, _ = self._control.receive(wait=False)
+                if isinstance(message, Events):
+                    self._later.append(message)
+                else:
+                    self._handle(message)
+        except (EOFError, BlockingIOError) as error:
+            raise EngineError("the engine's process has ended") from error
+        if not answer.done():
+            raise TimeoutError
 
     def _handle(self, message: object) -> None:
         match message:
@@ -296,22 +292,27 @@ class RemoteEngine:
             case Finished():
                 self._finished(message)
             case Answer():
-                if message.question in self._questions:  # else nobody waits any more
-                    self._questions[message.question][1].set_result(message)
+                asked = self._questions.get(message.question)
+                if asked is not None:  # else nobody waits any more
+                    asked[1].set_result(message)
             case Events():
                 self._tell_observers(message)
             case Log():
-                logger.handle(message.record)
+                try:
+                    logger.handle(message.record)
+                except Exception:  # noqa: BLE001 - a handler of the consumer's; in an engine's thread it is asyncio that shows it
+                    traceback.print_exc()
 
     def _finished(self, message: Finished) -> None:
         stream, owned = self._streams[message.stream]
         stream.told_finished(message)
+        if not owned:
+            del self._streams[message.stream]  # first: who asks from now on is not left waiting
         self._leave_unanswered(lambda asked: asked == message.stream)
         if owned:  # it is finished when the process has ended
             stream.inbox.close(StreamClosedError("the stream was closed"))
             self.stop()
         else:
-            del self._streams[message.stream]
             stream.end(StreamClosedError("the stream was closed"))
 
     def _leave_unanswered(self, choose: Callable[[int], bool]) -> None:
@@ -346,15 +347,3 @@ class RemoteEngine:
 
 def _manner(status: int) -> str:
     return f"by signal {-status}" if status < 0 else f"with exit status {status}"
-
-
-_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """A forked child's copies would keep the engine's process alive when ours is gone."""
-    for channel in list(_channels):
-        channel.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)

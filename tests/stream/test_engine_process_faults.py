@@ -1,0 +1,262 @@
+"""What goes wrong at the border between two processes ends what it concerns, is told, and leaves nobody waiting."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dnc_async as dnc
+from dnc_async import telemetry
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.engine.process.messages import Log
+from dnc_async.errors import ArgumentError, DncError, EngineError, StreamClosedError, TransformError
+from dnc_async.store import BlockStore
+from dnc_async.testing import Faults, ScriptedGateway
+
+from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
+
+pytestmark = needs_linux
+
+MODULE = """
+import dataclasses, os, threading, time
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    what: str
+class Unhinged(Exception):
+    def __reduce__(self):
+        return int, ("no number",)
+class Result:
+    def __init__(self, raised):
+        self.raised = raised
+    def __reduce__(self):
+        raise self.raised
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+def frozen(batch): raise Frozen("takes no note")
+def unhinged(batch): raise Unhinged("is pickled, and is not made again")
+def mute(batch): return Result(Mute())
+def leaves(batch): return Result(SystemExit(3))
+def forks(batch):
+    if not os.fork():
+        time.sleep(30)
+        os._exit(0)
+    return batch
+"""
+
+
+def stream(published: Published, **options: Any) -> dnc.BatchStream:
+    options = {"disk_budget": "1MB", **options}
+    return dnc.stream(published.result, store=published.store, spool_dir=published.spool, engine="process", **options)
+
+
+def client(published: Published, **options: Any) -> dnc.Client:
+    return dnc.Client(store=published.store, spool_dir=published.spool, engine="process", **options)
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module with functions that fail strangely."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "strange_transforms.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    import strange_transforms  # noqa: PLC0415 - just written
+
+    yield strange_transforms
+    del sys.modules["strange_transforms"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("frozen", TransformError), ("unhinged", TransformError), ("mute", EngineError), ("leaves", EngineError)],
+)
+async def test_strange_errors(published: Published, strange: Any, name: str, kind: type[DncError]) -> None:
+    """However an exception or a result behaves when it is pickled: the stream ends, and the consumer is told."""
+    batches = stream(published, transform=getattr(strange, name))
+    async with asyncio.timeout(20):
+        with pytest.raises(kind):
+            await anext(batches)
+        await batches.aclose()
+    assert left(published.spool) == []
+
+
+async def test_an_observer_that_asks(published: Published) -> None:
+    """It is called in the very thread that reads the answers, and gets one."""
+    told: list[int] = []
+
+    def observe(event: object) -> None:
+        if isinstance(event, telemetry.Gap) and len(told) < 3:
+            told.append(batches.statistics().batches)
+
+    batches = stream(published, progress=observe)
+    async with asyncio.timeout(20):
+        async for _ in batches:
+            pass
+    assert len(told) == 3
+    assert told == sorted(told)
+    assert told[0] >= 1
+
+
+def test_opened_from_several_threads(published: Published) -> None:
+    """One process, however many threads begin at the same moment."""
+    several, counts = client(published), []
+    together = threading.Barrier(4)
+
+    async def consume() -> int:
+        together.wait()
+        return len([batch async for batch in several.stream(published.result)])
+
+    threads = [threading.Thread(target=lambda: counts.append(asyncio.run(consume()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert counts == [SAMPLES // BATCH] * 4
+    assert len(engine_processes()) == 1
+    asyncio.run(several.aclose())
+    assert left(published.spool) == []
+
+
+@pytest.mark.parametrize("executable", ["/bin/false", "/no/such/python"])
+async def test_a_process_that_does_not_start(
+    published: Published, executable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, also the second time."""
+    monkeypatch.setattr(sys, "executable", executable)
+    several = client(published)
+    for _ in range(2):
+        async with asyncio.timeout(20):
+            with pytest.raises(EngineError, match=r"could not be started|ended with exit status 1"):
+                await anext(several.stream(published.result))
+    await several.aclose()
+    assert left(published.spool) == []
+
+
+async def test_killed_while_a_fork_holds_its_sockets(published: Published, strange: Any) -> None:
+    """That the process is gone is known at once, whoever has copies of what it held."""
+    batches = stream(published, transform=strange.forks, epochs=None)
+    await anext(batches)
+    pid = engine_processes()[0]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineError, match="signal 9"):
+                async for _ in batches:
+                    pass
+        assert "streaming" in repr(batches) or "closed" in repr(batches)
+    finally:
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+
+
+async def test_a_batch_that_lay_ready_comes_before_an_error(tmp_path: Path) -> None:
+    """An error that is not about it, such as a page of the manifest that nobody has, takes none of what was there before."""
+    rows = np.arange(1200)
+    done = await dnc.upload(rows, batch_size=2, store=tmp_path / "store")
+    store = BlockStore.open(tmp_path / "store")
+    manifest = await dnc.cat(f"{done}/manifest", store=tmp_path / "store")
+    counts = []
+    missing = next(cid for cid in _pages(manifest) if store.has(cid))
+    for path in store.path.rglob("*"):
+        if path.is_file() and path.read_bytes() == store.read(missing):
+            path.unlink()
+    async with ScriptedGateway(store, Faults()) as gateway:
+        for engine in ("thread", "process"):
+            batches = dnc.stream(done, gateways=[gateway.url], spool_dir=tmp_path / "spool", engine=engine)  # type: ignore[arg-type]
+            count = 0
+            with pytest.raises(DncError):  # noqa: PT012 - how many came before it is the point
+                async for batch in batches:
+                    assert batch[0] == 2 * count
+                    count += 1
+            counts.append(count)
+    assert counts == [512, 512]  # a page has 1,024 chunks
+
+
+def _pages(manifest: bytes) -> tuple[Any, ...]:
+    return Manifest.decode(manifest).pages
+
+
+async def test_an_engine_that_does_not_listen_holds_nobody_up(published: Published) -> None:
+    """However often a consumer asks for a batch and gives up."""
+    async with client(published) as several:
+        batches = several.stream(published.result, epochs=None)
+        await anext(batches)
+        (pid,) = engine_processes()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            polls = 0
+            async with asyncio.timeout(30):
+                while polls < 1000:
+                    try:
+                        await asyncio.wait_for(anext(batches), 0.001)
+                    except TimeoutError:
+                        polls += 1
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await anext(batches)
+
+
+async def test_a_log_handler_that_raises(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the application's, and ends no stream."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("the disk of the log is full")
+
+    monkeypatch.setattr(telemetry.logger, "handlers", [Broken()])
+    monkeypatch.setattr(telemetry.logger, "propagate", False)
+    async with client(published) as several:
+        batches = several.stream(published.result)
+        await anext(batches)
+        process = several._process
+        assert process is not None
+        record = telemetry.logger.makeRecord("dnc_async", logging.WARNING, __file__, 1, "words", (), None)
+        process._handle(Log(record))
+        async for _ in batches:
+            pass
+
+
+async def test_a_client_that_was_closed(published: Published) -> None:
+    """It starts no process any more."""
+    several = client(published)
+    await several.aclose()
+    with pytest.raises(StreamClosedError, match="was closed"):
+        async with several:
+            pass
+    with pytest.raises(StreamClosedError, match="was closed"):
+        await anext(several.stream(published.result))
+    assert engine_processes() == []
+
+
+async def test_what_can_no_longer_be_pickled(published: Published) -> None:
+    """It is told as an argument that cannot work, and the client goes on."""
+    async with client(published) as several:
+        with pytest.raises(ArgumentError, match="no longer be pickled"):
+            await anext(several.stream(published.result, transform=_Changes()))
+        assert len([batch async for batch in several.stream(published.result)]) == SAMPLES // BATCH
+    assert left(published.spool) == []
+
+
+class _Changes:
+    """A callable that can be pickled once."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, batch: object) -> object:
+        return batch
+
+    def __getstate__(self) -> dict[str, object]:
+        self.times += 1
+        if self.times > 1:
+            raise TypeError("a lock came into it")
+        return {}
