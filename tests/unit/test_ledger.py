@@ -159,7 +159,7 @@ def test_starvation_counts_how_empty_the_line_is() -> None:
 def test_starvation_of_a_line_that_is_emptier_than_empty() -> None:
     """What was counted twice makes no negative share of a window that nobody knows."""
     starvation = Starvation(window_bytes=lambda: 0.0)
-    starvation.refused(0.0, BUDGET)
+    starvation.refused(0.0, "budget")
     starvation.block_done(5, 1.0)
     times = ChunkTimes()
     starvation.granted(times, 2.0)
