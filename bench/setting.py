@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,8 @@ from dnc_async.client import EngineKind
 from dnc_async.engine.ideal import Ideal, Link, ideal_stream
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
-from dnc_async.system import tree_disk_bytes
 from dnc_async.testing import GatewayProcess
+from dnc_async.testing.watching import watched_disk
 
 Batch = Mapping[str, np.ndarray]
 
@@ -134,7 +133,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
         for script in setting.scripts():
             urls.append(stack.enter_context(GatewayProcess(store, script)).url)
             ready.append(time.perf_counter())
-        peak = stack.enter_context(polling(spool))
+        peak = stack.enter_context(watched_disk(spool, 0.005))
         stream = dnc.stream(
             cid,
             gateways=urls,
@@ -197,21 +196,3 @@ def step_of(kind: str) -> Callable[[Batch], None]:
         """The caller sleeps in its loop."""
 
     return {"blocking": sleep, "numpy": compute, "gil": hold, "async": leave}[kind]
-
-
-@contextlib.contextmanager
-def polling(folder: Path) -> Iterator[Callable[[], int]]:
-    """Look at the folder from outside every few milliseconds, as ``du`` does."""
-    stop, peak = threading.Event(), [0]
-
-    def poll() -> None:
-        while not stop.wait(0.005):
-            peak[0] = max(peak[0], tree_disk_bytes(folder))
-
-    thread = threading.Thread(target=poll)
-    thread.start()
-    try:
-        yield lambda: peak[0]
-    finally:
-        stop.set()
-        thread.join()

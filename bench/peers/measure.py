@@ -20,8 +20,8 @@ from bench.peers import host, session
 from bench.peers.arm import Shape, Task, Told
 from bench.peers.plan import FLIPPED_SHARD, LATENCY_S, STALL_S, STALLED_SHARDS, Loader, Scenario
 from bench.peers.publish import MIRROR, STORE, Made
-from bench.setting import polling
 from dnc_async.testing import Faults, GatewayProcess
+from dnc_async.testing.watching import watched_disk
 
 _REPOSITORY = Path(__file__).parents[2]
 _START_S, _PATIENCE = 90.0, 2.5  # a run may take so long, and so many times the consumer's own time
@@ -81,7 +81,7 @@ def measure(folder: Path, made: Made, loader: Loader, workers: int, scenario: Sc
     own = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
     load_average = os.getloadavg()[0]
     try:
-        with _serving(folder, made, loader, scenario) as server, polling(own) as peak:
+        with _serving(folder, made, loader, scenario) as server, watched_disk(own, 0.005) as peak:
             url = f"{server.url}/{made.form}"
             named = [f"{url}/{name}" for name in (made.files[0], *[MIRROR + made.files[0]] * loader.mirrors)]
             task = Task(

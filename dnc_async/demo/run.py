@@ -18,8 +18,8 @@ from dnc_async.demo.flights import LATE_MINUTES, Flights, load
 from dnc_async.demo.summary import Summary, describe_data
 from dnc_async.errors import ArgumentError
 from dnc_async.publish.uploading import upload
-from dnc_async.system import tree_disk_bytes
 from dnc_async.testing import Faults, GatewayProcess
+from dnc_async.testing.watching import watched_disk
 
 _HELD_OUT_SHARE = 0.1
 #: 4, 1 and 4 MB/s, 50 ms away; the third lies.
@@ -92,7 +92,7 @@ async def _arms(
         progress(f"{name:<32} batch {done:>3} of {of}")
 
     arms = []
-    with _polling(spool) as peak:
+    with watched_disk(spool, 0.02) as peak:
         for name, first_idea, kill in _plan(options):
             with _gateways(store, _GATEWAYS if options.faults else _HONEST) as gateways:
                 setting = Setting(
@@ -119,24 +119,6 @@ def _plan(options: DemoOptions) -> Sequence[tuple[str, bool, bool]]:
 def _gateways(store: Path, scripts: Sequence[str]) -> Iterator[list[GatewayProcess]]:
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(GatewayProcess(store, Faults.parse(script))) for script in scripts]
-
-
-@contextlib.contextmanager
-def _polling(folder: Path) -> Iterator[Callable[[], int]]:
-    """Look at the folder from outside, as ``du`` would, and remember the most that was seen."""
-    stop, peak = threading.Event(), [0]
-
-    def poll() -> None:
-        while not stop.wait(0.02):
-            peak[0] = max(peak[0], tree_disk_bytes(folder))
-
-    thread = threading.Thread(target=poll, name="dnc demo poll")
-    thread.start()
-    try:
-        yield lambda: peak[0]
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _left_behind(folder: Path, *, keep: bool) -> tuple[str, ...]:
