@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,25 @@ def engine_processes() -> list[int]:
 def engine(request: pytest.FixtureRequest) -> str:
     """Where the engine runs."""
     return str(request.param)
+
+
+@pytest.fixture
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Any]]:
+    """Makes a module of the consumer's, by name and text, that is found by its ``sys.path`` alone."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+
+    def make(name: str, text: str) -> Any:
+        (folder / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    made = set(sys.modules)
+    yield make
+    for name in set(sys.modules) - made:
+        if getattr(sys.modules[name], "__file__", None) and folder in Path(str(sys.modules[name].__file__)).parents:
+            del sys.modules[name]
 
 
 def left(spool: Path) -> list[str]:

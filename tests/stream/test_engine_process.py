@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,9 @@ def stream(published: Published, **options: Any) -> dnc.BatchStream:
 
 
 @pytest.fixture
-def transforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A module of the consumer's, found by its ``sys.path`` alone."""
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "my_transforms.py").write_text(TRANSFORMS)
-    monkeypatch.syspath_prepend(str(tmp_path / "code"))
-    import my_transforms  # noqa: PLC0415 - just written
-
-    yield my_transforms
-    del sys.modules["my_transforms"]
+def transforms(importable: Callable[[str, str], Any]) -> Any:
+    """A module of the consumer's."""
+    return importable("my_transforms", TRANSFORMS)
 
 
 @pytest.mark.parametrize("rows", [BATCH, 20_000])

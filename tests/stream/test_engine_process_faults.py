@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,9 @@ def client(published: Published, **options: Any) -> dnc.Client:
 
 
 @pytest.fixture
-def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def strange(importable: Callable[[str, str], Any]) -> Any:
     """A module with functions that fail strangely."""
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "strange_transforms.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path / "code"))
-    import strange_transforms  # noqa: PLC0415 - just written
-
-    yield strange_transforms
-    del sys.modules["strange_transforms"]
+    return importable("strange_transforms", MODULE)
 
 
 @pytest.mark.parametrize(
