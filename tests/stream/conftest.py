@@ -60,7 +60,7 @@ def engine_processes() -> list[int]:
     return found
 
 
-@pytest.fixture(params=["thread", pytest.param("process", marks=needs_linux)])
+@pytest.fixture(params=["thread", pytest.param("process", marks=[needs_linux, pytest.mark.border])])
 def engine(request: pytest.FixtureRequest) -> str:
     """Where the engine runs."""
     return str(request.param)

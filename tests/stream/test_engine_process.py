@@ -27,7 +27,7 @@ from dnc_async.errors import (
 
 from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
 
-pytestmark = needs_linux
+pytestmark = [needs_linux, pytest.mark.border]
 
 TRANSFORMS = """
 import pathlib, threading, time

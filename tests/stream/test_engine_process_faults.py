@@ -23,7 +23,7 @@ from dnc_async.testing import Faults, ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
 
-pytestmark = needs_linux
+pytestmark = [needs_linux, pytest.mark.border]
 
 MODULE = """
 import dataclasses, os, threading, time

@@ -79,9 +79,9 @@ async def test_what_if_of_a_real_run(tmp_path: Path) -> None:
     assert "modelled, as it was" in str(report)
 
 
-@pytest.mark.parametrize(("workers", "idle"), [(0, 0.75), (2, 0.5)])
-async def test_what_if_with_a_transform(tmp_path: Path, workers: int, idle: float) -> None:
-    """A call of 40 ms, one or two at a time, and a step of 10 ms: so much idle time was measured, and the model has it, too."""
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_what_if_with_a_transform(tmp_path: Path, workers: int) -> None:
+    """A call takes longer than a step, one or two at a time: the model has the idle time that follows from what was measured."""
     rows = {"x": np.random.default_rng(0).normal(size=(1500, 1000)).astype("f4")}
     published = await dnc.upload(rows, batch_size=50, store=tmp_path / "store")
 
@@ -106,11 +106,10 @@ async def test_what_if_with_a_transform(tmp_path: Path, workers: int, idle: floa
     assert report.transform is not None
     assert (report.transform.calls, report.transform.places) == (30, workers)
     assert report.transform.mean_s >= 0.04
-    # Within what a busy machine makes of it: without the transform in the model there would be no idle time at all.
-    assert report.idle_share > idle - 0.2
+    step_s = (report.steady_s - report.waited_s) / (report.batches - 1)  # about 10 ms, on a busy machine more
+    expected = max(0.0, 1 - step_s / (report.transform.mean_s / max(1, workers)))
     modelled = report.what_if()
-    assert modelled is not None
-    assert modelled > idle - 0.2
+    assert modelled == pytest.approx(expected, abs=0.15)  # the first calls had to wait for their batches
     # Nothing but the transform holds this stream up.
     for other in (report.what_if(disk_budget="4MB"), report.what_if(more_gateways=1)):
         assert other == pytest.approx(modelled, abs=0.1)
