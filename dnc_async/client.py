@@ -249,20 +249,26 @@ class Client:
                 prefetch=ahead,
                 transform=checked,
             )
-            if self._process is not None:
-                self._check_open()
-                remote = self._process.open(request, observers=observers, owned=owned)
-                return self._process, remote, remote.inbox
-            engine, mailbox = self._start(), Mailbox(clock=time.monotonic)
-            task = StreamTask(
-                self._runtime, request, post=engine.post, mailbox=mailbox, started=time.monotonic(), observers=observers
-            )
-            running = engine.call(partial(self._run_owned, task) if owned else task.run)
-            # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
-            running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
-            return engine, task, mailbox
+            return self._begin(request, observers, owned=owned)
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
+
+    def _begin(
+        self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool
+    ) -> tuple[Engine, RunningStream, Pickup]:
+        """Start a stream where this client's run."""
+        if self._process is not None:
+            self._check_open()
+            remote = self._process.open(request, observers=observers, owned=owned)
+            return self._process, remote, remote.inbox
+        engine, mailbox = self._start(), Mailbox(clock=time.monotonic)
+        task = StreamTask(
+            self._runtime, request, post=engine.post, mailbox=mailbox, started=time.monotonic(), observers=observers
+        )
+        running = engine.call(partial(self._run_owned, task) if owned else task.run)
+        # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
+        running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
+        return engine, task, mailbox
 
     async def _run_owned(self, task: StreamTask) -> None:
         try:

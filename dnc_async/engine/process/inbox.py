@@ -126,7 +126,7 @@ class Inbox:
         self._finish(None if message.failure is None else message.failure.revived())
         return None
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self) -> bool:  # for a type checker, which does not know that _receive() changes it
         return self._ended
 
     def _finish(self, error: Exception | None) -> None:
