@@ -144,3 +144,13 @@ def test_requests_per_minute_are_kept() -> None:
     assert both.seconds <= 1000 * 2**16 / 10e6
     assert both.gateways[0].requests <= 11 + both.seconds * 200 / 60
     assert served(both)[0] >= 10 + 0.8 * both.seconds * 200 / 60
+
+
+def test_assign_is_worth_a_call_where_somebody_has_room() -> None:
+    """Or where an open CAR may bring it anyway; what is tiny goes beside a first window that is full."""
+    board = Scoreboard(2, max_requests=8, max_bytes=2**25)
+    assert board.may_assign(2**16, 0.0)
+    for i, score in enumerate(board.scores):
+        score.sent(i, 2**22, 0.0)
+    assert not board.may_assign(2**16, 0.0)
+    assert board.may_assign(2**12, 0.0)

@@ -177,31 +177,27 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> Iterator[int]:
 
 
 def _unpack(packet: memoryview, descriptors: list[int]) -> Any:  # noqa: ANN401 - whatever was sent
-    """The message; takes the descriptor of its memory, if it has one, off the list."""
+    """The message; takes the descriptor of its memory, if it has one, off the list, but where it is interrupted."""
     is_inline, count = _HEADER.unpack_from(packet)
     sizes = [_SIZE.unpack_from(packet, _HEADER.size + i * _SIZE.size)[0] for i in range(count)]
-    step = [_aligned(size) for size in sizes]
     if is_inline:  # a copy: aligned, and no larger than it is
-        body = memoryview(np.frombuffer(packet, np.uint8)[_aligned(_HEADER.size + count * _SIZE.size) :].copy())
-    else:
-        try:
-            body = _map(descriptors[0], sum(step))
-        except Exception:
-            os.close(descriptors.pop(0))
-            raise
-    parts, at = [], 0
-    for size, whole in zip(sizes, step, strict=True):
-        parts.append(body[at : at + size])
-        at += whole
+        body = np.frombuffer(packet, np.uint8)[_aligned(_HEADER.size + count * _SIZE.size) :].copy()
+        return _loaded(memoryview(body), sizes)
     try:
-        message = pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
+        message = _loaded(_map(descriptors[0], sum(map(_aligned, sizes))), sizes)
     except Exception:
-        if not is_inline:
-            os.close(descriptors.pop(0))
-        raise
-    if not is_inline:
         os.close(descriptors.pop(0))
+        raise
+    os.close(descriptors.pop(0))
     return message
+
+
+def _loaded(body: memoryview, sizes: Sequence[int]) -> Any:  # noqa: ANN401 - as above
+    parts, at = [], 0
+    for size in sizes:
+        parts.append(body[at : at + size])
+        at += _aligned(size)
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
 
 
 def _map(descriptor: int, size_bytes: int) -> memoryview:
