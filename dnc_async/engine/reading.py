@@ -15,14 +15,39 @@ from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
 _PAGES_KEPT = 2
+#: Of manifests: a few, and none of those that take much memory.
+_MANIFESTS_KEPT, _MANIFEST_KEPT_BYTES = 8, 2**20
 
 
-async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> Manifest:
-    """The manifest of the dataset at ``root``, or at a path beneath it.
+class Manifests:
+    """Loads manifests and keeps the last ones: a dataset that is opened again, or twice at once, is there without a trip."""
 
-    Raises :class:`~dnc_async.errors.ManifestError` where there is no dataset.
-    """
-    shown = "/".join([str(root), *path])
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Manifest] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Manifests of {', '.join(self._kept) or 'no dataset'}>"
+
+    async def load(self, group: FetchGroup, root: Cid, path: tuple[str, ...]) -> Manifest:
+        """The manifest of the dataset at ``root``, or at a path beneath it.
+
+        Raises :class:`~dnc_async.errors.ManifestError` where there is no dataset.
+        """
+        address = "/".join([str(root), *path])
+        manifest = self._kept.get(address)
+        if manifest is None:
+            data = await _manifest_bytes(group, root, path, address)
+            manifest = Manifest.decode(data)
+            if len(data) > _MANIFEST_KEPT_BYTES:
+                return manifest
+            self._kept[address] = manifest
+            if len(self._kept) > _MANIFESTS_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(address)
+        return manifest
+
+
+async def _manifest_bytes(group: FetchGroup, root: Cid, path: tuple[str, ...], shown: str) -> bytes:
     cid = root
     # The blocks on the way and the file itself may come in one CAR.
     within = path_within(f"{shown}/manifest")
@@ -38,7 +63,7 @@ async def load_manifest(group: FetchGroup, root: Cid, path: tuple[str, ...]) -> 
             )
         cid = found
     try:
-        return Manifest.decode(await read_file(group, cid, limit_bytes=MAX_MANIFEST_BYTES, within=within))
+        return await read_file(group, cid, limit_bytes=MAX_MANIFEST_BYTES, within=within)
     except DagError as error:
         raise ManifestError(f"{shown} is not a dataset: its 'manifest' cannot be read: {error}") from error
 

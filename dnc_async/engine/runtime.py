@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
-from dnc_async.engine.reading import load_manifest
+from dnc_async.engine.reading import Manifests
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError
 from dnc_async.gateways.fetcher import Fetcher
@@ -72,6 +72,7 @@ class Runtime:
     ) -> None:
         """``observers`` are told what all streams and calls do."""
         self.observers = Observers(observers)
+        self.manifests = Manifests()
         self._settings = settings
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None
@@ -203,7 +204,7 @@ class Runtime:
     async def manifest(self, request: StreamRequest) -> Manifest:
         """Only a dataset's description."""
         return await self.with_group(
-            request.origin, request.root, lambda group: load_manifest(group, request.root, request.path)
+            request.origin, request.root, lambda group: self.manifests.load(group, request.root, request.path)
         )
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:

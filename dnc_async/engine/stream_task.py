@@ -14,7 +14,6 @@ from dnc_async.dataset.plan import Plan
 from dnc_async.engine.ledger import Ledger, Taken
 from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.pipeline import Pipeline
-from dnc_async.engine.reading import load_manifest
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
 from dnc_async.engine.runtime import Runtime, StreamRequest, culprit
@@ -96,7 +95,7 @@ class StreamTask:
         group = fetcher.open(request.root)
         transforms = runtime.transforms(request.transform, group)
         try:
-            manifest = await load_manifest(group, request.root, request.path)
+            manifest = await runtime.manifests.load(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
             floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
             self._pipeline = pipeline = Pipeline(

@@ -182,7 +182,7 @@ def _unpack(packet: memoryview, descriptors: list[int]) -> Any:  # noqa: ANN401 
     sizes = [_SIZE.unpack_from(packet, _HEADER.size + i * _SIZE.size)[0] for i in range(count)]
     if is_inline:  # a copy: aligned, and no larger than it is
         body = np.frombuffer(packet, np.uint8)[_aligned(_HEADER.size + count * _SIZE.size) :].copy()
-        return _loaded(memoryview(body), sizes)
+        return _loaded(body.data, sizes)
     try:
         message = _loaded(_map(descriptors[0], sum(map(_aligned, sizes))), sizes)
     except Exception:
@@ -208,7 +208,7 @@ def _map(descriptor: int, size_bytes: int) -> memoryview:
             mapping = mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE)
             _mapped.add(mapping)
             return memoryview(mapping)
-    whole = memoryview(np.empty(size_bytes, np.uint8))
+    whole = np.empty(size_bytes, np.uint8).data
     at = 0
     while at < size_bytes:
         at += os.preadv(descriptor, [whole[at:]], at)
