@@ -17,7 +17,7 @@ import anyio
 
 from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
-from dnc_async.gateways.transport import CarRequest
+from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
 from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, Index, Layout
@@ -44,7 +44,7 @@ class CarFileTransport:
         state = "not opened" if self._index is None else f"{len(self._index)} blocks"
         return f"<CarFileTransport {self.name}, {state}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         """One block, unverified, of at most ``limit_bytes``."""
         asked = str(cid)
         layout, index = await self._open(asked)
@@ -56,7 +56,7 @@ class CarFileTransport:
         size = min(end - offset, MAX_SECTION_BYTES)
         if size <= 0:
             raise self._source.error(f"the file's index places the block at byte {offset}, behind the end", asked)
-        section = await self._range(layout.data_offset + offset, size, asked, arrived)
+        section = await self._range(layout.data_offset + offset, size, asked, arrivals)
         return self._block(section, cid, limit_bytes, asked)
 
     def _block(self, section: bytes, cid: Cid, limit_bytes: int, asked: str) -> bytes:
@@ -77,7 +77,7 @@ class CarFileTransport:
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """The part of the file that holds some blocks and what follows them, unverified, as a CAR of its own."""
@@ -87,9 +87,9 @@ class CarFileTransport:
         if end - start > limit_bytes:
             raise self._source.oversize(f"holds {end - start} bytes there", limit_bytes, asked)
         async with self._part(layout.data_offset + start, end - start, asked) as response:
-            arrived(0)
+            arrivals.begins()
             if await feed(encode_header([])):
-                await self._source.pieces(response, end - start, asked, arrived, feed)
+                await self._source.pieces(response, end - start, asked, arrivals, feed)
 
     def _stretch(self, layout: Layout, index: Index, request: CarRequest) -> tuple[int, int]:
         """Where the blocks lie that are asked for, one after the other, and what is to follow them; to the end of a section."""
@@ -131,10 +131,11 @@ class CarFileTransport:
             self._check(response, layout.index_offset, asked)
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
-    async def _range(self, start: int, size: int, asked: str, arrived: Callable[[int], None] = lambda _: None) -> bytes:
+    async def _range(self, start: int, size: int, asked: str, arrivals: Arrivals | None = None) -> bytes:
+        arrivals = arrivals or Arrivals()
         async with self._part(start, size, asked) as response:
-            arrived(0)
-            return await self._source.body(response, size, asked, arrived)
+            arrivals.begins()
+            return await self._source.body(response, size, asked, arrivals)
 
     @asynccontextmanager
     async def _part(self, start: int, size: int, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:

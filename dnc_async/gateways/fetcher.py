@@ -85,7 +85,7 @@ class Fetcher:
         self._handing = Handing(self._order, in_worker=self.in_worker, settle=self._settle)
         self._flying: set[Flight] = set()
         self._holding: set[Flight] = set()
-        self._wake = anyio.Event()
+        self._wake = asyncio.Event()
         self._looked_at = float("-inf")
         self._expected = 0
         self._search_causes: dict[str, GatewayError] = {}
@@ -165,12 +165,24 @@ class Fetcher:
         """Send requests until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
-                self._wake = anyio.Event()
+                if self._order.first is not None:  # what has come may make room for it
+                    for flight in tuple(self._flying):
+                        flight.look()
+                self._wake.clear()
                 now = self.clock()
                 self._dispatch(tasks, now)
-                change = self._board.next_change(now)
-                with anyio.move_on_after(None if change is None else max(0.001, change - now)):
-                    await self._wake.wait()
+                await self._until(self._board.next_change(now), now)
+
+    async def _until(self, change: float | None, now: float) -> None:
+        """Wait until something happens, or the time of a change has come. A scope with a deadline would cost twice as much."""
+        timer = None
+        if change is not None:
+            timer = asyncio.get_running_loop().call_later(max(0.001, change - now), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def submit(self, want: WantedBlock) -> None:
         """Take a wanted block into the order (called by a group)."""

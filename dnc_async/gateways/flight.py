@@ -16,6 +16,7 @@ from dnc_async.errors import (
 )
 from dnc_async.gateways.early import EarlyBlocks
 from dnc_async.gateways.spans import CarAsk, Scope
+from dnc_async.gateways.transport import Arrivals
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW
@@ -70,6 +71,8 @@ class Flight:
         self.has_failed = False
         self.received_bytes = 0
         self.first_byte_at: float | None = None
+        #: Hears of its answer, once it is asked for.
+        self.arrivals: Arrivals | None = None
         self.wants = dict.fromkeys(wants)
         self.began = began
         # The scope is made now, not by the task: the blocks may be given up before that has begun.
@@ -92,6 +95,11 @@ class Flight:
         """Its answer begins, or so many bytes more of it have come."""
         self.received_bytes += size_bytes
         self.first_byte_at = self.first_byte_at or now
+
+    def look(self) -> None:
+        """Count what has come of its answer and was not read yet."""
+        if self.arrivals is not None:
+            self.arrivals.look()
 
     def ended(self, gateway: str, now: float) -> RequestEnded:
         """How it went."""

@@ -23,7 +23,8 @@ from dnc_async.errors import (
     GatewayRefusedError,
     GatewayTimeoutError,
 )
-from dnc_async.gateways.transport import CarRequest
+from dnc_async.gateways.inflow import Inflow
+from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.cid import Cid
 
@@ -92,18 +93,18 @@ class HttpSource:
         response: aiohttp.ClientResponse,
         limit_bytes: int,
         asked: str,
-        arrived: Callable[[int], None] = lambda _: None,
+        arrivals: Arrivals | None = None,
     ) -> bytes:
         """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
-        parts, size = [], 0
-        async for part, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
-            size += len(part)
-            if size > limit_bytes:
-                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
-            parts.append(part)
-            arrived(len(part))
+        parts = list[bytes]()
+
+        async def keep(piece: bytes) -> bool:
+            parts.append(piece)
+            return True
+
+        await self.pieces(response, limit_bytes, asked, arrivals or Arrivals(), keep)
         return b"".join(parts)
 
     async def pieces(
@@ -111,18 +112,20 @@ class HttpSource:
         response: aiohttp.ClientResponse,
         limit_bytes: int,
         asked: str,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """The body as it comes, unverified, until it has ended or ``feed`` is ``False``, and never more than the limit."""
         size = 0
-        async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
-            size += len(piece)
-            arrived(len(piece))
-            if size > limit_bytes:
-                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
-            if not await feed(piece):
-                return
+        with Inflow(response, arrivals) as inflow:
+            async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
+                size += len(piece)
+                inflow.read(len(piece))
+                arrivals.brings(len(piece))
+                if size > limit_bytes:
+                    raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
+                if not await feed(piece):
+                    return
 
     def error(self, message: str, asked: str) -> GatewayError:
         """An error of this host's."""
@@ -162,14 +165,14 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"<HttpTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         """One block, unverified, of at most ``limit_bytes``."""
         source, asked = self._source, str(cid)
         async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=(200,)) as response:
             if response.content_type != RAW_TYPE:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
-            arrived(0)
-            return await source.body(response, limit_bytes, asked, arrived)
+            arrivals.begins()
+            return await source.body(response, limit_bytes, asked, arrivals)
 
     has_cars = True
 
@@ -178,7 +181,7 @@ class HttpTransport:
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``."""
@@ -187,8 +190,8 @@ class HttpTransport:
             if response.status != 200 or response.content_type != CAR_TYPE:
                 said = f"{response.status} {response.content_type}"
                 raise GatewayNoCarError(f"answered {said}, expected {CAR_TYPE}", gateway=self.name, cid=asked)
-            arrived(0)
-            await source.pieces(response, limit_bytes, asked, arrived, feed)
+            arrivals.begins()
+            await source.pieces(response, limit_bytes, asked, arrivals, feed)
 
     async def holds(self, root: Cid) -> bool | None:
         """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
+from typing import overload
 
 from dnc_async.gateways.spans import Want
 from dnc_async.gateways.wanted import Priority, WantedBlock
@@ -25,6 +26,7 @@ class Order:
     def __init__(self) -> None:
         self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
         self._line: list[tuple[Priority, int, WantedBlock]] = []
+        self._gone: set[WantedBlock] = set()
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
@@ -56,6 +58,8 @@ class Order:
 
     def line_up(self, want: WantedBlock) -> None:
         """It is to be asked for, perhaps again."""
+        if want in self._gone:
+            self._sweep()
         bisect.insort(self._line, (want.priority, next(self._numbers), want))
 
     @property
@@ -65,24 +69,35 @@ class Order:
 
     def waiting(self) -> list[WantedBlock]:
         """All who stand in line and are not settled."""
+        self._sweep()
         return [want for _, _, want in self._line if not want.settled]
 
-    def head(self, comes: Container[bytes]) -> list[WantedBlock]:
-        """The first in line, without those that others bring. Who is settled leaves the line, and whose block ``comes``."""
-        head, gone, size = list[WantedBlock](), 0, 0
-        for looked_at, (_, _, want) in enumerate(self._line[:_MOST_LOOKED_AT]):
-            if looked_at >= _LOOK_AHEAD and size >= _LOOK_AHEAD_BYTES:
-                break
-            if want.settled or want.cid.multihash in comes:
-                gone += 1
-            else:
-                size += want.size_bytes
-                head.append(want)
-        if gone:
-            stay = set(head)
-            looked = len(head) + gone
-            self._line[:looked] = [entry for entry in self._line[:looked] if entry[2] in stay]
-        return [want for want in head if not self._comes_anyway(want)]
+    def head(self, comes: Container[bytes]) -> Sequence[WantedBlock]:
+        """The first in line, without those that others bring, found as they are looked at: few are, mostly.
+
+        Who is settled leaves the line, and whose block ``comes``. It is valid until the line changes.
+        """
+        self._sweep()
+        return _Head(self._choices(comes))
+
+    def _choices(self, comes: Container[bytes]) -> Iterator[WantedBlock]:
+        size = 0
+        for looked_at, (_, _, want) in enumerate(self._line):
+            if looked_at >= _LOOK_AHEAD and (size >= _LOOK_AHEAD_BYTES or looked_at >= _MOST_LOOKED_AT):
+                return
+            multihash = want.cid.multihash
+            if want.settled or multihash in comes:
+                self._gone.add(want)
+                continue
+            size += want.size_bytes
+            if len(self._wanted[multihash]) == 1 or not self._comes_anyway(want):
+                yield want
+
+    def _sweep(self) -> None:
+        """Have those leave the line who were found to wait no more."""
+        if self._gone:
+            gone, self._gone = self._gone, set()
+            self._line = [entry for entry in self._line if entry[2] not in gone]
 
     def asked(self, wants: set[Want]) -> None:
         """These, of the head, were asked for."""
@@ -93,13 +108,47 @@ class Order:
 
     def drop_settled(self) -> None:
         """Have all leave the line that are settled: each holds what its block was to be written to."""
+        self._gone.clear()
         self._line = [entry for entry in self._line if not entry[2].settled]
 
     def _comes_anyway(self, want: WantedBlock) -> bool:
         """Whether the same block was asked for, or will be, for somebody else."""
         wanted = self._wanted[want.cid.multihash]
-        if len(wanted) == 1:
-            return False
         others = [other for other in wanted if other is not want]
         first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
         return any(other.flights for other in others) or first is not want
+
+
+class _Head(Sequence[WantedBlock]):
+    """A sequence that takes from its source what it is asked for."""
+
+    def __init__(self, source: Iterator[WantedBlock]) -> None:
+        self._source = source
+        self._found: list[WantedBlock] = []
+
+    def __repr__(self) -> str:
+        return f"<_Head, {len(self._found)} found so far>"
+
+    def __iter__(self) -> Iterator[WantedBlock]:
+        for place in itertools.count():
+            self._find(place + 1)
+            if place == len(self._found):
+                return
+            yield self._found[place]
+
+    @overload
+    def __getitem__(self, place: int) -> WantedBlock: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[WantedBlock]: ...
+    def __getitem__(self, place: int | slice) -> WantedBlock | list[WantedBlock]:
+        end = place.stop if isinstance(place, slice) else place + 1
+        self._find(end)
+        return self._found[place]
+
+    def __len__(self) -> int:
+        self._find(None)
+        return len(self._found)
+
+    def _find(self, end: int | None) -> None:
+        more = None if end is None or end <= 0 else max(0, end - len(self._found))
+        self._found += itertools.islice(self._source, more)

@@ -18,7 +18,7 @@ from dnc_async.gateways.car_landing import CarLanding
 from dnc_async.gateways.flight import Desk, Flight
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.spans import CarAsk
-from dnc_async.gateways.transport import CarRequest, Transport
+from dnc_async.gateways.transport import Arrivals, CarRequest, Transport
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import Cid
@@ -26,6 +26,8 @@ from dnc_async.telemetry import logger
 
 #: A CAR holds proofs and the names of its blocks beside the bytes that were asked for: half as much again, and this.
 _PROOF_BYTES = 2**21
+#: An answer is read so long after what came of it before. A silence is judged by more than that.
+_PIECE_S = 0.04
 
 
 class Pilot:
@@ -110,7 +112,8 @@ class Pilot:
                 score.first_byte(want, clock())
 
         try:
-            body = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrived=arrived)
+            flight.arrivals = Arrivals(arrived, self._piece_bytes)
+            body = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrivals=flight.arrivals)
             if isinstance(body, bytes):
                 score.delivered(want, len(body), clock())
                 self._desk.progressed(self._gateway)
@@ -123,6 +126,10 @@ class Pilot:
             self._fail(flight, want, error)
         except BlockMismatchError as error:
             self._mismatched(flight, want, error)
+
+    def _piece_bytes(self) -> int:
+        """How much of one answer may come to us at once: what this gateway sends of each, of as many as are open, in a while."""
+        return int((self._score.rate or 0.0) * _PIECE_S / max(1, self._score.in_flight))
 
     def _charge(self, want: WantedBlock, error: GatewayError) -> None:
         if isinstance(error, (GatewayMissError, GatewayRefusedError)):
@@ -160,7 +167,8 @@ class Pilot:
         )
         limit = ask.expected_bytes + ask.expected_bytes // 2 + _PROOF_BYTES
         try:
-            await self._transport.car(request, limit_bytes=limit, arrived=landing.arrived, feed=landing.feed)
+            flight.arrivals = Arrivals(landing.arrived, self._piece_bytes)
+            await self._transport.car(request, limit_bytes=limit, arrivals=flight.arrivals, feed=landing.feed)
             await landing.close()
         except GatewayError as error:
             await landing.settle()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -108,7 +109,7 @@ def run_of(wants: Sequence[Want], first: int, limit_bytes: int) -> list[Want]:
     if not wants[first].within:
         return run
     last = wants[first].within[0]
-    for want in wants[first + 1 :]:
+    for want in islice(wants, first + 1, None):  # which may be found as they are looked at
         here = want.within[0] if want.within else None
         if here is None or here.path != last.path or here.start != last.end or size + want.size_bytes > limit_bytes:
             break

@@ -31,6 +31,45 @@ class CarRequest(NamedTuple):
     expected_bytes: int
 
 
+class Arrivals:
+    """Hears of one answer as it comes: that it begins, and how many bytes of its body have come. Each byte counts once.
+
+    A transport may read a body in pieces of ``piece_bytes()``, and say by ``unread`` how many bytes are here already of the next
+    one: who wants to know it sooner calls :meth:`look`.
+    """
+
+    def __init__(
+        self, heard: Callable[[int], None] = lambda _: None, piece_bytes: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``heard`` is called with 0 when the answer begins, and with a count when bytes have come."""
+        self._heard = heard
+        self.piece_bytes = piece_bytes
+        self.unread: Callable[[], int] | None = None
+        self._counted = 0
+
+    def __repr__(self) -> str:
+        return f"<Arrivals {'in pieces' if self.unread else 'as they come'}, {self._counted} bytes counted ahead>"
+
+    def begins(self) -> None:
+        """The answer begins."""
+        self._heard(0)
+
+    def brings(self, size_bytes: int) -> None:
+        """So many bytes were read."""
+        new = size_bytes - self._counted
+        self._counted = max(0, -new)
+        if new > 0:
+            self._heard(new)
+
+    def look(self) -> None:
+        """Count what is here and not read yet."""
+        if self.unread is not None:
+            new = self.unread() - self._counted
+            if new > 0:
+                self._counted += new
+                self._heard(new)
+
+
 class Transport(Protocol):
     """Brings unverified bytes. Errors are :class:`~dnc_async.errors.GatewayError` and nothing else."""
 
@@ -38,11 +77,8 @@ class Transport(Protocol):
     def name(self) -> str:
         """What to call it in errors and reports: a URL without secrets."""
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> Body:
-        """One block, unverified, of at most ``limit_bytes``.
-
-        ``arrived`` is called with 0 when its answer begins, and with the count of bytes whenever some have come.
-        """
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Body:
+        """One block, unverified, of at most ``limit_bytes``."""
 
     @property
     def has_cars(self) -> bool:
@@ -53,7 +89,7 @@ class Transport(Protocol):
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``.
@@ -79,7 +115,7 @@ class RawOnly:
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         """Never called."""
@@ -104,9 +140,9 @@ class StoreTransport(RawOnly):
     def __repr__(self) -> str:
         return f"<StoreTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> Body:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Body:
         """What reads one block, unverified: there is nothing to wait for before a worker thread has it anyway."""
-        arrived(0)
+        arrivals.begins()
         return partial(self._body, cid, limit_bytes)
 
     def _body(self, cid: Cid, limit_bytes: int) -> bytes:

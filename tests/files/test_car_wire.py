@@ -33,7 +33,7 @@ async def test_a_range_that_is_ignored_is_cut_off_and_remembered(keep: Keep) -> 
     """A gateway that sends the file from its start is asked for whole files or single blocks from then on."""
     data = content(2**21)
     blocks, root = build_file(data, replace(UNIXFS_V1_2025, leaf_bytes=LEAF))
-    with GatewayProcess(keep(blocks, root.cid), "ignore-entity-bytes,rate=20MB") as gateway:
+    with GatewayProcess(keep(blocks, root.cid), "ignore-entity-bytes,rate=5MB") as gateway:
         async with dnc.Client(gateways=scarce(gateway), disk_budget=0) as client:
             for start in (1_000_000, 1_400_000):
                 assert await client.cat(root.cid, start, start + 3 * LEAF) == data[start : start + 3 * LEAF]

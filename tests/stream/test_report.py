@@ -86,7 +86,7 @@ async def test_what_if_with_a_transform(tmp_path: Path, workers: int) -> None:
     published = await dnc.upload(rows, batch_size=50, store=tmp_path / "store")
 
     def transform(batch: dict[str, Any]) -> dict[str, Any]:
-        time.sleep(0.04)
+        time.sleep(0.08)
         return batch
 
     async with (
@@ -105,11 +105,11 @@ async def test_what_if_with_a_transform(tmp_path: Path, workers: int) -> None:
         report = batches.report()
     assert report.transform is not None
     assert (report.transform.calls, report.transform.places) == (30, workers)
-    assert report.transform.mean_s >= 0.04
+    assert report.transform.mean_s >= 0.08
     step_s = (report.steady_s - report.waited_s) / (report.batches - 1)  # about 10 ms, on a busy machine more
     expected = max(0.0, 1 - step_s / (report.transform.mean_s / max(1, workers)))
     modelled = report.what_if()
-    assert modelled == pytest.approx(expected, abs=0.15)  # the first calls had to wait for their batches
+    assert modelled == pytest.approx(expected, abs=0.2)  # the first calls had to wait for their batches
     # Nothing but the transform holds this stream up.
     for other in (report.what_if(disk_budget="4MB"), report.what_if(more_gateways=1)):
         assert other == pytest.approx(modelled, abs=0.1)

@@ -13,6 +13,7 @@ import pytest
 from dnc_async.errors import ChunkUnavailableError, GatewayError, GatewayMissError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.scoreboard import Scoreboard
+from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import Cid
 
@@ -29,7 +30,7 @@ class Scripted:
         self._outcomes = list(outcomes)
         self.asked = 0
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         await anyio.lowlevel.checkpoint()
         self.asked += 1
         outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]

@@ -30,7 +30,7 @@ from dnc_async.errors import (
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
-from dnc_async.gateways.transport import CarRequest
+from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
@@ -100,17 +100,17 @@ class Gateway:
         )
         return kind("as the dice fell", gateway=self.name, cid=asked)
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         await self._wait()
         data = BLOCKS[cid].data
         if self._dice.random() > self._honest:
             if self._dice.random() < 0.6:
                 raise self._error(str(cid))
             data = b"!" + data[1:]
-        arrived(0)
-        arrived(len(data) // 2)
+        arrivals.begins()
+        arrivals.brings(len(data) // 2)
         await self._wait()
-        arrived(len(data) - len(data) // 2)
+        arrivals.brings(len(data) - len(data) // 2)
         return data
 
     async def car(
@@ -118,7 +118,7 @@ class Gateway:
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         target, asked = request.target, request.asked
@@ -130,7 +130,7 @@ class Gateway:
                 if self._dice.random() < 0.2
                 else self._error(asked)
             )
-        arrived(0)
+        arrivals.begins()
         body, size = self._body(target, asked, honest=honest), 0
         while body:
             length = self._dice.randint(1, 9000)
@@ -138,7 +138,7 @@ class Gateway:
             if self._dice.random() < 0.2:
                 await self._wait()
             size += len(piece)
-            arrived(len(piece))
+            arrivals.brings(len(piece))
             if size > limit_bytes:
                 raise GatewayOversizeError("too long", gateway=self.name, cid=asked)
             if not await feed(piece):

@@ -1,7 +1,6 @@
 """A block that nobody wants any more holds nothing up, however far its request has come."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
@@ -12,6 +11,7 @@ import pytest
 from dnc_async.errors import GatewayError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.cid import Cid
 
@@ -28,7 +28,7 @@ class Silent:
         self.over = anyio.Event()
         self.asked = 0
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         self.asked += 1
         await self.over.wait()
         raise GatewayError("the test is over", gateway=self.name, cid=str(cid))
@@ -79,9 +79,9 @@ async def test_at_any_moment(turns: int) -> None:
 class Failing(Silent):
     """A gateway whose request fails at the very moment when it is given up."""
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         try:
-            return await super().raw(cid, limit_bytes=limit_bytes, arrived=arrived)
+            return await super().raw(cid, limit_bytes=limit_bytes, arrivals=arrivals)
         except anyio.get_cancelled_exc_class():
             raise GatewayError("reset by peer", gateway=self.name, cid=str(cid)) from None
 
@@ -137,7 +137,7 @@ async def test_withdrawn_while_a_worker_has_it() -> None:
     entered, may_end, ended = threading.Event(), threading.Event(), []
 
     class Prompt(Silent):
-        async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+        async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
             return b"a block"
 
     def accept(_: Block) -> None:

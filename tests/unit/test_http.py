@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from dnc_async import errors
 from dnc_async.gateways.http import HttpTransport, retry_after
+from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.cid import Cid
 
 CID = Cid.of(b"hello")
@@ -47,7 +48,7 @@ class Gateway:
         return response
 
     async def ask(self, limit: int = 5) -> bytes:
-        return await self.transport.raw(CID, limit_bytes=limit, arrived=lambda _: None)
+        return await self.transport.raw(CID, limit_bytes=limit, arrivals=Arrivals())
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_secrets_are_not_shown() -> None:
             "http://user:secret@127.0.0.1:1", session=session, headers={"Authorization": "hidden"}
         )
         with pytest.raises(errors.GatewayError) as caught:
-            await transport.raw(CID, limit_bytes=5, arrived=lambda _: None)
+            await transport.raw(CID, limit_bytes=5, arrivals=Arrivals())
     assert "secret" not in f"{caught.value} {transport!r}"
     assert "hidden" not in repr(transport)
 

@@ -16,7 +16,7 @@ from dnc_async.errors import GatewayBusyError, GatewayError, GatewayOversizeErro
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
-from dnc_async.gateways.transport import CarRequest
+from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
@@ -60,15 +60,15 @@ class Gateway:
         self._raws = raws or {}
         self.blocks = {block.cid: block for block in [ROOT, *LEAVES]}
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrived: Callable[[int], None]) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
         self.raws.append(cid)
         for step in self._raws.get(cid, ()):
             if isinstance(step, anyio.Event):
                 await step.wait()
             elif isinstance(step, Exception):
                 raise step
-        arrived(0)
-        arrived(len(self.blocks[cid].data))
+        arrivals.begins()
+        arrivals.brings(len(self.blocks[cid].data))
         return self.blocks[cid].data
 
     async def car(
@@ -76,14 +76,14 @@ class Gateway:
         request: CarRequest,
         *,
         limit_bytes: int,
-        arrived: Callable[[int], None],
+        arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
         target, asked = request.target, request.asked
         self.cars.append(target)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         size = 0
-        arrived(0)
+        arrivals.begins()
         for step in [self._header, *script]:
             if isinstance(step, anyio.Event):
                 await step.wait()
@@ -92,7 +92,7 @@ class Gateway:
             else:
                 size += len(step)
                 self.clock.more += 0.01
-                arrived(len(step))
+                arrivals.brings(len(step))
                 if size > limit_bytes:
                     raise GatewayOversizeError("sent more", gateway=self.name, cid=asked)
                 if not await feed(step):

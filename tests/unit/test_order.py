@@ -22,7 +22,7 @@ def test_as_far_as_a_choice_needs() -> None:
     """Many blocks where they are small, for runs of them; fewer where a few are a second's work."""
     for size_bytes, expected in ((2**20, 128), (2**16, 256), (1000, 4096)):
         order, wants = line_of(5000, size_bytes)
-        assert order.head(()) == wants[:expected]
+        assert list(order.head(())) == wants[:expected]
         assert len(order.waiting()) == 5000
 
 
@@ -32,8 +32,32 @@ def test_who_is_settled_or_comes_leaves() -> None:
     for each in (wants[1], wants[700]):
         each.settle(None)
     comes = {wants[2].cid.multihash}
-    assert order.head(comes) == [wants[0], *wants[3:128]]
+    assert list(order.head(comes)) == [wants[0], *wants[3:128]]
     assert order.waiting() == [wants[0], *wants[3:700], *wants[701:]]
+
+
+def test_found_as_they_are_looked_at() -> None:
+    """Nobody is looked at before they are asked for, in whatever way."""
+    order, wants = line_of(1000, 2**20)
+    for each in wants[:10]:
+        each.settle(None)
+    head = order.head(())
+    assert len(order) == len(order.waiting()) + 10
+    assert head[0] is wants[10]
+    places = iter(head)
+    assert next(places) is wants[10]
+    assert head[1:4] == wants[11:14]
+    assert [next(places), next(places)] == wants[11:13]
+    assert (head[-1], head[117:], len(head)) == (wants[127], [wants[127]], 118)
+    assert list(places) == wants[13:128]
+
+
+def test_who_comes_back_stays() -> None:
+    """Its block was to be handed over, and was not."""
+    order, wants = line_of(3, 2**20)
+    assert list(order.head({wants[1].cid.multihash})) == [wants[0], wants[2]]
+    order.line_up(wants[1])
+    assert list(order.head(())) == [wants[0], wants[1], wants[2]]
 
 
 def test_who_was_asked_for_leaves() -> None:

@@ -20,6 +20,7 @@ from dnc_async.gateways.http import HttpTransport
 from dnc_async.gateways.providers import GATEWAY_PROTOCOL, MAX_ANSWER_BYTES, MAX_RECORD_BYTES, Provider
 from dnc_async.gateways.routing import Router
 from dnc_async.gateways.session import GuardedResolver, Sessions
+from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import DAG_PB, Cid
 
@@ -230,7 +231,7 @@ BLOCK = make(b"a block")
 
 async def raw(guarded: aiohttp.ClientSession, url: str, server_name: str | None = None) -> bytes:
     transport = HttpTransport(url, session=guarded, headers={}, server_name=server_name)
-    return await transport.raw(BLOCK.cid, limit_bytes=100, arrived=lambda _: None)
+    return await transport.raw(BLOCK.cid, limit_bytes=100, arrivals=Arrivals())
 
 
 async def test_a_name_that_leads_here(server: Server) -> None:

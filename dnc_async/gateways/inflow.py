@@ -1,0 +1,91 @@
+"""A body that comes through a socket in pieces as large as is useful, instead of packet by packet.
+
+Each packet of a body wakes the loop, the parser and a task, and a block is of no use before its last byte. So the socket is
+told how many bytes are worth waking for (``SO_RCVLOWAT``, socket(7)): never more than the body still has, so its end always
+wakes, and a closed connection does anyway. What has come meanwhile can be counted where it lies (``FIONREAD``).
+
+Linux alone; and only a body whose size was announced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from dnc_async.gateways.transport import Arrivals
+
+#: A piece that saves no wakes is not worth two calls into the kernel; a larger one would not be read at once.
+_SMALLEST_BYTES, _LARGEST_BYTES = 48 * 2**10, 2**18
+#: Of TLS, so much may have left the socket without having come here: one record, and what is around it.
+_RECORD_BYTES = 2**14 + 2**11
+_COUNT = struct.Struct("i")
+
+
+class Inflow:
+    """Around the reading of one answer's body; says to ``arrivals`` what is here already."""
+
+    def __init__(self, response: aiohttp.ClientResponse, arrivals: Arrivals) -> None:
+        self._content = response.content
+        self._arrivals = arrivals
+        self._size = response.content_length or 0
+        self._socket: socket.socket | None = None
+        self._margin = self._read = 0
+        self._wakes_at = 1
+        transport = response.connection.transport if response.connection is not None else None
+        if sys.platform == "linux" and transport is not None and self._size > _SMALLEST_BYTES:
+            self._socket = transport.get_extra_info("socket")
+            self._margin = _RECORD_BYTES if transport.get_extra_info("sslcontext") is not None else 0
+
+    def __repr__(self) -> str:
+        return f"<Inflow {self._content.total_bytes} of {self._size} bytes, wakes at {self._wakes_at} more>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What comes next on the connection is another answer."""
+        self._wake_at(1)
+
+    def read(self, size_bytes: int) -> None:
+        """So many bytes were read: be woken when as many more are here as make a piece."""
+        self._read += size_bytes
+        if self._socket is None:
+            return
+        left, piece = self._size - self._content.total_bytes, self._arrivals.piece_bytes()
+        if left > piece + piece // 2:
+            left = piece
+        worth = min(left, _LARGEST_BYTES) - self._margin
+        self._wake_at(worth if worth >= _SMALLEST_BYTES else 1)
+
+    def _wake_at(self, size_bytes: int) -> None:
+        if self._socket is None or size_bytes == self._wakes_at:
+            return
+        self._wakes_at = size_bytes
+        self._arrivals.unread = self._unread if size_bytes > 1 else None
+        with contextlib.suppress(OSError):  # closed meanwhile
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
+
+    def _unread(self) -> int:
+        came = self._content.total_bytes
+        return came - self._read + min(self._waiting(), self._size - came)
+
+    def _waiting(self) -> int:
+        """How many bytes lie in the socket."""
+        if sys.platform != "linux" or self._socket is None or self._socket.fileno() < 0:
+            return 0
+        with contextlib.suppress(OSError):
+            return int(_COUNT.unpack(fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, bytes(_COUNT.size)))[0])
+        return 0
