@@ -165,13 +165,17 @@ class Fetcher:
         """Send requests until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
-                if self._order.first is not None:  # what has come may make room for it
-                    for flight in tuple(self._flying):
-                        flight.look()
+                self._look()
                 self._wake.clear()
                 now = self.clock()
                 self._dispatch(tasks, now)
                 await self._until(self._board.next_change(now), now)
+
+    def _look(self) -> None:
+        """Where something is to be asked for, count what has come and was not read yet: it may make room."""
+        if self._order.first is not None:
+            for flight in tuple(self._flying):
+                flight.look()
 
     async def _until(self, change: float | None, now: float) -> None:
         """Wait until something happens, or the time of a change has come. A scope with a deadline would cost twice as much."""

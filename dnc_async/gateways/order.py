@@ -101,6 +101,7 @@ class Order:
 
     def asked(self, wants: set[Want]) -> None:
         """These, of the head, were asked for."""
+        self._sweep()
         if wants:
             last = max(want.priority for want in wants if isinstance(want, WantedBlock))
             end = bisect.bisect_right(self._line, last, key=lambda entry: entry[0])

@@ -54,6 +54,7 @@ class Pilot:
             logger.exception("%r broke; others go on", flight)
             self._broke(flight, error)
         finally:
+            flight.arrivals = None  # it knows the flight: a circle that would keep what the blocks were written to
             self._score.closed_car(flight)
             self._abandon(flight)
 

@@ -36,16 +36,16 @@ class Anybody:
 
 @pytest.fixture(params=["tmpfs", "ext4", "ext4 in clusters"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A real file system of some 3 MiB."""
+    """A real file system of some 6 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
     if request.param != "tmpfs":
         if shutil.which("mkfs.ext4") is None:
             pytest.skip("needs mkfs.ext4")
         image = tmp_path / "image"
         with image.open("wb") as file:
-            file.truncate(4 * 2**20)
+            file.truncate(7 * 2**20)
         clusters = ["-O", "bigalloc", "-C", "65536"] if "clusters" in request.param else []
         make = ["mkfs.ext4", "-q", "-m", "0", "-b", "4096", "-O", "^has_journal", *clusters, str(image)]
         subprocess.run(make, check=True, capture_output=True)
@@ -95,7 +95,7 @@ def client_for(published: Published, disk: Path, **settings: float) -> dnc.Clien
     )
 
 
-@pytest.mark.parametrize("leave", [192 * KIB, 700 * KIB, 1300 * KIB])
+@pytest.mark.parametrize("leave", [192 * KIB, 1300 * KIB, 2500 * KIB])
 async def test_full_for_good(
     many_leaves: Published, small_disk: Path, leave: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,13 +119,13 @@ async def test_goes_on_when_there_is_room(
     many_leaves: Published, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Full, then freed in mid-stream: without anybody asking, chunks are staged again."""
-    filler = fill(small_disk, 700 * KIB)
+    filler = fill(small_disk, 1300 * KIB)
     async with asyncio.timeout(30), client_for(many_leaves, small_disk, disk_retry_s=0.02) as client:
         stream = client.stream(many_leaves.result, epochs=3)
         many_leaves.check(await anext(stream), 0)
         assert eventually(lambda: stream.statistics().disk_is_full)
         assert eventually(
-            lambda: client._runtime.governor.statistics().leased_bytes <= 700 * KIB
+            lambda: client._runtime.governor.statistics().leased_bytes <= 1300 * KIB
         )  # what found no room is dropped
         before = client._runtime.governor.statistics().leased_bytes
         filler.unlink()
@@ -133,7 +133,7 @@ async def test_goes_on_when_there_is_room(
         async for batch in stream:
             many_leaves.check(batch, 1)
             break
-        assert eventually(lambda: client._runtime.governor.statistics().leased_bytes > 4 * 2**19)
+        assert eventually(lambda: client._runtime.governor.statistics().leased_bytes > 4 * 2**20)
         assert await rest(many_leaves, stream, 2) == 18
     assert len(warnings(caplog)) == 1
 

@@ -14,7 +14,7 @@ from dnc_async.testing import Faults, ScriptedGateway
 from ..conftest import eventually
 from .conftest import DiskWatch, Published, left
 
-CHUNK = 2**19 + 16 * 2**10
+CHUNK = 2**20 + 16 * 2**10
 FOLDER = 64 * 2**10
 
 
@@ -98,6 +98,7 @@ async def test_called_back_before_it_has_a_file(many_leaves: Published, watch: D
         async with asyncio.timeout(60), dnc.Client(**options) as client:
             first = client.stream(many_leaves.result, epochs=2)
             many_leaves.check(await anext(first), 0)
+            assert await asyncio.to_thread(eventually, lambda: of(client).leases == 4)
             second = client.stream(many_leaves.result)
             async with second:
                 assert of(client).revoked >= 1

@@ -26,7 +26,7 @@ async def smallest(published: Published) -> int:
 @pytest.mark.parametrize("batches", ["one chunk", 1, 1.5, 2, 0])
 async def test_one_stream_with_faults(many_leaves: Published, watch: DiskWatch, batches: float | str) -> None:
     """A sound gateway beside three that lie, straggle and fail: every batch is right, no write was beyond the budget."""
-    budget = await smallest(many_leaves) if isinstance(batches, str) else int(batches * 2**20)
+    budget = await smallest(many_leaves) if isinstance(batches, str) else int(batches * 2**21)
     store, count = BlockStore.open(many_leaves.store), 0
     async with contextlib.AsyncExitStack() as stack:
         gateways = [await stack.enter_async_context(ScriptedGateway(store, Faults.parse(faults))) for faults in FAULTS]
