@@ -78,8 +78,7 @@ class FixedWindow(_Scores):
 
 
 class _Eager(Score):
-    def ahead_s(self, size_bytes: int) -> float:
-        del size_bytes
+    def ahead_s(self) -> float:
         return math.inf
 
 

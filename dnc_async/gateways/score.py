@@ -22,7 +22,9 @@ _LARGEST_EXCESS_S = 0.5  # an answer that comes late by seconds says nothing of 
 _DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
-_SLACK_S, _SLACK_BLOCKS = 0.004, 0.25  # an answer may begin so long before what was asked for before it has come
+_SLACK_S = (
+    0.001  # an answer may begin so long before what was asked for before it has come; sooner, it would take from that
+)
 # Until the first bytes have come, which is when the rate is known: so many at once, and after a while more, as if they were sent
 # at such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one near and slow.
 # What is tiny, such as a file's root, goes beside them.
@@ -192,7 +194,7 @@ class Score:
     def has_room(self, size_bytes: int, now: float) -> bool:
         """Whether the window has room for another block of such a size, and it is time to ask for it."""
         fits = self.fits(size_bytes, self.in_flight_bytes, now)
-        return not self._in_flight or (fits and (self.rate is None or self.opens_at(now, size_bytes) <= now))
+        return not self._in_flight or (fits and (self.rate is None or self.opens_at(now) <= now))
 
     def fits(self, size_bytes: int, in_flight_bytes: float, now: float) -> bool:
         """Whether the window has room for another block of such a size beside so many bytes."""
@@ -200,17 +202,16 @@ class Score:
             return True
         return in_flight_bytes + size_bytes <= self.window_bytes(size_bytes, now)
 
-    def opens_at(self, now: float, size_bytes: int = 0) -> float:
+    def opens_at(self, now: float) -> float:
         """When it is time to ask for another block: its answer is to begin when the line is free, and hardly sooner."""
         if self.rate is None or self.latency_s is None:
             grows = now - self._busy_since < _FIRST_WAIT_S + _FIRST_OF_ALL_BYTES / _FIRST_RATE
             return now + _FIRST_STEP_S if self._in_flight and grows else now
-        return self.free_at(now) - self.ahead_s(size_bytes)
+        return self.free_at(now) - self.ahead_s()
 
-    def ahead_s(self, size_bytes: int) -> float:
-        """How long before the line is free a block of such a size is asked for."""
-        slack = _SLACK_BLOCKS * self._usual_bytes(size_bytes) / self.likely_rate()
-        return self.likely_latency() + _DEVIATIONS * self._deviation_s + _SLACK_S + slack
+    def ahead_s(self) -> float:
+        """How long before the line is free a block is asked for."""
+        return self.likely_latency() + _DEVIATIONS * self._deviation_s + _SLACK_S
 
     def _usual_bytes(self, size_bytes: int) -> int:
         """The size of a block, or of those on their way: a small one, such as a file's last, is not to wait for longer."""
