@@ -15,9 +15,9 @@ to whoever turns out to be faster. The window counts bytes that are still to com
 as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
 
 *Pacing.* Within the window a block is asked for when its answer can begin as the line becomes free: a latency before, and so much
-earlier as latencies differ there and a millisecond, so that the line is not idle when one is late. What is asked for sooner shares
-the line, and an urgent block comes no sooner than the patient ones behind it: what that costs shows where the budget is small
-(``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``: 24 % idle with 7 ms more, 16 % with this).
+earlier as latencies differ there and a millisecond, so that the line is not idle when one is late. What is asked for sooner
+shares the line, and an urgent block comes no sooner than the patient ones behind it: what that costs shows where the budget is
+small (``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``: 24 % idle with 7 ms more, 19 % with this).
 
 *Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
 last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share
