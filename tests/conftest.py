@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import dnc_async
+from dnc_async.gateways.fetcher import Fetcher
+from dnc_async.gateways.transport import Transport
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import Cid
@@ -168,3 +172,18 @@ def kubo_store(
     for blocks in fixture_blocks.values():
         fill(store, blocks)
     return store
+
+
+def fetcher_over(transports: Sequence[Transport], executor: Executor, **limits: Any) -> Fetcher:
+    """A fetcher with little of everything, but for some ``limits``; the test runs it."""
+    small: dict[str, Any] = {
+        "clock": anyio.current_time,
+        "attempts": 1,
+        "patience_s": 1,
+        "requests_per_gateway": 4,
+        "in_flight_bytes": 2**20,
+        "hedge_share": 0.05,
+        "early_bytes": 2**20,
+        "hold_s": 1,
+    }
+    return Fetcher(transports, executor=executor, **{**small, **limits})

@@ -172,8 +172,8 @@ class Fetcher:
                 await self._until(self._board.next_change(now), now)
 
     def _look(self) -> None:
-        """Where something is to be asked for, count what has come and was not read yet: it may make room."""
-        if self._order.first is not None:
+        """Count what has come and was not read yet: it may make room for what is to be asked for, and shows who is not silent."""
+        if self._order.first is not None or len(self._transports) > 1:
             for flight in tuple(self._flying):
                 flight.look()
 

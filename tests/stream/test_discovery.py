@@ -29,7 +29,7 @@ from dnc_async.gateways.session import Sessions
 from dnc_async.ipld.cid import Cid
 from dnc_async.testing import GatewayProcess
 
-from ..conftest import NOBODY, Shell
+from ..conftest import NOBODY, Shell, fetcher_over
 from .conftest import BATCH, SAMPLES, Published, left
 
 
@@ -239,18 +239,7 @@ async def discovering(router: Router, is_local: bool) -> AsyncIterator[tuple[Fet
         requests_per_host=4, connect_timeout_s=5.0, stall_timeout_s=5.0, user_agent="test", trust_env=False
     )
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [],
-            executor=executor,
-            clock=anyio.current_time,
-            attempts=1,
-            patience_s=1,
-            requests_per_gateway=4,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([], executor)
         discovery = Discovery(
             fetcher,
             [router.url],

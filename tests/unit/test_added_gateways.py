@@ -17,6 +17,8 @@ from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import Cid
 
+from ..conftest import fetcher_over
+
 BLOCK = make(b"a block")
 
 
@@ -53,18 +55,7 @@ class Clock:
 async def running() -> AsyncIterator[tuple[Fetcher, Clock]]:
     clock = Clock()
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [],
-            executor=executor,
-            clock=clock,
-            attempts=3,
-            patience_s=1,
-            requests_per_gateway=4,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([], executor, clock=clock, attempts=3)
         task = asyncio.create_task(fetcher.run())
         yield fetcher, clock
         task.cancel()

@@ -36,6 +36,8 @@ from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
 from dnc_async.ipld.cid import DAG_PB, Cid
 
+from ..conftest import fetcher_over
+
 LEAVES, FILES, SIZE = 24, 6, 2000
 NODES = [make(b"root %d" % file, DAG_PB) for file in range(FILES)]
 #: The last file's leaves are those of the first once more.
@@ -278,14 +280,11 @@ async def run(seed: int) -> None:
     first = gateways[:1] if dice.random() < 0.5 else gateways
     wishes: list[Wish] = []
     with ThreadPoolExecutor(2) as executor:
-        fetcher = Fetcher(
+        fetcher = fetcher_over(
             first,
-            executor=executor,
-            clock=anyio.current_time,
+            executor,
             attempts=3,
-            patience_s=1.0,
             requests_per_gateway=dice.choice([2, 8]),
-            in_flight_bytes=2**20,
             hedge_share=dice.choice([0.05, 1.0]),
             early_bytes=dice.choice([3000, 40_000, 2**20]),
             hold_s=dice.choice([0.01, 20.0]),

@@ -9,11 +9,12 @@ import anyio.to_thread
 import pytest
 
 from dnc_async.errors import GatewayError
-from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.cid import Cid
+
+from ..conftest import fetcher_over
 
 CID = make(b"a block").cid
 
@@ -49,18 +50,7 @@ async def test_at_any_moment(turns: int) -> None:
         closed.set()
 
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [gateway],
-            executor=executor,
-            clock=anyio.current_time,
-            attempts=1,
-            patience_s=1,
-            requests_per_gateway=4,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([gateway], executor)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
             group = fetcher.open()
@@ -97,18 +87,7 @@ async def test_some_are_withdrawn(turns: int, gateway_class: type[Silent]) -> No
         withdrawn.set()
 
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [gateway],
-            executor=executor,
-            clock=anyio.current_time,
-            attempts=9,
-            patience_s=1,
-            requests_per_gateway=2,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([gateway], executor, attempts=9, requests_per_gateway=2)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
             group = fetcher.open()
@@ -146,18 +125,7 @@ async def test_withdrawn_while_a_worker_has_it() -> None:
         ended.append(True)
 
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [Prompt()],
-            executor=executor,
-            clock=anyio.current_time,
-            attempts=1,
-            patience_s=1,
-            requests_per_gateway=2,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([Prompt()], executor, requests_per_gateway=2)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
             group = fetcher.open()

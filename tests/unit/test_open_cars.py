@@ -22,6 +22,8 @@ from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
 from dnc_async.ipld.cid import DAG_PB, Cid
 
+from ..conftest import fetcher_over
+
 SIZE = 1000
 LEAVES = [make(bytes([i]) * SIZE) for i in range(40)]
 #: A file's root, as far as the fetcher cares: a node that comes before its leaves.
@@ -126,15 +128,14 @@ async def running(
     for gateway in gateways:
         gateway.clock = clock
     with ThreadPoolExecutor(2) as executor:
-        fetcher = Fetcher(
+        fetcher = fetcher_over(
             gateways,
-            executor=executor,
+            executor,
             clock=clock,
             attempts=3,
             patience_s=0.1,
             requests_per_gateway=8,
             in_flight_bytes=2**24,
-            hedge_share=0.05,
             early_bytes=early_bytes,
             hold_s=hold_s,
             requests_per_minute=[per_minute] * len(gateways),

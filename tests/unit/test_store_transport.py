@@ -17,6 +17,8 @@ from dnc_async.gateways.transport import StoreTransport
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.cid import Cid
 
+from ..conftest import fetcher_over
+
 BLOCKS = [make(bytes([number]) * 1000) for number in range(20)]
 
 
@@ -24,18 +26,7 @@ BLOCKS = [make(bytes([number]) * 1000) for number in range(20)]
 async def running(read: Callable[[Cid], bytes | None]) -> AsyncIterator[tuple[Fetcher, FetchGroup]]:
     """A fetcher over a store alone, with one worker thread."""
     with ThreadPoolExecutor(1) as executor:
-        fetcher = Fetcher(
-            [StoreTransport("store", read)],
-            executor=executor,
-            clock=anyio.current_time,
-            attempts=1,
-            patience_s=1,
-            requests_per_gateway=32,
-            in_flight_bytes=2**20,
-            hedge_share=0.05,
-            early_bytes=2**20,
-            hold_s=1,
-        )
+        fetcher = fetcher_over([StoreTransport("store", read)], executor, requests_per_gateway=32)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fetcher.run)
             group = fetcher.open()

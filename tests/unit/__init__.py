@@ -1,0 +1,1 @@
+"""Parts by themselves: without a network, or against scripted ones."""
