@@ -139,7 +139,7 @@ class _Round:
         self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
         full = requests and not score.fits(size, in_flight, self.now)
-        is_early = requests and score.rate is not None and begins - self.now > score.ahead_s()
+        is_early = requests and score.rate is not None and begins - score.ahead_s() > self.now
         if leaves > self.now or requests >= max_requests or full or is_early:
             self.open.discard(i)
             return False
