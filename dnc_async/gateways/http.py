@@ -98,13 +98,15 @@ class HttpSource:
         """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
-        parts = list[bytes]()
+        arrivals, parts = arrivals or Arrivals(), list[bytes]()
+        with Inflow(response, arrivals) as inflow:
 
-        async def keep(piece: bytes) -> bool:
-            parts.append(piece)
-            return True
+            async def keep(piece: bytes) -> bool:
+                parts.append(piece)
+                inflow.read(len(piece))
+                return True
 
-        await self.pieces(response, limit_bytes, asked, arrivals or Arrivals(), keep)
+            await self.pieces(response, limit_bytes, asked, arrivals, keep)
         return b"".join(parts)
 
     async def pieces(
@@ -117,15 +119,13 @@ class HttpSource:
     ) -> None:
         """The body as it comes, unverified, until it has ended or ``feed`` is ``False``, and never more than the limit."""
         size = 0
-        with Inflow(response, arrivals) as inflow:
-            async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
-                size += len(piece)
-                inflow.read(len(piece))
-                arrivals.brings(len(piece))
-                if size > limit_bytes:
-                    raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
-                if not await feed(piece):
-                    return
+        async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
+            size += len(piece)
+            arrivals.brings(len(piece))
+            if size > limit_bytes:
+                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
+            if not await feed(piece):
+                return
 
     def error(self, message: str, asked: str) -> GatewayError:
         """An error of this host's."""

@@ -33,7 +33,10 @@ _COUNT = struct.Struct("i")
 
 
 class Inflow:
-    """Around the reading of one answer's body; says to ``arrivals`` what is here already."""
+    """Around the reading of one answer's body; says to ``arrivals`` what is here already.
+
+    Only for who waits for nothing else between two pieces: when the body has ended its connection is another request's.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, arrivals: Arrivals) -> None:
         self._content = response.content
