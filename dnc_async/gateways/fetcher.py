@@ -178,7 +178,7 @@ class Fetcher:
                 flight.look()
 
     async def _until(self, change: float | None, now: float) -> None:
-        """Wait until something happens, or the time of a change has come. A scope with a deadline would cost twice as much."""
+        """Wait until something happens, or the time of a change has come: a timer is enough, nothing need be cancelled."""
         timer = None
         if change is not None:
             timer = asyncio.get_running_loop().call_later(max(0.001, change - now), self._wake.set)

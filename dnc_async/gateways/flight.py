@@ -71,7 +71,7 @@ class Flight:
         self.has_failed = False
         self.received_bytes = 0
         self.first_byte_at: float | None = None
-        #: Hears of its answer, once it is asked for.
+        #: Hears of a raw block as it comes; a CAR is read as it comes, so there is nothing to look at.
         self.arrivals: Arrivals | None = None
         self.wants = dict.fromkeys(wants)
         self.began = began

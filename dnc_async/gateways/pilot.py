@@ -168,8 +168,8 @@ class Pilot:
         )
         limit = ask.expected_bytes + ask.expected_bytes // 2 + _PROOF_BYTES
         try:
-            flight.arrivals = Arrivals(landing.arrived, self._piece_bytes)
-            await self._transport.car(request, limit_bytes=limit, arrivals=flight.arrivals, feed=landing.feed)
+            arrivals = Arrivals(landing.arrived)
+            await self._transport.car(request, limit_bytes=limit, arrivals=arrivals, feed=landing.feed)
             await landing.close()
         except GatewayError as error:
             await landing.settle()

@@ -22,9 +22,7 @@ _LARGEST_EXCESS_S = 0.5  # an answer that comes late by seconds says nothing of 
 _DEVIATIONS = 2  # beyond the latency: most answers have begun by then
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
-_SLACK_S = (
-    0.001  # an answer may begin so long before what was asked for before it has come; sooner, it would take from that
-)
+_SLACK_S = 0.001  # an answer may begin so long before what was asked for before it has come; sooner, it takes from that
 # Until the first bytes have come, which is when the rate is known: so many at once, and after a while more, as if they were sent
 # at such a rate; so many of all gateways together, if that is more. Sooner, all would share the line of one near and slow.
 # What is tiny, such as a file's root, goes beside them.

@@ -17,7 +17,7 @@ as enough have: blocks that share a line end together, and who waited for an end
 *Pacing.* Within the window a block is asked for when its answer can begin as the line becomes free: a latency before, and so much
 earlier as latencies differ there and a millisecond, so that the line is not idle when one is late. What is asked for sooner
 shares the line, and an urgent block comes no sooner than the patient ones behind it: what that costs shows where the budget is
-small (``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``: 24 % idle with 7 ms more, 19 % with this).
+small (``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``).
 
 *Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
 last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share
@@ -36,7 +36,7 @@ The Tail at Scale, 2013). It counts as a failure only where nothing else has com
 several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
 at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
 
-*Spans.* A request has its price: a round trip, half a millisecond of both machines, or one of the few that a minute allows. Where
+*Spans.* A request has its price: a round trip, processor time of both machines, or one of the few that a minute allows. Where
 many small blocks would be needed to fill a window, or a gateway sends a block in hardly more time than the request takes, blocks
 that follow each other in a file are asked for together, as one CAR: four or more, of an eighth of the window or of 10 ms, and
 never more than half of a gateway's share of what is pending, so that there are still several requests to balance. Where
@@ -78,7 +78,7 @@ from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _SPANS_IN_WINDOW = 8
-_SPAN_S = 0.01  # some twenty times what a request costs both machines
+_SPAN_S = 0.01  # several times what a request costs both machines
 _SMALLEST_RUN = 4  # blocks: of fewer, their proofs and their joint end cost more than the requests
 _SPANS_EACH = 2  # for every gateway, of all that is pending: a longer one would keep from another what that could bring
 _LARGEST_SPAN_BYTES = 8 * 2**20

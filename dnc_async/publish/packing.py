@@ -45,7 +45,7 @@ def leaf_bytes(chunk_bytes: int) -> int:
     """The size of a chunk's leaves, in bytes: at least 8 leaves where they have 128 KiB each, at most 1 MiB, in steps of 4 KiB.
 
     A block is verified whole, so one leaf comes from one gateway: many small ones spread over many gateways. But each is a
-    request, whose price does not depend on its size: with half as large ones, batches of 0.8 MB at 27 MB/s kept one core busy.
+    request, and what that costs both machines does not depend on its size.
     """
     wanted = -(-chunk_bytes // (_LEAVES_PER_CHUNK * 4096)) * 4096
     return max(_MIN_LEAF_BYTES, min(_MAX_LEAF_BYTES, wanted))

@@ -72,12 +72,10 @@ class Heard:
 
     def __init__(self, piece_bytes: int) -> None:
         self.sizes = list[int]()
-        self.changed = asyncio.Event()
         self.arrivals = Arrivals(self.hear, lambda: piece_bytes)
 
     def hear(self, size_bytes: int) -> None:
         self.sizes.append(size_bytes)
-        self.changed.set()
 
 
 @pytest.fixture(params=["http", "https"])
