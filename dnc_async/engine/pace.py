@@ -71,6 +71,11 @@ class Pace:
         self._started = False
         self._step_s: float | None = None
 
+    @property
+    def is_stepping(self) -> bool:
+        """Whether the consumer is busy with a batch, and does not wait for the next."""
+        return self._began is not None
+
     def handed_over(self) -> None:
         """The consumer got a batch and begins its next step."""
         self.asked()

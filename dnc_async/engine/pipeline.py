@@ -22,6 +22,7 @@ in its turn, at the latest when its rows are free. So no stream ever waits for a
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,6 +33,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, PlanEnd, State
+from dnc_async.engine.credit import Credit, CreditLimit, Window
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import Handover
@@ -58,6 +60,7 @@ _PROOFS_AHEAD = 32
 _PROOFS_AT_LEAST = 8
 #: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
 _CHUNKS_AHEAD = 2048
+_LOOK_S = 0.001
 # Priorities: what a later stage waits for goes first.
 _PROOF, _LEAF = 0, 1
 
@@ -81,7 +84,8 @@ class Pipeline:
         mailbox: Handover,
         clock: Callable[[], float],
         prefetch: int | None,
-        window_bytes: Callable[[], float],
+        window: Callable[[], Window],
+        credit: CreditLimit,
         transforms: Transforms | None,
     ) -> None:
         """One run of a plan."""
@@ -91,8 +95,8 @@ class Pipeline:
         self._disk = disk
         self._mailbox = mailbox
         self._clock = clock
-        self._window_bytes = window_bytes
-        self._starvation = Starvation(window_bytes=window_bytes)
+        self._window = window
+        self._starvation = Starvation(window_bytes=lambda: window().size_bytes)
         #: How long the calls of the transform take, where there is one.
         self.calls = CallPace(transforms.places) if transforms is not None else None
         self._pace = Pace(clock, self.calls)
@@ -102,7 +106,10 @@ class Pipeline:
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
         self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
-        self._rooms = Rooms(plan=plan, spool=spool, disk=disk, progress=self._progress, group=group)
+        self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
+        self._rooms = Rooms(
+            plan=plan, spool=spool, disk=disk, progress=self._progress, group=group, credit=self._credit
+        )
         self._moves = Moves(
             rooms=self._rooms,
             progress=self._progress,
@@ -132,6 +139,7 @@ class Pipeline:
                 tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
             self._moves.tasks = None
+            self._credit.close()
             with anyio.CancelScope(shield=True):
                 await self._group.aclose()
             for chunk in self._on_the_way():
@@ -215,7 +223,7 @@ class Pipeline:
     def _proofs_ahead(self) -> int:
         """How many chunks may be proved, or about to be, that have no space yet."""
         chunk_bytes = max(1, self._plan.manifest.largest_chunk_bytes)
-        return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window_bytes() // chunk_bytes))
+        return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window().size_bytes // chunk_bytes))
 
     def _line_up(self, chunk: Chunk) -> None:
         """It has no space: it is granted some in its turn."""
@@ -231,11 +239,13 @@ class Pipeline:
                 continue
             if first is not None:
                 self._line_up(first[1])
-            if self._disk.wait_s:
-                with anyio.move_on_after(self._disk.wait_s):
-                    await changed.wait()
-            else:
+            with anyio.move_on_after(self._looks_again_s()):
                 await changed.wait()
+
+    def _looks_again_s(self) -> float:
+        """How long a chunk that was refused waits, if nothing happens before, until it is worth to ask again."""
+        at_credit = max(_LOOK_S, self._credit.opens_at - self._clock()) if self._to_grant and self._pace.is_stepping else math.inf
+        return min(self._disk.wait_s or math.inf, at_credit)
 
     def _may_grant(self, chunk: Chunk) -> bool:
         """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""
@@ -345,6 +355,8 @@ class Pipeline:
     async def _complete_batch(self, planned: PlannedBatch) -> None:
         for chunk in self._chunks[planned.position]:
             chunk.landing = None  # it holds the rows
+        while not self._progress.has_rows(planned):  # it came on credit, before it had its place
+            await self._progress.next_change.wait()
         batch = self._rooms.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
@@ -357,6 +369,8 @@ class Pipeline:
         """Move to memory what may; only the first batch that is not complete ever has rows and chunks on disk."""
         for chunk in self._chunks.get(self._progress.complete, []):
             self._moves.move_if_due(chunk)
+            if self._progress.has_rows(chunk.batch):
+                self._credit.settle(chunk)
         self.changed()
 
     async def _deliver_all(self) -> None:

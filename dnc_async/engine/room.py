@@ -9,6 +9,7 @@ from __future__ import annotations
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
+from dnc_async.engine.credit import Credit
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.progress import Progress
 from dnc_async.errors import DiskFullError
@@ -27,7 +28,14 @@ class Rooms:
     account: Account
 
     def __init__(
-        self, *, plan: Plan, spool: SpoolFolder | None, disk: DiskPause, progress: Progress, group: FetchGroup
+        self,
+        *,
+        plan: Plan,
+        spool: SpoolFolder | None,
+        disk: DiskPause,
+        progress: Progress,
+        group: FetchGroup,
+        credit: Credit,
     ) -> None:
         """Without a ``spool`` there is memory alone."""
         self._plan = plan
@@ -35,6 +43,7 @@ class Rooms:
         self._disk = disk
         self._progress = progress
         self._group = group
+        self._credit = credit
         self._buffers: dict[int, BatchBuffer] = {}
         self.peak_disk_bytes = 0
 
@@ -46,16 +55,22 @@ class Rooms:
         too_far = self._progress.is_too_far(chunk.batch)
         if self._progress.has_rows(chunk.batch) and not too_far:
             self.account.withdraw()
-            chunk.state = State.PLACED
-            return Landing(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
+            return self._in_rows(chunk)
+        staged = None
         if self._spool is None or too_far or self._disk.wait_s:
             self.account.withdraw()
-            return None
-        cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
-        lease = self.account.try_lease(cost, chunk.place)
-        if lease is None:
-            return None
-        return await self._stage(chunk, lease, self._spool)
+        else:
+            cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
+            lease = self.account.try_lease(cost, chunk.place)
+            staged = await self._stage(chunk, lease, self._spool) if lease is not None else None
+        if staged is None and not too_far and self._credit.grant(chunk):
+            self.account.withdraw()
+            return self._in_rows(chunk)
+        return staged
+
+    def _in_rows(self, chunk: Chunk) -> Landing:
+        chunk.state = State.PLACED
+        return Landing(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
 
     def is_sure(self, chunk: Chunk) -> bool:
         """Whether all of it is wanted as soon as it is proved: it has its rows, or is of the second batch at the start.

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
+from dnc_async.engine.credit import CreditLimit
 from dnc_async.engine.reading import Manifests
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError
@@ -73,6 +74,7 @@ class Runtime:
         """``observers`` are told what all streams and calls do."""
         self.observers = Observers(observers)
         self.manifests = Manifests()
+        self.credit = CreditLimit(settings.in_flight_bytes)
         self._settings = settings
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None

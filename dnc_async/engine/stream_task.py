@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import anyio
 
 from dnc_async.dataset.plan import Plan
+from dnc_async.engine.credit import Window
 from dnc_async.engine.ledger import Ledger, Taken
 from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.pipeline import Pipeline
@@ -20,7 +21,7 @@ from dnc_async.engine.runtime import Runtime, StreamRequest, culprit
 from dnc_async.errors import StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.spool.files import FOLDER_BYTES
-from dnc_async.telemetry import Gap, GatewayStatistics, Observer, Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
 
 
 class StreamTask:
@@ -107,7 +108,8 @@ class StreamTask:
                 mailbox=self._mailbox,
                 clock=time.monotonic,
                 prefetch=request.prefetch,
-                window_bytes=lambda: window_bytes(fetcher.statistics()),
+                window=lambda: Window.of(fetcher.statistics()),
+                credit=runtime.credit,
                 transforms=transforms,
             )
             account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
@@ -195,12 +197,3 @@ class StreamTask:
             hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,
             calls=self._pipeline.calls if self._pipeline else None,
         )
-
-
-def window_bytes(gateways: Iterable[GatewayStatistics]) -> float:
-    """How many bytes keep these gateways busy: a round trip's of each, and a block for each; 0 where none is measured."""
-    return sum(
-        each.rate * each.latency_s + each.bytes / max(1, each.blocks)
-        for each in gateways
-        if each.rate and each.latency_s is not None
-    )

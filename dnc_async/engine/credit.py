@@ -1,0 +1,118 @@
+"""Asking for chunks before there is room for them, so that they come when there is. PURE but for the clock.
+
+A chunk that is asked for when it gets room costs a round trip each time, and a budget that holds less than the gateways have
+on their way (the bandwidth-delay product) lets them stand idle meanwhile. But room is needed when bytes come, not when they
+are asked for, and when there will be some is known: at the next hand-overs, which follow the consumer's pace. So a chunk may
+be asked for *on credit*, as in credit-based flow control, so long before as its bytes take to come. It lands in its batch's
+rows, made early; where the consumer turns out to be slower it waits there.
+
+What that costs is memory, and it is bounded: a stream has credit for what keeps its gateways busy and no more, or for one
+chunk; and all streams of a client together for what may be unverified in memory at once. A stream whose chunks come in time
+without it takes none: with a larger budget, the disk holds what is needed next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from dnc_async.engine.chunks import Chunk
+from dnc_async.engine.pace import Pace
+from dnc_async.engine.progress import Progress
+from dnc_async.telemetry import GatewayStatistics
+
+#: A chunk that would come so many windows' time before it is needed, if it were asked for when it has room, needs no credit.
+_IN_TIME = 2.0
+
+
+class Window(NamedTuple):
+    """How many bytes keep the gateways busy: a round trip's of each, and a block for each; and how long those take to come.
+
+    Both are 0 where nothing is measured.
+    """
+
+    size_bytes: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, gateways: Iterable[GatewayStatistics]) -> Window:
+        """That of these gateways together."""
+        known = [(each.rate, each.latency_s, each.bytes / max(1, each.blocks)) for each in gateways if each.rate]
+        size = sum(rate * latency + block for rate, latency, block in known if latency is not None)
+        return cls(size, size / sum(rate for rate, latency, _ in known if latency is not None)) if size else cls()
+
+
+class CreditLimit:
+    """What all streams of a client may have on credit together."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<CreditLimit {self.used_bytes} of {self.limit_bytes} bytes>"
+
+
+class Credit:
+    """One stream's chunks that were asked for before they had room."""
+
+    def __init__(
+        self,
+        limit: CreditLimit,
+        *,
+        pace: Pace,
+        progress: Progress,
+        window: Callable[[], Window],
+        clock: Callable[[], float],
+    ) -> None:
+        """``window`` tells what keeps the stream's gateways busy now."""
+        self._limit = limit
+        self._pace = pace
+        self._progress = progress
+        self._window = window
+        self._clock = clock
+        self._chunks: set[Chunk] = set()
+        self._used_bytes = 0
+        #: When the chunk that was refused last may be asked for, if nothing happens before; infinite where that is not known.
+        self.opens_at = float("inf")
+
+    def __repr__(self) -> str:
+        return f"<Credit {len(self._chunks)} chunks, {self._used_bytes} bytes>"
+
+    def grant(self, chunk: Chunk) -> bool:
+        """Whether a chunk, the first that has no room, may be asked for now; it is counted until its rows are free."""
+        self.opens_at = self._opens_at(chunk)
+        if self.opens_at > self._clock():
+            return False
+        self._chunks.add(chunk)
+        self._count(chunk.entry.size_bytes)
+        return True
+
+    def settle(self, chunk: Chunk) -> None:
+        """Its rows are free: it has the room that it was to have."""
+        if chunk in self._chunks:
+            self._chunks.discard(chunk)
+            self._count(-chunk.entry.size_bytes)
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+        self._chunks.clear()
+        self._count(-self._used_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self._used_bytes += size_bytes
+        self._limit.used_bytes += size_bytes
+
+    def _opens_at(self, chunk: Chunk) -> float:
+        size, window = chunk.entry.size_bytes, self._window()
+        fits = self._used_bytes + size <= window.size_bytes or not self._chunks
+        if not chunk.proved or not window.size_bytes or not fits:
+            return float("inf")
+        if self._limit.used_bytes + size > self._limit.limit_bytes:
+            return float("inf")
+        # Each hand-over makes room for a batch, first for what came on credit before.
+        room_at = self._pace.due(len(self._chunks) // len(chunk.batch.chunks))
+        needed_at = self._pace.due(chunk.batch.position - self._progress.taken)
+        if room_at + _IN_TIME * window.seconds <= needed_at:
+            return float("inf")
+        return room_at - window.seconds
