@@ -1,11 +1,11 @@
 """``python -m bench budget``: idle time beyond the ideal's, for any budget, load, gateway, step and fault.
 
-Excess idle is the wall time minus that of the ideal stream (for the steps that were taken), over the wall time, after the first
-batch: the median of interleaved repeats, and the smallest and largest of them. ``ideal`` is the share that the ideal waits; it
-holds a chunk's room until it has arrived, as the design first said. ``early`` gives the room back as early as the engine does,
-and is the honest yardstick where the budget is small. ``model`` is what the run's own report makes, in the same way, of its
-gateways as it measured them, whose latencies are a few milliseconds beyond what their scripts say: what is left between ``idle``
-and that is ours to explain.
+Excess idle is the wall time minus that of an all-knowing stream (for the steps that were taken), over the wall time, after the
+first batch: the median of interleaved repeats, and the smallest and largest of them. ``ideal`` is the share that the design's
+ideal waits, which asks for a chunk when it has room and holds that until the chunk has arrived: with little budget, runs beat it,
+and ``over ideal`` is negative. ``early`` asks for chunks ahead of their room and gives that back as early as the engine does:
+``excess`` is counted from this one, the harder yardstick, and the targets are for that. ``model`` is what the run's own report
+makes, in the same way, of its gateways as it measured them.
 
 ``--only`` chooses some of the parts: ``budgets`` (with loads below and above 1), ``gateways`` (of unlike rates), ``steps`` (that
 leave the loop, or hold the GIL) and ``faults`` (one slow, one dying, one lying, a stall of 2 s, jitter).
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     cases = [case for case in _cases(options.budgets, options.loads) if case.part in options.only]
     runs = asyncio.run(_run(cases, round(options.seconds / STEP_S), options.repeats))
     out = sys.stderr if options.json else sys.stdout
-    out.write(f"{'case':<36}{'idle':>7}{'ideal':>7}{'early':>7}{'model':>7}{'excess':>8}{'smallest':>10}{'largest':>9}{'target':>9}"
+    out.write(f"{'case':<36}{'idle':>7}{'ideal':>7}{'early':>7}{'model':>7}{'over ideal':>12}{'excess':>8}{'smallest':>10}{'largest':>9}{'target':>9}"
               f"{'first batch':>14}{'peak/budget':>13}\n")  # fmt: skip
     met = [_show(case, found, out.write) for case, found in runs.items()]
     if options.json:
@@ -122,7 +122,7 @@ async def _run(cases: Sequence[Case], batches: int, repeats: int) -> dict[Case, 
                 outcome = await run(case.setting, *published[size], batches)
                 found[case].append(outcome)
                 sys.stderr.write(
-                    f"{repeat + 1}/{repeats}  {case.name:<36}{outcome.over:>7.1%} excess, {outcome.idle:.1%} idle\n"
+                    f"{repeat + 1}/{repeats}  {case.name:<36}{outcome.excess:>7.1%} excess, {outcome.idle:.1%} idle\n"
                 )
     return found
 
@@ -131,15 +131,15 @@ def _show(case: Case, found: Sequence[Outcome], write: Callable[[str], object]) 
     def middle(name: str) -> float:
         return float(statistics.median(getattr(outcome, name) for outcome in found))
 
-    over = [outcome.over for outcome in found]
-    excess, share = middle("over"), max(each.polled_peak_bytes / max(1, each.budget_bytes) for each in found)
+    over = [outcome.excess for outcome in found]
+    excess, share = middle("excess"), max(each.polled_peak_bytes / max(1, each.budget_bytes) for each in found)
     fits = all(each.polled_peak_bytes <= each.budget_bytes for each in found)
     met = case.target is None or excess <= case.target
     target = "-" if case.target is None else f"{case.target:.1%}"
     models = [each.model for each in found if each.model is not None]
     model = f"{statistics.median(models):.1%}" if models else "-"
     write(
-        f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{model:>7}{excess:>8.1%}"
+        f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{model:>7}{middle('over'):>12.1%}{excess:>8.1%}"
         f"{min(over):>10.1%}{max(over):>9.1%}{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
         f"  {'ok' if met and fits else 'MISSED' if fits else 'OVER BUDGET'}\n"
     )

@@ -4,9 +4,9 @@ Three gateways, 50 ms away, 10 MB/s each; a consumer whose step blocks its loop 
 version (download, train, delete, next), which here may use all gateways at once; (b) half-batch buffering, ours; (c) the ideal
 stream, for the steps that (b) took. ``python -m bench budget`` has longer runs, repeats, smaller budgets, and what goes wrong.
 
-``ideal`` and ``fluid`` hold a chunk's room until it has arrived, as the design first said, and a run with little budget can
-beat them; ``early`` gives it back as early as the engine does, and ``model`` is what the run's own report makes of its measured
-gateways in the same way: with little budget, ``idle`` is to be read beside these.
+``ideal`` and ``fluid`` ask for a chunk when it has room and hold that until it has arrived, as the design first said, and a run
+with little budget can beat them; ``early`` asks ahead of the room and gives it back as early as the engine does, and ``model`` is
+what the run's own report makes of its measured gateways in the same way: with little budget, ``idle`` is to be read beside these.
 """
 
 from __future__ import annotations

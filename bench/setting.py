@@ -19,7 +19,7 @@ import numpy as np
 
 import dnc_async as dnc
 from dnc_async.client import EngineKind
-from dnc_async.engine.ideal import Ideal, Link, ideal_stream
+from dnc_async.engine.ideal import Ideal, Link, ideal_stream, lead_s
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.testing import GatewayProcess
@@ -72,8 +72,11 @@ class Setting:
         """The same on a clock that begins when the gateways are so old: that of the stream."""
         return replace(self, links=tuple(_later(link, age) for link, age in zip(self.links, ages_s, strict=True)))
 
-    def ideal(self, steps_s: Sequence[float], *, fluid: bool = False, moves_early: bool = False) -> Ideal:
-        """What an all-knowing stream would do, for the steps that were taken."""
+    def ideal(self, steps_s: Sequence[float], *, fluid: bool = False, early: bool = False) -> Ideal:
+        """What an all-knowing stream would do, for the steps that were taken.
+
+        ``early``: one that gives room back, and asks for what is to come into it, as early as the engine does.
+        """
         half = self.batch_bytes // 2
         leaf = leaf_bytes(half)
         blocks = [leaf] * (half // leaf) + ([half % leaf] if half % leaf else [])
@@ -83,7 +86,8 @@ class Setting:
             budget_bytes=2 * self.budget_batches * half,
             steps_s=steps_s,
             fluid=fluid,
-            moves_early=moves_early,
+            moves_early=early,
+            lead_s=lead_s(self.links, max(blocks)) if early else 0.0,
         )
 
 
@@ -93,7 +97,10 @@ def _later(link: Link, seconds: float) -> Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One run. Shares are of the time after the first batch; ``over`` is the wall time beyond the ideal's, over the wall time."""
+    """One run. Shares are of the time after the first batch.
+
+    ``over`` is the wall time beyond the ideal's, over the wall time, and ``excess`` that beyond the early one's.
+    """
 
     batches: int
     wall_s: float
@@ -102,6 +109,7 @@ class Outcome:
     early: float
     fluid: float
     over: float
+    excess: float
     model: float | None
     first_batch_s: float
     step_ms: float
@@ -155,7 +163,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
                     break
             figures, report = stream.statistics(), stream.report()
     ideal, fluid = ideally.ideal(steps), ideally.ideal(steps, fluid=True)
-    early = ideally.ideal(steps, moves_early=True)
+    early = ideally.ideal(steps, early=True)
     wall = figures.waited_s + sum(steps)
     return Outcome(
         batches=len(steps),
@@ -165,6 +173,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
         early=early.idle_share,
         fluid=fluid.idle_share,
         over=(wall - (ideal.wall_s - ideal.waits[0])) / wall,
+        excess=(wall - (early.wall_s - early.waits[0])) / wall,
         model=report.what_if(),
         first_batch_s=figures.first_batch_s or 0.0,
         step_ms=statistics.mean(steps) * 1e3,

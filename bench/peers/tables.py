@@ -11,7 +11,7 @@ from bench.peers.measure import Row
 from bench.peers.plan import LATENCY_S, LOADERS, SCENARIOS, SWEEP, Loader, Scenario
 from bench.table import Line
 from bench.table import show as show_lines
-from dnc_async.engine.ideal import Link, ideal_stream
+from dnc_async.engine.ideal import Link, ideal_stream, lead_s
 from dnc_async.publish.packing import leaf_bytes
 
 _LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
@@ -94,18 +94,22 @@ def best(groups: Iterable[Group]) -> dict[str, Group]:
 
 
 def bound(scenario: Scenario) -> float:
-    """The share that no stream with this server and this budget can go below: the fluid bound, room given back early."""
+    """The share that no stream with this server and this budget can go below: the fluid bound, with room given back early, and
+    chunks asked for as long before they have some as they take to come.
+    """
     half = scenario.shape.batch_bytes // 2
     leaf = leaf_bytes(half)
     blocks = [leaf] * (half // leaf) + ([half % leaf] if half % leaf else [])
     total = scenario.shape.batches * scenario.shape.batch_bytes
+    links = [Link(latency_s=LATENCY_S, rate=scenario.rate)]
     return ideal_stream(
         [[blocks, blocks]] * scenario.shape.batches,
-        links=[Link(latency_s=LATENCY_S, rate=scenario.rate)],
+        links=links,
         budget_bytes=total if scenario.ceiling_bytes is None else scenario.ceiling_bytes,
         steps_s=[scenario.step_s] * scenario.shape.batches,
         fluid=True,
         moves_early=True,
+        lead_s=lead_s(links, max(blocks)),
     ).idle_share
 
 

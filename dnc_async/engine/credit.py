@@ -72,7 +72,7 @@ class Credit:
         self._window = window
         self._clock = clock
         self._chunks: set[Chunk] = set()
-        self._used_bytes = 0
+        self._used_bytes = self.peak_bytes = 0
         #: When the chunk that was refused last may be asked for, if nothing happens before; infinite where that is not known.
         self.opens_at = float("inf")
 
@@ -101,6 +101,7 @@ class Credit:
 
     def _count(self, size_bytes: int) -> None:
         self._used_bytes += size_bytes
+        self.peak_bytes = max(self.peak_bytes, self._used_bytes)
         self._limit.used_bytes += size_bytes
 
     def _opens_at(self, chunk: Chunk) -> float:

@@ -2,8 +2,10 @@
 
 Two rules say when a chunk on the disk gives its room back. As the design first said, it has arrived *and* its rows in
 memory are free. The engine does better (:class:`~dnc_async.engine.landing.Landing`): once the rows are free, what has come
-moves there, the rest follows directly, and the lease is released before the chunk is whole. With ``moves_early=False`` the
-model is therefore no bound on what the engine can reach: with little budget, runs beat it by far. With ``True`` it is one.
+moves there, the rest follows directly, and the lease is released before the chunk is whole. And one that says when it is
+asked for: as the design said, when it has room. The engine does better there, too (:mod:`~dnc_async.engine.credit`): it asks
+so long before that the bytes come when there is room. Without ``moves_early`` and ``lead_s`` the model is therefore no bound
+on what the engine can reach: with little budget, runs beat it by far. With them it is one.
 
 It assumes gateways of one latency each, whose rates are known in advance, and which do not lie, no other stream beside
 this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
@@ -78,6 +80,7 @@ def ideal_stream(
     steps_s: Sequence[float],
     fluid: bool = False,
     moves_early: bool = False,
+    lead_s: float = 0.0,
     calls: Calls | None = None,
 ) -> Ideal:
     """Schedule a plan as nobody could do better under these rules.
@@ -86,13 +89,14 @@ def ideal_stream(
     each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
     free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
     arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
-    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free. Changes of a
-    link's rate count for whole blocks alone.
+    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free. ``lead_s``:
+    how long before it has room a chunk may be asked for, but not before the stream begins. Changes of a link's rate count for
+    whole blocks alone.
 
     With ``calls`` a batch that is whole is transformed when a worker is free, and handed over after that, in order. Its place
     in memory is then free when the batch before is whole, and the one as many before that as there are places handed over.
     """
-    way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early)
+    way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early, lead_s=lead_s)
     places = calls.places if calls is not None else 0
     workers = [0.0] * (calls.workers if calls is not None else 0)  # a heap: when each is free
     whole, handed, waits = [0.0] * len(batches), [0.0] * len(batches), []
@@ -108,18 +112,27 @@ def ideal_stream(
     return Ideal(waits=tuple(waits), wall_s=handed[-1] + steps_s[len(batches) - 1])
 
 
+def lead_s(links: Sequence[Link], block_bytes: float) -> float:
+    """How long what keeps these gateways busy takes to come: a round trip's bytes of each, and a block of each."""
+    window = sum(link.rate * link.latency_s + block_bytes for link in links)
+    return window / sum(link.rate for link in links)
+
+
 class _Way:
     """From the gateways to the rows in memory: the budget, and the gateways' schedule. Chunks come in plan order."""
 
-    def __init__(self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool) -> None:
+    def __init__(
+        self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool, lead_s: float
+    ) -> None:
         self._links = links
+        self._lead_s = lead_s
         self._budget_bytes = budget_bytes
         self._fluid = fluid
         self._moves_early = moves_early
         self._free = [0.0] * len(links)
         self._granted = self._arrived = 0.0
         self._held: list[tuple[float, int]] = []  # (released at, bytes) of chunks that went through the disk
-        self._history: list[tuple[float, int]] = []  # (granted at, bytes before this chunk) for the fluid bound
+        self._history: list[tuple[float, int]] = []  # (asked at, bytes before this chunk) for the fluid bound
         self._total = 0
 
     def bring(self, blocks: Sequence[int], slot: float) -> float:
@@ -128,13 +141,14 @@ class _Way:
         in_memory = max(self._granted, slot)
         disk = _room(self._held, size, self._budget_bytes, self._granted)
         self._granted = min(disk, in_memory)
-        self._history.append((self._granted, self._total))
+        asked = max(0.0, self._granted - self._lead_s)
+        self._history.append((asked, self._total))
         self._total += size
         if self._fluid:
             least = self._arrived + size / sum(link.rate for link in self._links)
             self._arrived = max(least, _service(self._history, self._total, self._links))
         else:
-            self._arrived = max(self._arrived, _schedule(blocks, self._granted, self._free, self._links))
+            self._arrived = max(self._arrived, _schedule(blocks, asked, self._free, self._links))
         released = max(self._arrived, slot)
         if in_memory > disk:
             self._held.append((max(self._granted, slot) if self._moves_early else released, size))
@@ -154,11 +168,11 @@ def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_bef
     return moment
 
 
-def _schedule(blocks: Sequence[int], granted: float, free: list[float], links: Sequence[Link]) -> float:
+def _schedule(blocks: Sequence[int], asked: float, free: list[float], links: Sequence[Link]) -> float:
     """Each block to the gateway where it arrives first; returns when the last one has."""
     last = 0.0
     for size in blocks:
-        ends = [link.finish(max(at, granted + link.latency_s), size) for at, link in zip(free, links, strict=True)]
+        ends = [link.finish(max(at, asked + link.latency_s), size) for at, link in zip(free, links, strict=True)]
         best = min(range(len(links)), key=ends.__getitem__)
         free[best] = ends[best]
         last = max(last, ends[best])
@@ -166,8 +180,8 @@ def _schedule(blocks: Sequence[int], granted: float, free: list[float], links: S
 
 
 def _service(history: list[tuple[float, int]], total: int, links: Sequence[Link]) -> float:
-    """When all bytes so far can have arrived: after each grant, the rest of them at the summed service curve."""
-    # A chunk whose grant lies further back than the longest latency and all that was asked since binds no more.
+    """When all bytes so far can have arrived: after each chunk was asked for, the rest at the summed service curve."""
+    # A chunk that was asked for further back than the longest latency and all that was asked since binds no more.
     return max(moment + _inverse(total - before, links) for moment, before in history[-64:])
 
 

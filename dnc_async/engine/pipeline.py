@@ -124,6 +124,11 @@ class Pipeline:
         """The most that the spool was seen to take on disk."""
         return self._rooms.peak_disk_bytes
 
+    @property
+    def peak_ahead_bytes(self) -> int:
+        """The most that was asked for before there was room for it."""
+        return self._credit.peak_bytes
+
     async def run(self, account: Account) -> None:
         """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
         self._rooms.account = account

@@ -179,6 +179,7 @@ class StreamTask:
             gateways=gateways,
             disk_is_full=self._runtime.disk.is_full,
             disk_full_s=self._runtime.disk.seconds,
+            peak_ahead_bytes=pipeline.peak_ahead_bytes if pipeline else 0,
         )
 
     def report(self) -> Report:

@@ -67,6 +67,7 @@ def _report(
         blocks_rejected=statistics.blocks_rejected,
         requests_failed=statistics.requests_failed,
         gateways=statistics.gateways,
+        peak_ahead_bytes=statistics.peak_ahead_bytes,
     )
 
 

@@ -70,7 +70,8 @@ class Report:
     ``useful_bytes`` are the chunks that this one handed over, so the rest is proofs, chunks that were fetched and not
     consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is what the
     file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had resident, your
-    model included, and ``None`` where the system does not tell. ``order`` is a checksum of the chunks in the order of
+    model included, and ``None`` where the system does not tell. ``peak_ahead_bytes`` is the most that was asked for before there
+    was room for it, which memory holds if it comes too early. ``order`` is a checksum of the chunks in the order of
     delivery: runs that delivered the same have the same. ``transform`` is ``None`` where no call of one has ended.
     """
 
@@ -99,6 +100,7 @@ class Report:
     requests_failed: int
     gateways: tuple[GatewayStatistics, ...]
     transform: TransformRun | None = None
+    peak_ahead_bytes: int = 0
 
     def __str__(self) -> str:
         return render(self)

@@ -1,6 +1,7 @@
 """What a run might have waited with another budget or another gateway: the ideal stream, fed with what was measured. PURE.
 
-The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early, as the engine's do. It gets each
+The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are asked for ahead of
+their room, as the engine's are. It gets each
 gateway's rate and latency as they were estimated at the end of the run (a rate is lessened by the share of blocks that were
 rejected), the recorded steps of the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks
 of the mean size. So it assumes
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.ideal import Calls, Link, ideal_stream
+from dnc_async.engine.ideal import Calls, Link, ideal_stream, lead_s
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
@@ -58,16 +59,18 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
     if not links or not report.timeline or not report.useful_bytes or report.settings.prefetch == 0:
         return None
     more = Link(latency_s=mean(link.latency_s for link in links), rate=mean(link.rate for link in links))
+    links += [more] * more_gateways
     chunk = _chunk(report)
     batch = [chunk] * _chunks_per_batch(report)
     bins = report.timeline[-_MOST_BATCHES:]
     steps = [each.step_s / each.batches for each in bins]
     ideal = ideal_stream(
         [batch] * (len(steps) + 1),
-        links=[*links, *[more] * more_gateways],
+        links=links,
         budget_bytes=_staged_chunks(report, budget_bytes) * sum(chunk),
         steps_s=[*steps, 0.0],
         moves_early=True,
+        lead_s=lead_s(links, max(chunk)),
         calls=_calls(report),
     )
     return ideal.idle_share
