@@ -54,8 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     cases = [case for case in _cases(options.budgets, options.loads) if case.part in options.only]
     runs = asyncio.run(_run(cases, round(options.seconds / STEP_S), options.repeats))
     out = sys.stderr if options.json else sys.stdout
-    out.write(f"{'case':<36}{'idle':>7}{'ideal':>7}{'early':>7}{'model':>7}{'over ideal':>12}{'excess':>8}{'smallest':>10}{'largest':>9}{'target':>9}"
-              f"{'first batch':>14}{'peak/budget':>13}\n")  # fmt: skip
+    out.write(
+        f"{'case':<36}{'idle':>7}{'ideal':>7}{'early':>7}{'model':>7}{'over ideal':>12}{'excess':>8}{'smallest':>10}"
+        f"{'largest':>9}{'target':>9}{'first batch':>14}{'peak/budget':>13}\n"
+    )
     met = [_show(case, found, out.write) for case, found in runs.items()]
     if options.json:
         told = [{"case": case.name, "runs": [asdict(each) for each in found]} for case, found in runs.items()]

@@ -137,8 +137,8 @@ class StreamStatistics:
     """A stream so far. ``waited_s`` and its ``causes`` leave the first batch out, whose time is ``first_batch_s``.
 
     ``disk_is_full``: the file system has no room, although the budget has, and staging pauses; ``disk_full_s`` is for how long
-    it was so, all in all. ``peak_ahead_bytes``: the most that was asked for before there was room for it, which memory holds if it
-    comes too early.
+    it was so, all in all. ``peak_ahead_bytes``: the most that was asked for before there was room for it, which memory holds if
+    it comes too early.
     """
 
     batches: int

@@ -94,8 +94,9 @@ def best(groups: Iterable[Group]) -> dict[str, Group]:
 
 
 def bound(scenario: Scenario) -> float:
-    """The share that no stream with this server and this budget can go below: the fluid bound, with room given back early, and
-    chunks asked for as long before they have some as they take to come.
+    """The share that no stream with this server and this budget can go below.
+
+    It is the fluid bound, with room given back early, and chunks asked for as long before they have some as they take to come.
     """
     half = scenario.shape.batch_bytes // 2
     leaf = leaf_bytes(half)

@@ -6,9 +6,9 @@ are asked for, and when there will be some is known: at the next hand-overs, whi
 be asked for *on credit*, as in credit-based flow control, so long before as its bytes take to come. It lands in its batch's
 rows, made early; where the consumer turns out to be slower it waits there.
 
-What that costs is memory, and it is bounded: a stream has credit for what keeps its gateways busy and no more, or for one
-chunk; and all streams of a client together for what may be unverified in memory at once. A stream whose chunks come in time
-without it takes none: with a larger budget, the disk holds what is needed next.
+What that costs is memory, and it is bounded: a stream has credit until it has used what keeps its gateways busy, so for one
+chunk more at most; and all streams of a client together for what may be unverified in memory at once. A stream whose chunks
+come in time without it takes none: with a larger budget, the disk holds what is needed next.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.chunks import Chunk
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.progress import Progress
@@ -51,6 +52,10 @@ class CreditLimit:
 
     def __repr__(self) -> str:
         return f"<CreditLimit {self.used_bytes} of {self.limit_bytes} bytes>"
+
+    def has(self, size_bytes: int) -> bool:
+        """Whether so much more fits."""
+        return self.used_bytes + size_bytes <= self.limit_bytes
 
 
 class Credit:
@@ -104,12 +109,15 @@ class Credit:
         self.peak_bytes = max(self.peak_bytes, self._used_bytes)
         self._limit.used_bytes += size_bytes
 
+    def begins_with(self, batch: PlannedBatch, size_bytes: int) -> bool:
+        """Whether so much of a batch may be asked for together with the first one: it is the second, at the start."""
+        return batch.position == 1 and not self._progress.taken and self._limit.has(size_bytes)
+
     def _opens_at(self, chunk: Chunk) -> float:
         size, window = chunk.entry.size_bytes, self._window()
-        fits = self._used_bytes + size <= window.size_bytes or not self._chunks
-        if not chunk.proved or not window.size_bytes or not fits:
-            return float("inf")
-        if self._limit.used_bytes + size > self._limit.limit_bytes:
+        if self.begins_with(chunk.batch, size):
+            return self._clock()
+        if not chunk.proved or self._used_bytes >= window.size_bytes or not self._limit.has(size):
             return float("inf")
         # Each hand-over makes room for a batch, first for what came on credit before.
         room_at = self._pace.due(len(self._chunks) // len(chunk.batch.chunks))

@@ -13,7 +13,8 @@
 is free as soon as the batch before it was handed over, or earlier where a transform has further places for that one
 (:mod:`~dnc_async.engine.transform`). A chunk of that batch lands in its rows directly and needs no
 lease; chunks further ahead need one, granted in plan order, before anything is asked for. A chunk that was leased moves to
-its rows when they are free, wholly or as far as it has come, and its lease is released at once.
+its rows when they are free, wholly or as far as it has come, and its lease is released at once. Where neither is to be had, a
+chunk may be asked for on credit, so that it comes when its rows are free (:mod:`~dnc_async.engine.credit`).
 
 A chunk on disk may be dropped: its blocks are given up, its file is deleted and its lease released, and it is granted again
 in its turn, at the latest when its rows are free. So no stream ever waits for a lease to go on, only to go on sooner.
@@ -60,6 +61,7 @@ _PROOFS_AHEAD = 32
 _PROOFS_AT_LEAST = 8
 #: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
 _CHUNKS_AHEAD = 2048
+#: A chunk that was refused is not asked about again sooner, unless something has happened.
 _LOOK_S = 0.001
 # Priorities: what a later stage waits for goes first.
 _PROOF, _LEAF = 0, 1
@@ -69,8 +71,8 @@ class Pipeline:
     """Runs one stream's plan from its first chunk to its last batch. It is the borrower of the stream's account.
 
     ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
-    consumer's demand are fetched; ``None`` is no limit. ``window_bytes`` tells how many bytes must be on their way for all
-    gateways to be busy (for the gap report).
+    consumer's demand are fetched; ``None`` is no limit. ``window`` tells what must be on its way for all gateways to be
+    busy, and ``credit`` is what all streams may ask for before they have room.
     """
 
     def __init__(
@@ -237,7 +239,7 @@ class Pipeline:
     async def _grant_all(self) -> None:
         """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
         while True:
-            changed = self._progress.next_change
+            changed, self._credit.opens_at = self._progress.next_change, math.inf
             first = heapq.heappop(self._to_grant) if self._to_grant else None
             if first is not None and self._may_grant(first[1]) and await self._grant(first[1]):
                 self.changed()
@@ -248,9 +250,10 @@ class Pipeline:
                 await changed.wait()
 
     def _looks_again_s(self) -> float:
-        """How long a chunk that was refused waits, if nothing happens before, until it is worth to ask again."""
-        at_credit = max(_LOOK_S, self._credit.opens_at - self._clock()) if self._to_grant and self._pace.is_stepping else math.inf
-        return min(self._disk.wait_s or math.inf, at_credit)
+        """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
+        # Who waits for a batch will say when it was handed over; until then that moves on with the clock.
+        credit_s = self._credit.opens_at - self._clock() if self._pace.is_stepping else math.inf
+        return min(self._disk.wait_s or math.inf, max(_LOOK_S, credit_s))
 
     def _may_grant(self, chunk: Chunk) -> bool:
         """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""

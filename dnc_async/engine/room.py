@@ -75,15 +75,19 @@ class Rooms:
     def is_sure(self, chunk: Chunk) -> bool:
         """Whether all of it is wanted as soon as it is proved: it has its rows, or is of the second batch at the start.
 
-        All of that must fit on the disk at once. To have it proved first would cost a round trip; with more batches than this
-        one the first come later, too.
+        All of that must fit on the disk at once, or be asked for on credit. To have it proved first would cost a round trip; with
+        more batches than this one the first come later, too.
         """
         progress, batch = self._progress, chunk.batch
         if progress.has_rows(batch):
             return True
-        if batch.position != 1 or progress.taken or self._spool is None or progress.is_too_far(batch):
+        if batch.position != 1 or progress.taken or progress.is_too_far(batch):
             return False
-        return self.account.allows(len(batch.chunks) * self._spool.cost(chunk.entry.size_bytes), chunk.place)
+        size = len(batch.chunks) * chunk.entry.size_bytes
+        if self._credit.begins_with(batch, size):
+            return True
+        cost = self._spool.cost(chunk.entry.size_bytes) if self._spool is not None else 0
+        return bool(cost) and self.account.allows(len(batch.chunks) * cost, chunk.place)
 
     async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
         """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""

@@ -8,6 +8,7 @@ import pytest
 import dnc_async as dnc
 from dnc_async.config import FetchSettings
 from dnc_async.store import BlockStore
+from dnc_async.telemetry import BlockReceived, Event, Gap
 from dnc_async.testing import Faults, ScriptedGateway
 
 from .conftest import BATCH, DiskWatch, Published, left
@@ -64,3 +65,58 @@ async def test_one_block_to_a_chunk(published: Published, watch: DiskWatch, chun
     assert count * BATCH == len(published.y)
     assert 0 < watch.peak_bytes <= budget
     assert watch.peak_files <= chunks + 1
+
+
+class Arrived:
+    """What has come and was verified, and what the consumer has got: the difference is here."""
+
+    def __init__(self, batch_bytes: int) -> None:
+        self._batch_bytes = batch_bytes
+        self.bytes = self.taken = self.most_bytes = 0
+
+    def __call__(self, event: Event) -> None:
+        self.taken += isinstance(event, Gap)
+        self.bytes += event.size_bytes if isinstance(event, BlockReceived) else 0
+        self.most_bytes = max(self.most_bytes, self.bytes - self.taken * self._batch_bytes)
+
+
+@pytest.mark.parametrize("batches", [0, "one chunk", 1])
+async def test_asked_ahead_of_its_room(many_leaves: Published, watch: DiskWatch, batches: float | str) -> None:
+    """Two gateways that are far away: chunks are asked for before they have room, and no more of them than is bounded.
+
+    The consumer stands still now and then, so that they come before they have it: no batch is lost, or another's.
+    """
+    budget = await smallest(many_leaves) if isinstance(batches, str) else int(batches * (2**21 + 2**17))
+    store, count, arrived = BlockStore.open(many_leaves.store), 0, Arrived(2**21)
+    async with contextlib.AsyncExitStack() as stack:
+        far = Faults.parse("latency=60ms,rate=20MB")
+        gateways = [await stack.enter_async_context(ScriptedGateway(store, far)) for _ in range(2)]
+        client = dnc.Client(
+            gateways=[gateway.url for gateway in gateways], disk_budget=budget, spool_dir=many_leaves.spool
+        )
+        stream = (await stack.enter_async_context(client)).stream(many_leaves.result, epochs=3, progress=arrived)
+        async for batch in stream:
+            many_leaves.check(batch, count % 6)
+            count += 1
+            await asyncio.sleep(0.3 if count % 6 == 2 else 0.02)
+        assert client._runtime.credit.used_bytes == 0
+    assert count == 18
+    ahead = stream.statistics().peak_ahead_bytes
+    window = 2 * (20e6 * 1.25 * 0.09 + 2**18)  # rates are measured, and latencies: so much at most
+    assert 0 < ahead <= window + 2**20
+    proofs = 2**16
+    assert arrived.most_bytes <= 2**21 + budget + ahead + proofs, "in the next batch's rows, on the disk, and on credit"
+    assert watch.peak_bytes <= budget
+
+
+async def test_nothing_is_asked_ahead_of_what_was_allowed(many_leaves: Published) -> None:
+    """``prefetch=0``: the batch that the consumer waits for, and no other, which has its rows then."""
+    store = BlockStore.open(many_leaves.store)
+    async with ScriptedGateway(store, Faults.parse("latency=30ms")) as gateway:
+        stream = dnc.stream(
+            many_leaves.result, gateways=gateway.url, disk_budget=0, spool_dir=many_leaves.spool, prefetch=0
+        )
+        async with stream:
+            async for _ in stream:
+                await asyncio.sleep(0.02)
+    assert stream.statistics().peak_ahead_bytes == 0
