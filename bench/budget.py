@@ -133,7 +133,7 @@ def _show(case: Case, found: Sequence[Outcome], write: Callable[[str], object]) 
     def middle(name: str) -> float:
         return float(statistics.median(getattr(outcome, name) for outcome in found))
 
-    over = [outcome.excess for outcome in found]
+    spread = [outcome.excess for outcome in found]
     excess, share = middle("excess"), max(each.polled_peak_bytes / max(1, each.budget_bytes) for each in found)
     fits = all(each.polled_peak_bytes <= each.budget_bytes for each in found)
     met = case.target is None or excess <= case.target
@@ -142,7 +142,7 @@ def _show(case: Case, found: Sequence[Outcome], write: Callable[[str], object]) 
     model = f"{statistics.median(models):.1%}" if models else "-"
     write(
         f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{model:>7}{middle('over'):>12.1%}{excess:>8.1%}"
-        f"{min(over):>10.1%}{max(over):>9.1%}{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
+        f"{min(spread):>10.1%}{max(spread):>9.1%}{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
         f"  {'ok' if met and fits else 'MISSED' if fits else 'OVER BUDGET'}\n"
     )
     return met and fits

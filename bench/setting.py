@@ -19,7 +19,7 @@ import numpy as np
 
 import dnc_async as dnc
 from dnc_async.client import EngineKind
-from dnc_async.engine.ideal import Ideal, Link, ideal_stream, lead_s
+from dnc_async.engine.ideal import Ideal, Link, ideal_stream, window_bytes
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.testing import GatewayProcess
@@ -87,7 +87,7 @@ class Setting:
             steps_s=steps_s,
             fluid=fluid,
             moves_early=early,
-            lead_s=lead_s(self.links, max(blocks)) if early else 0.0,
+            window_bytes=window_bytes(self.links, max(blocks)) if early else 0.0,
         )
 
 

@@ -85,7 +85,8 @@ class FetchSettings:
     #: A gateway that has delivered before is given so long to come back, however often it failed for a block.
     patience_s: float = 20.0
     requests_per_gateway: int = 32
-    #: Unverified bytes live in memory only, and never more of them than this.
+    #: Unverified bytes live in memory only, and never more of them than this. Half as much may be asked for, by all streams of a
+    #: client, before there is room for it.
     in_flight_bytes: int = 32 * 2**20
     #: What came in a CAR before it was wanted is kept, verified, in memory: about so much of it…
     early_bytes: int = 8 * 2**20

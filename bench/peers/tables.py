@@ -11,7 +11,7 @@ from bench.peers.measure import Row
 from bench.peers.plan import LATENCY_S, LOADERS, SCENARIOS, SWEEP, Loader, Scenario
 from bench.table import Line
 from bench.table import show as show_lines
-from dnc_async.engine.ideal import Link, ideal_stream, lead_s
+from dnc_async.engine.ideal import Link, ideal_stream, window_bytes
 from dnc_async.publish.packing import leaf_bytes
 
 _LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
@@ -110,7 +110,7 @@ def bound(scenario: Scenario) -> float:
         steps_s=[scenario.step_s] * scenario.shape.batches,
         fluid=True,
         moves_early=True,
-        lead_s=lead_s(links, max(blocks)),
+        window_bytes=window_bytes(links, max(blocks)),
     ).idle_share
 
 

@@ -7,8 +7,9 @@ be asked for *on credit*, as in credit-based flow control, so long before as its
 rows, made early; where the consumer turns out to be slower it waits there.
 
 What that costs is memory, and it is bounded: a stream has credit until it has used what keeps its gateways busy, so for one
-chunk more at most; and all streams of a client together for what may be unverified in memory at once. A stream whose chunks
-come in time without it takes none: with a larger budget, the disk holds what is needed next.
+chunk more at most; or at the start, when nothing is measured yet, for its second batch. All streams of a client together have
+credit for half of what may be unverified in memory at once: first come, first served, because nobody depends on it. A stream
+whose chunks come in time without it takes none: with a larger budget, the disk holds what is needed next.
 """
 
 from __future__ import annotations
@@ -77,21 +78,27 @@ class Credit:
         self._window = window
         self._clock = clock
         self._chunks: set[Chunk] = set()
-        self._used_bytes = self.peak_bytes = 0
-        #: When the chunk that was refused last may be asked for, if nothing happens before; infinite where that is not known.
-        self.opens_at = float("inf")
+        self._used_bytes = 0
+        #: The most that was used at once.
+        self.peak_bytes = 0
+        self._refused: Chunk | None = None
+        self._opens_at = float("inf")
 
     def __repr__(self) -> str:
         return f"<Credit {len(self._chunks)} chunks, {self._used_bytes} bytes>"
 
     def grant(self, chunk: Chunk) -> bool:
         """Whether a chunk, the first that has no room, may be asked for now; it is counted until its rows are free."""
-        self.opens_at = self._opens_at(chunk)
-        if self.opens_at > self._clock():
+        self._refused, self._opens_at = chunk, self._when(chunk)
+        if self._opens_at > self._clock():
             return False
         self._chunks.add(chunk)
         self._count(chunk.entry.size_bytes)
         return True
+
+    def opens_at(self, refused: Chunk | None) -> float:
+        """When a chunk that was refused may be asked for, if nothing happens before; infinite where that is not known."""
+        return self._opens_at if refused is not None and refused is self._refused else float("inf")
 
     def settle(self, chunk: Chunk) -> None:
         """Its rows are free: it has the room that it was to have."""
@@ -109,18 +116,19 @@ class Credit:
         self.peak_bytes = max(self.peak_bytes, self._used_bytes)
         self._limit.used_bytes += size_bytes
 
-    def begins_with(self, batch: PlannedBatch, size_bytes: int) -> bool:
-        """Whether so much of a batch may be asked for together with the first one: it is the second, at the start."""
-        return batch.position == 1 and not self._progress.taken and self._limit.has(size_bytes)
+    def may_begin_with(self, batch: PlannedBatch, size_bytes: int) -> bool:
+        """Whether so much of a batch may be asked for together with the first one: it is the second, and one is waited for."""
+        progress = self._progress
+        return batch.position == 1 and bool(progress.wanted) and not progress.taken and self._limit.has(size_bytes)
 
-    def _opens_at(self, chunk: Chunk) -> float:
+    def _when(self, chunk: Chunk) -> float:
         size, window = chunk.entry.size_bytes, self._window()
-        if self.begins_with(chunk.batch, size):
+        if self.may_begin_with(chunk.batch, size):
             return self._clock()
         if not chunk.proved or self._used_bytes >= window.size_bytes or not self._limit.has(size):
             return float("inf")
         # Each hand-over makes room for a batch, first for what came on credit before.
-        room_at = self._pace.due(len(self._chunks) // len(chunk.batch.chunks))
+        room_at = self._pace.handover_at(len(self._chunks) // len(chunk.batch.chunks))
         needed_at = self._pace.due(chunk.batch.position - self._progress.taken)
         if room_at + _IN_TIME * window.seconds <= needed_at:
             return float("inf")

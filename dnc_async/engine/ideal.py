@@ -2,10 +2,10 @@
 
 Two rules say when a chunk on the disk gives its room back. As the design first said, it has arrived *and* its rows in
 memory are free. The engine does better (:class:`~dnc_async.engine.landing.Landing`): once the rows are free, what has come
-moves there, the rest follows directly, and the lease is released before the chunk is whole. And one that says when it is
-asked for: as the design said, when it has room. The engine does better there, too (:mod:`~dnc_async.engine.credit`): it asks
-so long before that the bytes come when there is room. Without ``moves_early`` and ``lead_s`` the model is therefore no bound
-on what the engine can reach: with little budget, runs beat it by far. With them it is one.
+moves there, the rest follows directly, and the lease is released before the chunk is whole. And one says when it is asked
+for: as the design said, when it has room. The engine does better there, too (:mod:`~dnc_async.engine.credit`): so much as keeps
+its gateways busy is asked for earlier. Without ``moves_early`` and ``window_bytes`` the model is therefore no bound on what the
+engine can reach: with little budget, runs beat it by far. With them it is one, but for a start with a large second batch.
 
 It assumes gateways of one latency each, whose rates are known in advance, and which do not lie, no other stream beside
 this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
@@ -15,6 +15,7 @@ cost, and what the engine could not know. A transform is none of these: its call
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ def ideal_stream(
     steps_s: Sequence[float],
     fluid: bool = False,
     moves_early: bool = False,
-    lead_s: float = 0.0,
+    window_bytes: float = 0.0,
     calls: Calls | None = None,
 ) -> Ideal:
     """Schedule a plan as nobody could do better under these rules.
@@ -89,14 +90,14 @@ def ideal_stream(
     each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
     free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
     arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
-    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free. ``lead_s``:
-    how long before it has room a chunk may be asked for, but not before the stream begins. Changes of a link's rate count for
-    whole blocks alone.
+    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free.
+    ``window_bytes``: until so much was asked for that has no room yet, a chunk is asked for before it has some. Changes of a
+    link's rate count for whole blocks alone.
 
     With ``calls`` a batch that is whole is transformed when a worker is free, and handed over after that, in order. Its place
     in memory is then free when the batch before is whole, and the one as many before that as there are places handed over.
     """
-    way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early, lead_s=lead_s)
+    way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early, window_bytes=window_bytes)
     places = calls.places if calls is not None else 0
     workers = [0.0] * (calls.workers if calls is not None else 0)  # a heap: when each is free
     whole, handed, waits = [0.0] * len(batches), [0.0] * len(batches), []
@@ -112,20 +113,22 @@ def ideal_stream(
     return Ideal(waits=tuple(waits), wall_s=handed[-1] + steps_s[len(batches) - 1])
 
 
-def lead_s(links: Sequence[Link], block_bytes: float) -> float:
-    """How long what keeps these gateways busy takes to come: a round trip's bytes of each, and a block of each."""
-    window = sum(link.rate * link.latency_s + block_bytes for link in links)
-    return window / sum(link.rate for link in links)
+def window_bytes(links: Sequence[Link], block_bytes: float) -> float:
+    """What keeps these gateways busy: a round trip's bytes of each, and a block of each."""
+    return sum(link.rate * link.latency_s + block_bytes for link in links)
 
 
 class _Way:
     """From the gateways to the rows in memory: the budget, and the gateways' schedule. Chunks come in plan order."""
 
     def __init__(
-        self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool, lead_s: float
+        self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool, window_bytes: float
     ) -> None:
         self._links = links
-        self._lead_s = lead_s
+        self._window_bytes = window_bytes
+        self._asked = 0.0
+        self._on_credit: deque[tuple[float, int]] = deque()  # (granted at, bytes) of chunks that were asked for before
+        self._credit_bytes = 0
         self._budget_bytes = budget_bytes
         self._fluid = fluid
         self._moves_early = moves_early
@@ -141,7 +144,7 @@ class _Way:
         in_memory = max(self._granted, slot)
         disk = _room(self._held, size, self._budget_bytes, self._granted)
         self._granted = min(disk, in_memory)
-        asked = max(0.0, self._granted - self._lead_s)
+        asked = self._ask(size)
         self._history.append((asked, self._total))
         self._total += size
         if self._fluid:
@@ -153,6 +156,18 @@ class _Way:
         if in_memory > disk:
             self._held.append((max(self._granted, slot) if self._moves_early else released, size))
         return released
+
+    def _ask(self, size: int) -> float:
+        """When the chunk that is granted room next can be asked for: as soon as a window has room for the first of its bytes."""
+        while self._on_credit and (self._on_credit[0][0] <= self._asked or self._credit_bytes >= self._window_bytes):
+            granted, other = self._on_credit.popleft()
+            self._asked = max(self._asked, granted)
+            self._credit_bytes -= other
+        self._asked = min(self._asked, self._granted) if self._window_bytes else self._granted
+        if self._asked < self._granted:
+            self._on_credit.append((self._granted, size))
+            self._credit_bytes += size
+        return self._asked
 
 
 def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_before: float) -> float:

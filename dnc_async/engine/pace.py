@@ -90,9 +90,12 @@ class Pace:
 
     def due(self, ahead: int) -> float:
         """When the batch that comes so many after the next one will be needed, whole: for its transform, where there is one."""
+        return self.handover_at(ahead) - (self._calls.recent_s if self._calls is not None else 0.0)
+
+    def handover_at(self, ahead: int) -> float:
+        """When the consumer will want that batch handed over."""
         now = self._clock()
-        lead_s, spacing_s = (self._calls.recent_s, self._calls.spacing_s) if self._calls is not None else (0.0, 0.0)
-        step = max(self._step_s or 0.0, spacing_s)
+        step = max(self._step_s or 0.0, self._calls.spacing_s if self._calls is not None else 0.0)
         if self._began is None:
-            return now + ahead * step - lead_s
-        return self._began + (1 + ahead) * max(step, now - self._began) - lead_s
+            return now + ahead * step
+        return self._began + (1 + ahead) * max(step, now - self._began)

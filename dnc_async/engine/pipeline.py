@@ -146,9 +146,9 @@ class Pipeline:
                 tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
             self._moves.tasks = None
-            self._credit.close()
             with anyio.CancelScope(shield=True):
                 await self._group.aclose()
+            self._credit.close()
             for chunk in self._on_the_way():
                 if chunk.landing is not None:
                     chunk.landing.discard()
@@ -239,20 +239,20 @@ class Pipeline:
     async def _grant_all(self) -> None:
         """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
         while True:
-            changed, self._credit.opens_at = self._progress.next_change, math.inf
-            first = heapq.heappop(self._to_grant) if self._to_grant else None
-            if first is not None and self._may_grant(first[1]) and await self._grant(first[1]):
+            changed = self._progress.next_change
+            first = heapq.heappop(self._to_grant)[1] if self._to_grant else None
+            if first is not None and self._may_grant(first) and await self._grant(first):
                 self.changed()
                 continue
             if first is not None:
-                self._line_up(first[1])
-            with anyio.move_on_after(self._looks_again_s()):
+                self._line_up(first)
+            with anyio.move_on_after(self._looks_again_s(first)):
                 await changed.wait()
 
-    def _looks_again_s(self) -> float:
+    def _looks_again_s(self, refused: Chunk | None) -> float:
         """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
-        # Who waits for a batch will say when it was handed over; until then that moves on with the clock.
-        credit_s = self._credit.opens_at - self._clock() if self._pace.is_stepping else math.inf
+        # A consumer that waits will say when it got its batch; until then that moves on with the clock.
+        credit_s = self._credit.opens_at(refused) - self._clock() if self._pace.is_stepping else math.inf
         return min(self._disk.wait_s or math.inf, max(_LOOK_S, credit_s))
 
     def _may_grant(self, chunk: Chunk) -> bool:
@@ -374,7 +374,7 @@ class Pipeline:
         self._rows_may_be_free()
 
     def _rows_may_be_free(self) -> None:
-        """Move to memory what may; only the first batch that is not complete ever has rows and chunks on disk."""
+        """The first batch that is not complete may have its rows now: move there what is on the disk, and settle the rest."""
         for chunk in self._chunks.get(self._progress.complete, []):
             self._moves.move_if_due(chunk)
             if self._progress.has_rows(chunk.batch):
@@ -389,8 +389,7 @@ class Pipeline:
             job = self._jobs.popleft()
             await job.finished.wait()
             if self.calls is not None:
-                complete = max(chunk.times.placed for chunk in self._chunks[job.planned.position])
-                self.calls.ended(job.done_at, complete=complete)
+                self.calls.ended(job.done_at, complete=job.complete_at)
             await self._progress.until_taken(job.planned.position)
             self._put(job.planned, job.take(), transformed=job.done_at)
 

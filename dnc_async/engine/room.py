@@ -1,4 +1,4 @@
-"""Room for chunks: their rows in memory where those are free, else a file that a lease pays for.
+"""Room for chunks: their rows in memory where those are free, else a file that a lease pays for, else their rows on credit.
 
 A chunk of the batch that is received now needs no lease. A file system that is full although the budget is not is tried
 again now and then (:mod:`~dnc_async.spool.pause`), by making the file before anything is asked for in vain.
@@ -52,25 +52,27 @@ class Rooms:
 
     async def find(self, chunk: Chunk) -> Landing | None:
         """Room for a chunk, whose state says then where it is; ``None`` where there is none now."""
-        too_far = self._progress.is_too_far(chunk.batch)
-        if self._progress.has_rows(chunk.batch) and not too_far:
+        if self._progress.is_too_far(chunk.batch):
             self.account.withdraw()
-            return self._in_rows(chunk)
-        staged = None
-        if self._spool is None or too_far or self._disk.wait_s:
-            self.account.withdraw()
-        else:
-            cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
-            lease = self.account.try_lease(cost, chunk.place)
-            staged = await self._stage(chunk, lease, self._spool) if lease is not None else None
-        if staged is None and not too_far and self._credit.grant(chunk):
-            self.account.withdraw()
-            return self._in_rows(chunk)
-        return staged
-
-    def _in_rows(self, chunk: Chunk) -> Landing:
+            return None
+        if not self._progress.has_rows(chunk.batch):
+            staged = await self._on_disk(chunk)
+            if staged is not None:
+                return staged
+            # The batch before it may have been handed over meanwhile.
+            if not self._progress.has_rows(chunk.batch) and not self._credit.grant(chunk):
+                return None
+        self.account.withdraw()
         chunk.state = State.PLACED
         return Landing(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
+
+    async def _on_disk(self, chunk: Chunk) -> Landing | None:
+        if self._spool is None or self._disk.wait_s:
+            self.account.withdraw()
+            return None
+        cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
+        lease = self.account.try_lease(cost, chunk.place)
+        return await self._stage(chunk, lease, self._spool) if lease is not None else None
 
     def is_sure(self, chunk: Chunk) -> bool:
         """Whether all of it is wanted as soon as it is proved: it has its rows, or is of the second batch at the start.
@@ -83,11 +85,11 @@ class Rooms:
             return True
         if batch.position != 1 or progress.taken or progress.is_too_far(batch):
             return False
-        size = len(batch.chunks) * chunk.entry.size_bytes
-        if self._credit.begins_with(batch, size):
+        rest = len(batch.chunks) - chunk.part  # those before it have their room
+        if self._credit.may_begin_with(batch, rest * chunk.entry.size_bytes):
             return True
         cost = self._spool.cost(chunk.entry.size_bytes) if self._spool is not None else 0
-        return bool(cost) and self.account.allows(len(batch.chunks) * cost, chunk.place)
+        return bool(cost) and self.account.allows(rest * cost, chunk.place)
 
     async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
         """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""

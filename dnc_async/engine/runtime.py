@@ -74,7 +74,7 @@ class Runtime:
         """``observers`` are told what all streams and calls do."""
         self.observers = Observers(observers)
         self.manifests = Manifests()
-        self.credit = CreditLimit(settings.in_flight_bytes)
+        self.credit = CreditLimit(settings.in_flight_bytes // 2)
         self._settings = settings
         self._spool_parent = spool_parent
         self._spool: SpoolFolder | None = None

@@ -119,7 +119,8 @@ class Job:
 
     def __init__(self, planned: PlannedBatch, transform: Transform) -> None:
         self.planned = planned
-        self.done_at = 0.0
+        #: When its batch was complete and had its place, and when the function had returned.
+        self.complete_at = self.done_at = 0.0
         self.finished = asyncio.Event()
         self.future: Future[Any] | None = None
         self._transform = transform
@@ -203,6 +204,7 @@ class Transforms:
     async def start(self, planned: PlannedBatch, batch: object) -> Job:
         """Have a batch transformed. Fails only by way of the job, so that batches before it are handed over."""
         job = Job(planned, self._transform)
+        job.complete_at = self._clock()
         await self._in_worker(self._start, job, batch, asyncio.get_running_loop())
         return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -134,15 +135,22 @@ async def test_names_of_chunks(published: Published) -> None:
                 assert Cid.parse(found[name]) == entry.cid
 
 
-@pytest.mark.parametrize(("budget", "whole_chunks"), [("10 MB", 4), ("300 kB", 2), (0, 2)])
-async def test_the_second_batch_comes_with_its_proofs(tmp_path: Path, budget: str | int, whole_chunks: int) -> None:
-    """Where there is room for it: what is asked for before the first leaf has come, as whole chunks in a CAR each."""
+@pytest.mark.parametrize(("budget", "prefetch", "whole_chunks"), [("10 MB", "auto", 4), (0, "auto", 4), (0, 0, 2)])
+async def test_the_second_batch_comes_with_its_proofs(
+    tmp_path: Path, budget: str | int, prefetch: Literal["auto"] | int, whole_chunks: int
+) -> None:
+    """On the disk or on credit: what is asked for before the first leaf has come, as whole chunks in a CAR each."""
     data = np.random.default_rng(0).integers(0, 256, (40, 100_000), dtype=np.uint8)
     cid = (await dnc.upload({"x": data}, batch_size=4, store=tmp_path / "store")).cid
     events: list[Event] = []
     with GatewayProcess(tmp_path / "store", "latency=100ms") as gateway:
         stream = dnc.stream(
-            cid, gateways=gateway.url, disk_budget=budget, spool_dir=tmp_path / "spool", progress=events.append
+            cid,
+            gateways=gateway.url,
+            disk_budget=budget,
+            spool_dir=tmp_path / "spool",
+            prefetch=prefetch,
+            progress=events.append,
         )
         batches = [batch async for batch in stream]
     assert (np.concatenate([batch["x"] for batch in batches]) == data).all()

@@ -83,25 +83,28 @@ def test_the_next_batch_is_asked_for_a_window_before_its_rows_are_free() -> None
     stream = Stream()
     assert stream.credit.grant(chunk(5, 0))
     assert stream.credit.grant(chunk(5, 1))
-    assert stream.credit.opens_at <= stream.clock.now
+    assert stream.credit.opens_at(chunk(6)) == stream.credit.opens_at(None) == INF
     stream.window = Window(10.0 * SIZE, 15.0)
-    assert not stream.credit.grant(chunk(6))
-    assert stream.credit.opens_at == pytest.approx(stream.clock.now + 20 - 15)
+    refused = chunk(6)
+    assert not stream.credit.grant(refused)
+    assert stream.credit.opens_at(refused) == pytest.approx(stream.clock.now + 20 - 15)
     stream.clock.now += 5.1
-    assert stream.credit.grant(chunk(6))
+    assert stream.credit.grant(refused)
 
 
 def test_no_more_than_a_window_and_a_chunk() -> None:
     """And nothing where the gateways were not measured yet; what has got its rows counts no more."""
     stream = Stream()
     stream.window = Window()
-    assert not stream.credit.grant(chunk(5))
-    assert stream.credit.opens_at == INF
+    refused = chunk(5)
+    assert not stream.credit.grant(refused)
+    assert stream.credit.opens_at(refused) == INF
     stream.window = Window(1.5 * SIZE, 1000.0)
     chunks = [chunk(5, 0), chunk(5, 1)]
     assert [stream.credit.grant(each) for each in chunks] == [True, True]
-    assert not stream.credit.grant(chunk(6))
-    assert stream.credit.opens_at == INF
+    refused = chunk(6)
+    assert not stream.credit.grant(refused)
+    assert stream.credit.opens_at(refused) == INF
     assert repr(stream.credit) == "<Credit 2 chunks, 2000 bytes>"
     stream.credit.settle(chunks[0])
     stream.credit.settle(chunks[0])
@@ -117,8 +120,9 @@ def test_one_limit_for_several_streams() -> None:
     stream = Stream(limit_bytes=2 * SIZE - 1)
     other = stream.another()
     assert stream.credit.grant(chunk(5))
-    assert not other.grant(chunk(5))
-    assert other.opens_at == INF
+    refused = chunk(5)
+    assert not other.grant(refused)
+    assert other.opens_at(refused) == INF
     assert repr(stream.limit) == "<CreditLimit 1000 of 1999 bytes>"
     stream.credit.close()
     assert other.grant(chunk(5))
@@ -127,8 +131,9 @@ def test_one_limit_for_several_streams() -> None:
 def test_what_comes_in_time_anyway_gets_none() -> None:
     """It is needed in 50 s; with room in 10 s, it would be here long before."""
     stream = Stream()
-    assert not stream.credit.grant(chunk(8))
-    assert stream.credit.opens_at == INF
+    refused = chunk(8)
+    assert not stream.credit.grant(refused)
+    assert stream.credit.opens_at(refused) == INF
     assert stream.credit.grant(chunk(6)), "30 s is less than two windows after that"
 
 
@@ -138,18 +143,20 @@ def test_leaves_must_be_known() -> None:
 
 
 def test_the_second_batch_is_asked_for_with_the_first() -> None:
-    """Before anything was measured or proved, if all of it fits; nothing else is, and not again later."""
+    """Before anything was measured or proved, if all of it fits and somebody waits; nothing else is, and not again later."""
     stream = Stream(limit_bytes=2 * SIZE)
     stream.window = Window()
     stream.progress.taken = 0
-    assert stream.credit.begins_with(chunk(1).batch, 2 * SIZE)
-    assert not stream.credit.begins_with(chunk(1).batch, 2 * SIZE + 1)
-    assert not stream.credit.begins_with(chunk(2).batch, SIZE)
+    assert not stream.credit.may_begin_with(chunk(1).batch, 2 * SIZE), "nobody waits for a batch"
+    stream.progress.wanted = 1
+    assert stream.credit.may_begin_with(chunk(1).batch, 2 * SIZE)
+    assert not stream.credit.may_begin_with(chunk(1).batch, 2 * SIZE + 1)
+    assert not stream.credit.may_begin_with(chunk(2).batch, SIZE)
     assert stream.credit.grant(chunk(1, 0, proved=False))
     assert stream.credit.grant(chunk(1, 1, proved=False))
     assert not stream.credit.grant(chunk(2))
     stream.progress.taken = 1
-    assert not stream.credit.begins_with(chunk(1).batch, 0)
+    assert not stream.credit.may_begin_with(chunk(1).batch, 0)
 
 
 def test_a_consumer_that_waits_moves_the_hand_over() -> None:
@@ -161,6 +168,7 @@ def test_a_consumer_that_waits_moves_the_hand_over() -> None:
     for seconds in (0, 7):
         stream.clock.now += seconds
         assert [stream.credit.grant(each) for each in (chunk(5, 0), chunk(5, 1))] == [True, True]
-        assert not stream.credit.grant(chunk(6))
-        assert stream.credit.opens_at == pytest.approx(stream.clock.now + 10 - 6)
+        refused = chunk(6)
+        assert not stream.credit.grant(refused)
+        assert stream.credit.opens_at(refused) == pytest.approx(stream.clock.now + 10 - 6)
         stream.credit.close()

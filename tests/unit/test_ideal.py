@@ -18,7 +18,7 @@ def run(
     fluid: bool = False,
     blocks: int = 4,
     early: bool = False,
-    lead_s: float = 0.0,
+    window: float = 0.0,
     calls: ideal.Calls | None = None,
 ):
     """Batches of two chunks of 500 kB each."""
@@ -30,7 +30,7 @@ def run(
         steps_s=[step] * batches,
         fluid=fluid,
         moves_early=early,
-        lead_s=lead_s,
+        window_bytes=window,
         calls=calls,
     )
 
@@ -87,30 +87,40 @@ def test_chunks_that_move_early_never_hurt(budget: float, fluid: bool) -> None:
 
 @pytest.mark.parametrize("fluid", [False, True])
 def test_what_is_asked_for_ahead_comes_when_it_has_room(fluid: bool) -> None:
-    """Without a budget 100 ms of bytes follow each hand-over; half a latency ahead, half of it is waited for."""
-    assert run(4, budget=0, step=0.1, lead_s=0.05, fluid=fluid).waits == pytest.approx((0.15, 0, 0, 0))
-    assert run(4, budget=0, step=0.1, lead_s=0.025, fluid=fluid).waits == pytest.approx((0.15, 0.025, 0.025, 0.025))
-    late = run(4, budget=0, step=0.08, lead_s=0.05, fluid=fluid)
-    assert late.waits == pytest.approx((0.15, 0.02, 0.02, 0.02)), "the line is full"
+    """Without a budget a batch of 100 ms follows each hand-over: one chunk ahead, the second one's latency is hidden, too."""
+    assert run(4, budget=0, step=0.1, window=1, fluid=fluid).waits == pytest.approx((0.15, 0, 0, 0))
+    full = run(4, budget=0, step=0.08, window=1, fluid=fluid)
+    assert full.waits == pytest.approx((0.15, 0.02, 0.02, 0.02)), "the line is full"
+    assert run(4, budget=0, step=0.1, window=0, fluid=fluid).waits == pytest.approx((0.15, 0.05, 0.05, 0.05))
+
+
+def test_a_long_step_lets_a_window_come() -> None:
+    """A batch lies there after a long step, whole, and the short one behind it waits for nothing."""
+    plan, steps = [[[250_000] * 2] * 2] * 6, [0.3, 0.01, 0.3, 0.01, 0.3, 0.01]
+    waits = [
+        ideal.ideal_stream(plan, links=[LINK], budget_bytes=0, steps_s=steps, window_bytes=window).waits[1:]
+        for window in (0, 1e6)
+    ]
+    assert waits[0] == pytest.approx((0, 0.14, 0, 0.14, 0))
+    assert waits[1] == pytest.approx((0, 0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("budget", [0, 0.5e6, 1e6, 2e6])
 @pytest.mark.parametrize("fluid", [False, True])
 def test_to_ask_ahead_never_hurts(budget: float, fluid: bool) -> None:
     """And nothing is asked for before the stream begins."""
-    leads = (0.0, 0.02, 0.05, 0.09, 1.0)
-    walls = [run(40, budget=budget, step=0.04, links=3, fluid=fluid, early=True, lead_s=lead).wall_s for lead in leads]
+    windows = (0.0, 1.0, 1e6, 2e6, 1e9)
+    walls = [
+        run(40, budget=budget, step=0.04, links=3, fluid=fluid, early=True, window=each).wall_s for each in windows
+    ]
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(walls))
-    assert (
-        run(1, budget=budget, step=0, lead_s=1.0, fluid=fluid).waits == run(1, budget=budget, step=0, fluid=fluid).waits
-    )
+    ahead, none = (run(1, budget=budget, step=0, window=window, fluid=fluid) for window in (1e9, 0))
+    assert ahead.waits == none.waits
 
 
-def test_the_lead_is_what_a_window_takes_to_come() -> None:
-    """A latency and a block, of gateways that are alike; by their rates, of others."""
-    assert ideal.lead_s([LINK] * 3, 1e5) == pytest.approx(0.05 + 0.01)
-    far = ideal.Link(latency_s=0.2, rate=30e6)
-    assert ideal.lead_s([LINK, far], 0) == pytest.approx((0.05 * 10 + 0.2 * 30) / 40)
+def test_the_window_of_links() -> None:
+    """A round trip's bytes and a block of each."""
+    assert ideal.window_bytes([LINK, ideal.Link(latency_s=0.2, rate=30e6)], 1e5) == pytest.approx(6.7e6)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from dnc_async import Report, ReportError
-from dnc_async.engine.ideal import Calls, Link, ideal_stream, lead_s
+from dnc_async.engine.ideal import Calls, Link, ideal_stream, window_bytes
 from dnc_async.engine.report.page import page
 from dnc_async.engine.report.picture import draw, encode
 from dnc_async.engine.report.report import Gaps, RunSettings, TransformRun
@@ -85,7 +85,7 @@ def model(steps: Sequence[float], chunks_on_disk: int, links: Sequence[Link], ca
         budget_bytes=chunks_on_disk * BLOCKS * BLOCK,
         steps_s=[*steps, 0.0],
         moves_early=True,
-        lead_s=lead_s(links, BLOCK),
+        window_bytes=window_bytes(links, BLOCK),
         calls=calls,
     ).idle_share
 

@@ -84,7 +84,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
             "blocks",
             f"{report.blocks_verified:,} verified, {report.blocks_rejected:,} rejected; {failed} requests failed",
         ),
-        ("disk", f"{disk}; {size(report.peak_ahead_bytes)} asked for ahead of its room at most"),
+        (
+            "disk",
+            disk
+            + (f"; {size(report.peak_ahead_bytes)} asked for before there was room" if report.peak_ahead_bytes else ""),
+        ),
         *(() if transform is None else (("calls", _calls(transform)),)),
         ("memory", f"{size(report.peak_memory_bytes)} at most, the whole process"),
         ("run", f"{report.dataset}, epochs {epochs}, prefetch {ahead}, dnc-async {settings.library_version}"),

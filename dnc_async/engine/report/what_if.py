@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.ideal import Calls, Link, ideal_stream, lead_s
+from dnc_async.engine.ideal import Calls, Link, ideal_stream, window_bytes
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
@@ -70,7 +70,7 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
         budget_bytes=_staged_chunks(report, budget_bytes) * sum(chunk),
         steps_s=[*steps, 0.0],
         moves_early=True,
-        lead_s=lead_s(links, max(chunk)),
+        window_bytes=window_bytes(links, max(chunk)),
         calls=_calls(report),
     )
     return ideal.idle_share
