@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import dnc_async as dnc
 from dnc_async import system
 
 SAMPLES, BATCH = 2_000, 100
+BATCHES = SAMPLES // BATCH
+#: No wait of a test lasts so long unless the test fails.
+PATIENCE_S = 20.0
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="engine='process' works on Linux alone")
 
 
@@ -46,6 +49,31 @@ def published(tmp_path: Path) -> Published:
     upload = dnc.upload({"x": x, "y": y}, batch_size=BATCH, store=tmp_path / "store")
     result = asyncio.run(upload)
     return Published(x, y, result, tmp_path / "store", tmp_path / "spool")
+
+
+@pytest.fixture(scope="session")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    rows = {"x": np.random.default_rng(0).normal(size=(SAMPLES, 30)).astype("f4"), "y": np.arange(SAMPLES)}
+    folder = tmp_path_factory.mktemp("published")
+    result = asyncio.run(dnc.upload(rows, batch_size=BATCH, store=folder / "store"))
+    return Published(rows["x"], rows["y"], result, folder / "store", folder / "spool")
+
+
+@pytest.fixture
+def read_only(published_once: Published, tmp_path: Path) -> Published:
+    """Published once for all tests that only read it; each has a spool of its own."""
+    return replace(published_once, spool=tmp_path / "spool")
+
+
+def stream(published: Published, transform: Any, workers: Any = 0, **options: Any) -> dnc.BatchStream:
+    """Of the dataset, with a function of the consumer's."""
+    options = {"store": published.store, "spool_dir": published.spool, "disk_budget": "1MB", **options}
+    return dnc.stream(published.result, transform=transform, transform_workers=workers, **options)
+
+
+def number(batch: dict[str, Any]) -> int:
+    """Which of the dataset's batches this is."""
+    return int(batch["y"][0]) // BATCH
 
 
 def engine_processes() -> list[int]:
