@@ -26,7 +26,7 @@ TEST_GROUP = nox.project.dependency_groups(PYPROJECT, "test")
 OLDEST = (3, 11)
 PEERS_PYTHON = "3.12"  # the newest for which all of the peers have wheels
 #: What is run on the Pythons between the oldest and the newest: where a new Python breaks things is loops and threads.
-BETWEEN = ("-m", "not border", "tests/files", "tests/stream", "tests/unit")
+BETWEEN = ("-m", "not border", "tests/stream")
 CODE = ("dnc_async", "tests", "bench", "examples", "noxfile.py")
 
 
