@@ -27,7 +27,7 @@ _COLOURS = {
     "LanceDB": "#999999",
 }
 _MARKERS = dict(zip(_COLOURS, "ooss^Dv*P", strict=True))
-_BOUND = "lower bound, with one batch ahead in memory"
+_BOUND = "lower bound, with one batch and what is on its way in memory"
 _STAGES_NOTHING = "tight"  # the scenario whose rows stand for those that stage nothing
 
 
