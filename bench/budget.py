@@ -141,8 +141,9 @@ def _show(case: Case, found: Sequence[Outcome], write: Callable[[str], object]) 
     models = [each.model for each in found if each.model is not None]
     model = f"{statistics.median(models):.1%}" if models else "-"
     write(
-        f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{model:>7}{middle('over'):>12.1%}{excess:>8.1%}"
-        f"{min(spread):>10.1%}{max(spread):>9.1%}{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
+        f"{case.name:<36}{middle('idle'):>7.1%}{middle('ideal'):>7.1%}{middle('early'):>7.1%}{model:>7}"
+        f"{middle('over'):>12.1%}{excess:>8.1%}{min(spread):>10.1%}{max(spread):>9.1%}"
+        f"{target:>9}{middle('first_batch_s'):>12.2f} s{share:>13.0%}"
         f"  {'ok' if met and fits else 'MISSED' if fits else 'OVER BUDGET'}\n"
     )
     return met and fits

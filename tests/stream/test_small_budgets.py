@@ -104,9 +104,8 @@ async def test_asked_ahead_of_its_room(many_leaves: Published, watch: DiskWatch,
     ahead = stream.statistics().peak_ahead_bytes  # a window, as it was measured at its largest, and a chunk
     assert 0 < ahead <= FetchSettings().in_flight_bytes // 2
     report = stream.report()
-    others = (
-        report.fetched_bytes - report.useful_bytes + FetchSettings().early_bytes
-    )  # proofs, what came twice, or in a CAR
+    # Proofs, what came twice, and what CARs brought before it was wanted.
+    others = report.fetched_bytes - report.useful_bytes + FetchSettings().early_bytes
     assert arrived.most_bytes <= 2**21 + budget + ahead + others, "in the next batch's rows, on the disk, and on credit"
     assert watch.peak_bytes <= budget
 

@@ -23,17 +23,10 @@ from dnc_async.ipld.cid import DAG_PB, Cid
 from ..conftest import fetcher_over
 
 SIZE = 1000
-
-
 LEAVES = [make(bytes([i]) * SIZE) for i in range(40)]
-
-
 #: A file's root, as far as the fetcher cares: a node that comes before its leaves.
 ROOT = make(b"root", DAG_PB)
-
-
 TOTAL = SIZE * len(LEAVES)
-
 
 Step = bytes | anyio.Event | Exception
 

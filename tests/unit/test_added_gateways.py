@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
@@ -18,6 +18,7 @@ from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import Cid
 
 from ..conftest import fetcher_over
+from .scripted import until
 
 BLOCK = make(b"a block")
 
@@ -60,12 +61,6 @@ async def running() -> AsyncIterator[tuple[Fetcher, Clock]]:
         yield fetcher, clock
         task.cancel()
         await asyncio.wait([task])
-
-
-async def until(check: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not check():
-            await anyio.lowlevel.checkpoint()
 
 
 class Wanted:

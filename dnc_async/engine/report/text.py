@@ -68,6 +68,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         if report.budget_bytes
         else "none"
     )
+    if report.peak_ahead_bytes:
+        disk += f"; {size(report.peak_ahead_bytes)} asked for before there was room"
     ahead = "auto" if settings.prefetch is None else str(settings.prefetch)
     epochs = "without end" if settings.epochs is None else str(settings.epochs)
     hedged, failed = size(report.hedged_bytes), f"{report.requests_failed:,}"
@@ -84,11 +86,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             "blocks",
             f"{report.blocks_verified:,} verified, {report.blocks_rejected:,} rejected; {failed} requests failed",
         ),
-        (
-            "disk",
-            disk
-            + (f"; {size(report.peak_ahead_bytes)} asked for before there was room" if report.peak_ahead_bytes else ""),
-        ),
+        ("disk", disk),
         *(() if transform is None else (("calls", _calls(transform)),)),
         ("memory", f"{size(report.peak_memory_bytes)} at most, the whole process"),
         ("run", f"{report.dataset}, epochs {epochs}, prefetch {ahead}, dnc-async {settings.library_version}"),
