@@ -2,8 +2,8 @@
 
 The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are asked for
 ahead of their room, as the engine's are. It gets each gateway's rate and latency as they were estimated at the end of the run (a
-rate is lessened by the share of blocks that were rejected), the recorded steps of the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks
-of the mean size. So it assumes
+rate is lessened by the share of blocks that were rejected), the recorded steps of
+the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks of the mean size. So it assumes
 
 - gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
 - that nobody shares the line in front of them: one more gateway brings its whole rate;
