@@ -92,7 +92,7 @@ class _Unvaried(Score):
     def first_byte(self, key: object, now: float) -> None:
         """As ever, but that latencies vary is not noted."""
         super().first_byte(key, now)
-        self._deviation_s = 0.0
+        self.jitter_s = 0.0
 
 
 class NoVariation(_Scores):

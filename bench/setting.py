@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,7 +100,8 @@ def _later(link: Link, seconds: float) -> Link:
 class Outcome:
     """One run. Shares are of the time after the first batch.
 
-    ``over`` is the wall time beyond the ideal's, over the wall time, and ``excess`` that beyond the early one's.
+    ``over`` is the wall time beyond the ideal's, over the wall time, and ``excess`` that beyond the early one's. ``stolen`` is
+    the share of the processors' time that went to other machines on the same hardware meanwhile: what the run could not have.
     """
 
     batches: int
@@ -116,6 +118,7 @@ class Outcome:
     budget_bytes: int
     polled_peak_bytes: int
     causes: Mapping[str, float]
+    stolen: float = 0.0
 
 
 async def publish(store: Path, setting: Setting, batches: int) -> str:
@@ -142,6 +145,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
             urls.append(stack.enter_context(GatewayProcess(store, script)).url)
             ready.append(time.perf_counter())
         peak = stack.enter_context(watched_disk(spool, 0.005))
+        stolen = _stolen_s()
         stream = dnc.stream(
             cid,
             gateways=urls,
@@ -162,6 +166,7 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
                 if len(steps) == batches:
                     break
             figures, report = stream.statistics(), stream.report()
+        stolen = _stolen_s() - stolen
     ideal, fluid = ideally.ideal(steps), ideally.ideal(steps, fluid=True)
     early = ideally.ideal(steps, early=True)
     wall = figures.waited_s + sum(steps)
@@ -180,7 +185,16 @@ async def run(setting: Setting, store: Path, cid: str, batches: int) -> Outcome:
         budget_bytes=setting.budget_bytes,
         polled_peak_bytes=peak(),
         causes=figures.causes,
+        stolen=stolen / (os.cpu_count() or 1) / (wall + (figures.first_batch_s or 0.0)),
     )
+
+
+def _stolen_s() -> float:
+    """Seconds that a hypervisor gave to others when somebody here was ready to run, of all processors (proc_stat(5)); Linux."""
+    try:
+        return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def step_of(kind: str) -> Callable[[Batch], None]:

@@ -120,7 +120,11 @@ class Observers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStatistics:
-    """One gateway so far. Rates are bytes per second, times seconds; ``None`` until something was measured."""
+    """One gateway so far. Rates are bytes per second, times seconds; ``None`` until something was measured.
+
+    ``latency_s`` is the least of late, from a request to the first byte of its answer, and ``jitter_s`` how much later than that
+    answers begin in the mean.
+    """
 
     url: str
     blocks: int
@@ -130,6 +134,7 @@ class GatewayStatistics:
     in_flight: int
     rate: float | None
     latency_s: float | None
+    jitter_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

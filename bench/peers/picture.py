@@ -28,6 +28,9 @@ _COLOURS = {
 }
 _MARKERS = dict(zip(_COLOURS, "ooss^Dv*P", strict=True))
 _BOUND = "lower bound, with one batch and what is on its way in memory"
+#: Below it the axis is linear, above it logarithmic.
+_LINEAR_TO = 0.01
+_TICKS = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _STAGES_NOTHING = "tight"  # the scenario whose rows stand for those that stage nothing
 
 
@@ -56,8 +59,11 @@ def save(rows: Sequence[Row], path: str) -> None:
     axes.plot(places, [bound(each.scenario) for each in columns], color="#888888", ls=":", label=_BOUND)
     axes.set_xticks(places, [each.label for each in columns])
     axes.set_xlim(-0.4, len(columns) - 0.6)
-    axes.set_ylim(-0.02, 1.0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    # Shares from thousandths to halves in one picture; the lower bound is 0, which a logarithm cannot show.
+    axes.set_yscale("symlog", linthresh=_LINEAR_TO, linscale=0.5)
+    axes.set_ylim(-_LINEAR_TO / 10, 10)  # the legend is above 1
+    axes.set_yticks(_TICKS, [f"{100 * value:g}%" for value in _TICKS])
+    axes.minorticks_off()
     axes.grid(axis="y", color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(

@@ -14,17 +14,16 @@ made in parts.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from bench.peers import picture, tables
 from bench.peers.measure import Row, command, measure
 from bench.peers.plan import LOADERS, SCENARIOS, SWEEP, Loader, Scenario, named
 from bench.peers.publish import made
+from bench.rows import keep, kept
 
 DEFAULT_SCENARIOS = ("tight", "none", "stalls", "flip")
 
@@ -51,12 +50,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, help="a file of rows, to append to")
     parser.add_argument("--plot", metavar="FILE.png", help="idle share against budget, from the rows that there are")
     options = parser.parse_args(arguments)
-    rows = _kept(options.results)
+    rows = [Row(**each) for each in kept(options.results)]
     with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
         try:
             for row in _measured(options.data or Path(folder), options):
                 rows.append(row)
-                _keep(options.results, row)
+                keep(options.results, row)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; these are the rows so far\n")
     met = tables.show(rows)
@@ -92,15 +91,3 @@ def _runs(
             f"{row.said[:70]}\n"
         )
         yield row
-
-
-def _kept(path: Path | None) -> list[Row]:
-    if path is None or not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
-
-
-def _keep(path: Path | None, row: Row) -> None:
-    if path is not None:
-        with path.open("a") as file:
-            file.write(json.dumps(asdict(row)) + "\n")

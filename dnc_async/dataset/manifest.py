@@ -1,9 +1,9 @@
 """The manifest: what a dataset's root directory says about it, read from bytes that a stranger wrote.
 
 A dataset is a UnixFS directory ``{manifest, pages/, chunks/}``. ``manifest`` is one msgpack map; the chunks are listed in
-*pages* of :data:`CHUNKS_PER_PAGE`, the first of them inside the manifest, the others in files whose CIDs the manifest
-holds: a dataset of a million chunks starts as fast as one of a hundred. Readers go by CID and never walk ``chunks/``,
-which is there so that whoever pins the root pins the data.
+*pages*. The first one is inside the manifest, and short, because it comes before the first batch; the others have
+:data:`CHUNKS_PER_PAGE` chunks, and are files whose CIDs the manifest holds: a dataset of a million chunks starts as fast as one
+of a hundred. Readers go by CID and never walk ``chunks/``, which is there so that whoever pins the root pins the data.
 
 The division into chunks is a function, so a page need not repeat it: batch ``k`` holds ``batch_size`` samples (the last
 one what remains), its chunks the two halves of them, the first one larger where the number is odd.
@@ -17,42 +17,33 @@ from dataclasses import dataclass, field
 import msgpack
 
 from dnc_async.dataset.chunk import fixed_layout
+from dnc_async.dataset.page import (
+    CHUNKS_PER_DIRECTORY,
+    ChunkDirectory,
+    ChunkEntry,
+    cid_from_wire,
+    listed,
+    page_from_wire,
+    page_to_wire,
+    unpack,
+)
 from dnc_async.dataset.schema import Schema
-from dnc_async.errors import CidError, ManifestError
+from dnc_async.errors import ManifestError
 from dnc_async.ipld.cid import Cid
 
 FORMAT = "dnc-dataset"
-VERSION = 1
+VERSION = 2
+#: Version 1 is the same, but that its pages list no leaves, and that the first one is as long as the others.
+_READABLE = (1, VERSION)
 CHUNKS_PER_PAGE = 1024
-#: Chunks lie in directories of so many, in plan order: one CAR can bring as many as are leased.
-CHUNKS_PER_DIRECTORY = 64
-#: And those in directories of up to so many, and so on, up to ``chunks``.
+#: As it is written; a reader takes what it finds.
+CHUNKS_ON_FIRST_PAGE = CHUNKS_PER_DIRECTORY
+#: Chunks lie in directories, those in directories of up to so many, and so on, up to ``chunks``.
 ENTRIES_PER_DIRECTORY = 1024
 #: No chunk may be larger: its size is reserved in memory and on disk before a byte of it was seen.
 MAX_CHUNK_BYTES = 2**32
 MAX_MANIFEST_BYTES = 2**26
 _MAX_COUNT = 2**48
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkEntry:
-    """One chunk: its file's CID, its samples, its file's size, and where that lies among those of its directory."""
-
-    index: int
-    cid: Cid
-    samples: int
-    size_bytes: int
-    directory: Cid
-    directory_offset: int
-    directory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkDirectory:
-    """Up to :data:`CHUNKS_PER_DIRECTORY` chunks, in plan order, beneath one directory's CID."""
-
-    cid: Cid
-    chunks: tuple[tuple[Cid, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +100,7 @@ class Manifest:
                     "batch_size": self.batch_size,
                     "size_bytes": self.size_bytes,
                     "largest_chunk_bytes": self.largest_chunk_bytes,
-                    "page": _page_to_wire(self.first_page),
+                    "page": page_to_wire(self.first_page),
                     "pages": [cid.encode() for cid in self.pages],
                 }
             )
@@ -118,12 +109,12 @@ class Manifest:
     @classmethod
     def decode(cls, data: bytes) -> Manifest:
         """Read untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
-        wire = _unpack(data, "manifest")
+        wire = unpack(data, "manifest")
         if not isinstance(wire, dict) or wire.get("format") != FORMAT:
             raise ManifestError("this is not a dataset's manifest (no 'format': 'dnc-dataset' in it)")
-        if wire.get("version") != VERSION:
+        if wire.get("version") not in _READABLE:
             raise ManifestError(
-                f"the manifest has version {wire.get('version')!r}, this library reads {VERSION}: upgrade dnc-async"
+                f"the manifest has version {wire.get('version')!r}, this library reads 1 to {VERSION}: upgrade dnc-async"
             )
         pages = wire.get("pages")
         if not isinstance(pages, list):
@@ -134,14 +125,14 @@ class Manifest:
             batch_size=_count(wire, "batch_size"),
             size_bytes=_count(wire, "size_bytes"),
             largest_chunk_bytes=_count(wire, "largest_chunk_bytes"),
-            first_page=_page_from_wire(wire.get("page")),
-            pages=tuple(_cid(item) for item in pages),
+            first_page=page_from_wire(wire.get("page")),
+            pages=tuple(cid_from_wire(item) for item in pages),
         )
         if manifest.largest_chunk_bytes > MAX_CHUNK_BYTES:
             raise ManifestError(
                 f"a chunk of {manifest.largest_chunk_bytes} bytes is over the limit of {MAX_CHUNK_BYTES}"
             )
-        if len(manifest.pages) != max(0, -(-manifest.chunks // CHUNKS_PER_PAGE) - 1):
+        if len(manifest.pages) != max(0, -(-(manifest.chunks - manifest.chunks_on_first_page) // CHUNKS_PER_PAGE)):
             raise ManifestError(
                 f"the manifest lists {len(pages)} more pages, which does not fit {manifest.chunks} chunks"
             )
@@ -150,13 +141,19 @@ class Manifest:
 
     def entries(self, page: int, directories: tuple[ChunkDirectory, ...]) -> Iterator[ChunkEntry]:
         """The chunks of a page, each checked against what the manifest promises of it."""
-        first = page * CHUNKS_PER_PAGE
-        listed = list(_listed(directories))
-        if len(listed) != min(CHUNKS_PER_PAGE, self.chunks - first):
-            raise ManifestError(f"page {page} of the manifest lists {len(listed)} chunks: too many or too few")
+        first = self.chunks_on_first_page + (page - 1) * CHUNKS_PER_PAGE if page else 0
+        chunks = list(listed(directories))
+        expected = min(CHUNKS_PER_PAGE, self.chunks - first)
+        if len(chunks) != expected and (page or not 0 < len(chunks) < expected):
+            raise ManifestError(f"page {page} of the manifest lists {len(chunks)} chunks: too many or too few")
+        is_end = first + len(chunks) == self.chunks
+        if any(len(each.chunks) != CHUNKS_PER_DIRECTORY for each in (directories[:-1] if is_end else directories)):
+            raise ManifestError(
+                f"page {page} of the manifest has directories of other than {CHUNKS_PER_DIRECTORY} chunks"
+            )
         sizes: dict[int, int] = {}
-        for index, (cid, size_bytes, directory, offset, total) in enumerate(listed, first):
-            samples = self.chunk_samples(index)
+        for index, (row, directory, offset, total) in enumerate(chunks, first):
+            size_bytes, samples = row.size_bytes, self.chunk_samples(index)
             if not self.schema.varies and samples not in sizes:
                 sizes[samples] = fixed_layout(self.schema, samples).size_bytes
             fits = samples * self.schema.smallest_sample_bytes <= size_bytes <= self.largest_chunk_bytes
@@ -164,7 +161,17 @@ class Manifest:
                 raise ManifestError(
                     f"chunk {index} is listed with {size_bytes} bytes, which cannot hold {samples} samples"
                 )
-            yield ChunkEntry(index, cid, samples, size_bytes, directory, offset, total)
+            yield ChunkEntry(index, row, samples, directory, offset, total)
+
+    @property
+    def chunks_on_first_page(self) -> int:
+        """How many the first page lists."""
+        return sum(len(each.chunks) for each in self.first_page)
+
+    def page_of(self, chunk: int) -> tuple[int, int]:
+        """Which page lists a chunk, and at which place."""
+        rest = chunk - self.chunks_on_first_page
+        return (rest // CHUNKS_PER_PAGE + 1, rest % CHUNKS_PER_PAGE) if rest >= 0 else (0, chunk)
 
     def chunk_path(self, index: int) -> str:
         """Where a chunk's file lies beneath the dataset's root, by its number."""
@@ -179,54 +186,9 @@ class Manifest:
                 return "/".join(["chunks", *reversed(names)])
 
 
-def _listed(directories: tuple[ChunkDirectory, ...]) -> Iterator[tuple[Cid, int, Cid, int, int]]:
-    for directory in directories:
-        offset, total = 0, sum(size for _, size in directory.chunks)
-        for cid, size in directory.chunks:
-            yield cid, size, directory.cid, offset, total
-            offset += size
-
-
 def halves(samples: int) -> tuple[int, ...]:
     """How a batch is divided into chunks: two halves, the first one larger where the number is odd."""
     return (samples - samples // 2, samples // 2) if samples > 1 else (samples,)
-
-
-def encode_page(directories: tuple[ChunkDirectory, ...]) -> bytes:
-    """The bytes of a page's file."""
-    return bytes(msgpack.packb(_page_to_wire(directories)))
-
-
-def decode_page(data: bytes) -> tuple[ChunkDirectory, ...]:
-    """Read a page's untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
-    return _page_from_wire(_unpack(data, "page of the manifest"))
-
-
-def _page_to_wire(directories: tuple[ChunkDirectory, ...]) -> list[object]:
-    return [[d.cid.encode(), [[cid.encode(), size] for cid, size in d.chunks]] for d in directories]
-
-
-def _page_from_wire(wire: object) -> tuple[ChunkDirectory, ...]:
-    problem = ManifestError("a page of the manifest does not list its chunks as [[directory, [[cid, size], …]], …]")
-    if not isinstance(wire, list):
-        raise problem
-    directories = []
-    for row in wire:
-        match row:
-            case [bytes() as cid, list() as chunks] if len(chunks) <= CHUNKS_PER_DIRECTORY and all(
-                isinstance(c, list) and len(c) == 2 and isinstance(c[1], int) for c in chunks
-            ):
-                directories.append(ChunkDirectory(_cid(cid), tuple((_cid(c), size) for c, size in chunks)))
-            case _:
-                raise problem
-    return tuple(directories)
-
-
-def _unpack(data: bytes, what: str) -> object:
-    try:
-        return msgpack.unpackb(data)  # its limits follow from len(data), which the fetcher has bounded
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise ManifestError(f"the {what} is not msgpack: {error}") from error
 
 
 def _count(wire: dict[object, object], key: str) -> int:
@@ -234,10 +196,3 @@ def _count(wire: dict[object, object], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_COUNT:
         raise ManifestError(f"the manifest's {key!r} is {str(value)[:80]}, expected a number from 1 to {_MAX_COUNT}")
     return value
-
-
-def _cid(data: bytes) -> Cid:
-    try:
-        return Cid.decode(data)
-    except (CidError, TypeError) as error:
-        raise ManifestError(f"the manifest holds something that is not a CID: {str(data)[:80]}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from dnc_async.dataset.manifest import ChunkEntry
+from dnc_async.dataset.page import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import ChunkTimes

@@ -21,6 +21,7 @@ from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.chunks import Chunk
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.progress import Progress
+from dnc_async.gateways.score import JITTERS
 from dnc_async.telemetry import GatewayStatistics
 
 #: A chunk that would come so many windows' time before it is needed, if it were asked for when it has room, needs no credit.
@@ -30,18 +31,27 @@ _IN_TIME = 2.0
 class Window(NamedTuple):
     """How many bytes keep the gateways busy: a round trip's of each, and a block for each; and how long those take to come.
 
-    Both are 0 where nothing is measured.
+    A round trip is as long as most are, so it is longer where they vary. Both are 0 where nothing is measured; ``is_of_all``
+    where every gateway is.
     """
 
     size_bytes: float = 0.0
     seconds: float = 0.0
+    is_of_all: bool = False
 
     @classmethod
     def of(cls, gateways: Iterable[GatewayStatistics]) -> Window:
         """That of these gateways together."""
-        known = [(each.rate, each.latency_s, each.bytes / max(1, each.blocks)) for each in gateways if each.rate]
-        size = sum(rate * latency + block for rate, latency, block in known if latency is not None)
-        return cls(size, size / sum(rate for rate, latency, _ in known if latency is not None)) if size else cls()
+        size = rates = 0.0
+        is_of_all = True
+        for each in gateways:
+            if not each.rate or each.latency_s is None:
+                is_of_all = False
+                continue
+            trip_s = each.latency_s + JITTERS * each.jitter_s
+            size += each.rate * trip_s + each.bytes / max(1, each.blocks)
+            rates += each.rate
+        return cls(size, size / rates, is_of_all) if rates else cls()
 
 
 class CreditLimit:

@@ -3,8 +3,8 @@
 ::
 
     plan ──> prove ──────> grant ───────────> (fetch) ─> assemble ──> (transform) ──> mailbox
-          pages and       in plan order: a    leaves,    in plan order: into the
-          chunk roots,    lease on disk, or   over all   batch's rows, off the disk,
+          pages, roots    in plan order: a    leaves,    in plan order: into the
+          of large ones,  lease on disk, or   over all   batch's rows, off the disk,
           a few ahead     the batch's rows    gateways   and released
                              ^                   |
                              +---- dropped <-----+  a loan that was called back, or a full disk
@@ -35,13 +35,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, PlanEnd, State
 from dnc_async.engine.credit import Credit, CreditLimit, Window
+from dnc_async.engine.first_lines import FirstLines
 from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import Handover
 from dnc_async.engine.moves import Moves
 from dnc_async.engine.pace import CallPace, Pace
+from dnc_async.engine.pages import PageReader
 from dnc_async.engine.progress import Progress
-from dnc_async.engine.reading import PageReader, chunk_leaves, chunk_within
+from dnc_async.engine.reading import chunk_leaves, chunk_within
 from dnc_async.engine.room import Rooms
 from dnc_async.engine.starvation import Starvation
 from dnc_async.engine.transform import Job, Transforms
@@ -49,13 +51,12 @@ from dnc_async.errors import DecodeError, DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import Block
-from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
 from dnc_async.spool.pause import DiskPause
 
-#: Chunks whose proofs may be fetched before their lease was granted. Proofs live in memory: a few hundred bytes each.
+#: Chunks whose proofs may be there, or asked for, before they have room. Those live in memory: a few hundred bytes each.
 _PROOFS_AHEAD = 32
 #: As long as that covers what gateways must have on their way, they are no more than these: each is a request.
 _PROOFS_AT_LEAST = 8
@@ -63,6 +64,8 @@ _PROOFS_AT_LEAST = 8
 _CHUNKS_AHEAD = 2048
 #: A chunk that was refused is not asked about again sooner, unless something has happened.
 _LOOK_S = 0.001
+#: How soon it is seen at the start that a gateway's rate is known.
+_RATE_LOOK_S = 0.004
 # Priorities: what a later stage waits for goes first.
 _PROOF, _LEAF = 0, 1
 
@@ -108,6 +111,7 @@ class Pipeline:
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
         self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
+        self._first_lines = FirstLines(window=window, progress=self._progress, clock=clock)
         self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
         self._rooms = Rooms(
             plan=plan, spool=spool, disk=disk, progress=self._progress, group=group, credit=self._credit
@@ -194,14 +198,14 @@ class Pipeline:
                     while len(self._to_grant) >= self._proofs_ahead():
                         await self._progress.next_change.wait()
                     try:
-                        entry = await self._pages.entry(index)
+                        entry = await self._pages.entry(index, tasks, (_LEAF, batch.position, part))
                     except DncError as error:
                         await send.send(PlanEnd(batch, error))
                         return
                     chunk = Chunk(batch, part, entry)
                     self._chunks.setdefault(batch.position, []).append(chunk)
                     self._line_up(chunk)
-                    if chunk.entry.cid.codec == RAW:
+                    if chunk.entry.names_leaves:
                         await self._prove(chunk)  # nothing is fetched for that
                     else:
                         tasks.start_soon(self._prove, chunk)
@@ -251,12 +255,16 @@ class Pipeline:
 
     def _looks_again_s(self, refused: Chunk | None) -> float:
         """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
+        if refused is not None and self._first_lines.holds_back(refused.batch.position):
+            return _RATE_LOOK_S
         # A consumer that waits will say when it got its batch; until then that moves on with the clock.
         credit_s = self._credit.opens_at(refused) - self._clock() if self._pace.is_stepping else math.inf
         return min(self._disk.wait_s or math.inf, max(_LOOK_S, credit_s))
 
     def _may_grant(self, chunk: Chunk) -> bool:
         """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""
+        if self._first_lines.holds_back(chunk.batch.position):
+            return False
         return chunk.proved or self._rooms.is_sure(chunk)
 
     async def _grant(self, chunk: Chunk) -> bool:

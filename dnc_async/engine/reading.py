@@ -1,20 +1,20 @@
-"""Reading a dataset's description through a fetch group: its manifest, its pages, and the proofs of its chunks."""
+"""Reading through a fetch group what describes a dataset: its manifest, and the proofs of its chunks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, MAX_MANIFEST_BYTES, ChunkEntry, Manifest, decode_page
+from dnc_async.dataset.manifest import MAX_MANIFEST_BYTES, Manifest
+from dnc_async.dataset.page import ChunkEntry
 from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.wanted import Priority
-from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
-_PAGES_KEPT = 2
 #: Of manifests: a few, and none of those that take much memory.
 _MANIFESTS_KEPT, _MANIFEST_KEPT_BYTES = 8, 2**20
 
@@ -68,10 +68,12 @@ async def _manifest_bytes(group: FetchGroup, root: Cid, path: tuple[str, ...], s
         raise ManifestError(f"{shown} is not a dataset: its 'manifest' cannot be read: {error}") from error
 
 
-async def read_file(group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[Within] = ()) -> bytes:
+async def read_file(
+    group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[Within] = (), priority: Priority = URGENT
+) -> bytes:
     """A whole small file in memory. Raises :class:`~dnc_async.errors.DagError` where it is larger, or not a file."""
-    leaves = await _leaves(group, cid, URGENT, limit_bytes, within, ahead=True)
-    blocks = await group.blocks([leaf.cid for leaf in leaves], priority=URGENT, within=within, ahead=True)
+    leaves = await _leaves(group, cid, priority, limit_bytes, within, ahead=True)
+    blocks = await group.blocks([leaf.cid for leaf in leaves], priority=priority, within=within, ahead=True)
     return b"".join(payload(leaf, block) for leaf, block in zip(leaves, blocks, strict=True))
 
 
@@ -85,9 +87,12 @@ def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[Wit
 async def chunk_leaves(
     group: FetchGroup, entry: ChunkEntry, *, priority: Priority, via: str, ahead: bool
 ) -> tuple[Leaf, ...]:
-    """The leaves of a chunk's file, from its intermediate nodes alone; ``ahead`` where they too are wanted at once."""
-    if entry.cid.codec == RAW:
-        return (Leaf(entry.cid, 0, entry.size_bytes, None),)
+    """The leaves of a chunk's file, from its page, else from its intermediate nodes alone.
+
+    ``ahead`` where they too are wanted at once.
+    """
+    if entry.names_leaves:
+        return entry.leaves()
     within = chunk_within(entry, 0, entry.size_bytes, via)
     leaves = await _leaves(group, entry.cid, priority, entry.size_bytes, within, ahead=ahead)
     size = sum(leaf.size or 0 for leaf in leaves)
@@ -106,33 +111,3 @@ async def _leaves(
         if planner.size is not None and planner.size > limit_bytes:
             raise DagError(f"{cid} is a file of {planner.size} bytes, expected at most {limit_bytes}")
     return tuple(planner.leaves)
-
-
-class PageReader:
-    """The chunks of a manifest by index; pages are fetched when the plan reaches them."""
-
-    def __init__(self, manifest: Manifest, group: FetchGroup) -> None:
-        self._manifest = manifest
-        self._group = group
-        self._pages: OrderedDict[int, list[ChunkEntry]] = OrderedDict()
-
-    async def entry(self, index: int) -> ChunkEntry:
-        """One chunk's entry."""
-        number, place = divmod(index, CHUNKS_PER_PAGE)
-        page = self._pages.get(number)
-        if page is None:
-            page = self._pages[number] = await self._load(number)
-            if len(self._pages) > _PAGES_KEPT:
-                self._pages.popitem(last=False)
-        return page[place]
-
-    async def _load(self, number: int) -> list[ChunkEntry]:
-        directories = self._manifest.first_page
-        if number:
-            cid = self._manifest.pages[number - 1]
-            try:
-                data = await read_file(self._group, cid, limit_bytes=MAX_MANIFEST_BYTES)
-            except DagError as error:
-                raise ManifestError(f"page {number} of the manifest ({cid}) cannot be read: {error}") from error
-            directories = decode_page(data)
-        return list(self._manifest.entries(number, directories))

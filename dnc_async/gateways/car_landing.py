@@ -106,6 +106,8 @@ class CarLanding:
         if block.cid.multihash in self._flight.expected:
             return True  # somebody else was faster
         if self._flight.is_open_ended:
+            if block.cid.codec != RAW and not self._flight.has_nodes:
+                return True  # whoever wants leaves alone knows what is above them
             if self._flight.may_wait or not (self._flight.awaits_first or self._desk.early.is_full):
                 self._desk.keep(self._flight, block)
         elif block.cid.codec == RAW and not self._ask.is_whole and not self._flight.has_nodes:

@@ -108,6 +108,7 @@ class Fetcher:
                 in_flight=score.in_flight,
                 rate=score.rate,
                 latency_s=score.latency_s,
+                jitter_s=score.jitter_s,
             )
             # Not strict: this is also called from another thread, perhaps while a gateway is being added.
             for transport, score in zip(self._transports, self._board.scores, strict=False)
@@ -270,6 +271,8 @@ class Fetcher:
                 )
             )
             self._flying.add(flight)
+            if span.car is not None:
+                self._board.scores[span.gateway].opened_car(flight, span.car)
             tasks.start_soon(self._fly, flight)
         for want in wants:
             want.flights[span.gateway] = flight

@@ -85,7 +85,7 @@ class Flight:
         #: Whose blocks it was to bring: when the last of them has left, nobody will want what else it brings.
         self.groups = {want.group for want in wants}
         self._first = wants[0]
-        #: Whether children may come that were not asked for: what was taken for a leaf may be none.
+        #: Whether nodes are wanted of it: children may come that were not asked for, as what was taken for a leaf may be none.
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     def __repr__(self) -> str:

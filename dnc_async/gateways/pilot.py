@@ -158,7 +158,6 @@ class Pilot:
     # A CAR.
 
     async def _car(self, flight: Flight, ask: CarAsk) -> None:
-        self._score.opened_car(flight, ask)
         landing = CarLanding(flight, ask, self._score, self._abilities, self._desk)
         request = CarRequest(
             target=ask.target(from_root=self._abilities.is_cold(ask.via.partition("/")[0])),

@@ -15,11 +15,12 @@ _PRIOR_RATE = 5e6
 _PRIOR_LATENCY_S = 0.1
 _MEMORY_BYTES = 8e6  # sums of bytes and busy time decay with this constant…
 _MEMORY_S = 2.0  # …or this one, whichever is shorter
-_ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**20  # the first bytes come with the headers, and would look infinitely fast
+_ENOUGH_S, _ENOUGH_BYTES = 0.02, 2**18  # the first bytes come with the headers, and would look infinitely fast
 _SMALL_BYTES = 16 * 2**10  # a smaller block measures the cost of a request, not the rate
-_LATENCY_RISE, _DEVIATION_RISE = 0.05, 0.2
+_LATENCY_RISE, _JITTER_RISE = 0.05, 0.2
 _LARGEST_EXCESS_S = 0.5  # an answer that comes late by seconds says nothing of the others
-_DEVIATIONS = 2  # beyond the latency: most answers have begun by then
+#: So many times a gateway's jitter beyond its latency most answers have begun.
+JITTERS = 2
 _WINDOW_GAIN = 1.25
 _WINDOW_BLOCKS = 2
 _SLACK_S = 0.001  # an answer may begin so long before what was asked for before it has come; sooner, it takes from that
@@ -29,11 +30,11 @@ _SLACK_S = 0.001  # an answer may begin so long before what was asked for before
 _FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES, _TINY_BYTES = 5 * 2**18, 32e6, 4 * 2**20, 2**13
 _FIRST_WAIT_S, _FIRST_STEP_S = 0.02, 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
-_JITTER = 0.25
+_PAUSE_SPREAD = 0.25
 _BURST_REQUESTS, _BURST_SHARE = 10.0, 0.05  # at once, of those that a minute allows: so many, or such a share
 _FORGIVEN_AFTER = 16
 _OVERDUE_S, _OVERDUE_FACTOR = 1.0, 4.0
-_SILENCE_S, _SILENCE_LATENCIES, _SILENCE_DEVIATIONS, _LATE_FACTOR = 0.15, 2.0, 4.0, 3.0
+_SILENCE_S, _SILENCE_LATENCIES, _SILENCE_JITTERS, _LATE_FACTOR = 0.15, 2.0, 4.0, 3.0
 _STALE_S = 5.0  # an estimate older than this is worth a block
 
 
@@ -102,12 +103,13 @@ class Score:
         self._allowance, self._allowance_at = self._burst, float("-inf")
         self.blocks = self.bytes = self.rejected = self.failures = 0
         self.latency_s: float | None = None
+        #: How much later than that answers begin, the latest counting most.
+        self.jitter_s = 0.0
         self.paused_until = 0.0
         self._bytes_sum = self._busy_sum = 0.0
         self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
         self._requests = 0
-        self._deviation_s = 0.0
         #: How many bytes were asked for and have not come.
         self.in_flight_bytes = 0
         self._cars: dict[object, tuple[CarAsk, int]] = {}
@@ -186,7 +188,7 @@ class Score:
         if self.rate is None or self.latency_s is None:
             grown = _FIRST_BYTES + _FIRST_RATE * max(0.0, now - self._busy_since - _FIRST_WAIT_S)
             return max(size_bytes, _FIRST_BYTES, min(grown, _FIRST_OF_ALL_BYTES / self._best.gateways))
-        longest = self.latency_s + _DEVIATIONS * self._deviation_s
+        longest = self.latency_s + JITTERS * self.jitter_s
         return _WINDOW_GAIN * self.rate * longest + _WINDOW_BLOCKS * self._usual_bytes(size_bytes)
 
     def has_room(self, size_bytes: int, now: float) -> bool:
@@ -209,7 +211,7 @@ class Score:
 
     def ahead_s(self) -> float:
         """How long before the line is free a block is asked for."""
-        return self.likely_latency() + _DEVIATIONS * self._deviation_s + _SLACK_S
+        return self.likely_latency() + JITTERS * self.jitter_s + _SLACK_S
 
     def _usual_bytes(self, size_bytes: int) -> int:
         """The size of a block, or of those on their way: a small one, such as a file's last, is not to wait for longer."""
@@ -226,7 +228,7 @@ class Score:
     def late_at(self) -> Iterable[tuple[float, object]]:
         """When each open request will count as late: silent for too long, or far beyond the time it was to take."""
         latency = self.likely_latency()
-        patience = max(_SILENCE_S, _SILENCE_LATENCIES * latency, _SILENCE_DEVIATIONS * self._deviation_s)
+        patience = max(_SILENCE_S, _SILENCE_LATENCIES * latency, _SILENCE_JITTERS * self.jitter_s)
         pace, size, sharing = max(self.likely_rate(), self._best.rate), -1, 0.0
         for key, sent in self._in_flight.items():
             silent = max(sent.begins_at, sent.request.last_at)
@@ -304,7 +306,7 @@ class Score:
             known = self.latency_s
             self.latency_s = sample if known is None else min(sample, known + _LATENCY_RISE * (sample - known))
             excess = min(sample - self.latency_s, _LARGEST_EXCESS_S)
-            self._deviation_s += _DEVIATION_RISE * (excess - self._deviation_s)
+            self.jitter_s += _JITTER_RISE * (excess - self.jitter_s)
 
     def received(self, key: object, size_bytes: int, now: float) -> None:
         """So many bytes more of an answer have come."""
@@ -393,5 +395,5 @@ class Score:
 
     def _pause(self, now: float, seconds: float) -> None:
         # Many clients that were told the same time do not all come back at once.
-        longer = 1.0 + _JITTER * self._jitter()
+        longer = 1.0 + _PAUSE_SPREAD * self._jitter()
         self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S) * longer)

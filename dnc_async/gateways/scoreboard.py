@@ -40,7 +40,7 @@ at a trickle is, far beyond the time that its answer was to take. The extra byte
 many small blocks would be needed to fill a window, or a gateway sends a block in hardly more time than the request takes, blocks
 that follow each other in a file are asked for together, as one CAR: four or more, of an eighth of the window or of 10 ms, and
 never more than half of a gateway's share of what is pending, so that there are still several requests to balance. Where
-requests are scarce it is a second's worth of the rate, and a file's root or a small directory with all that is in it. Larger
+requests are scarce it is a second's worth of the rate, and with what a file begins all of it, or of its small directory. Larger
 blocks go one by one: they can be had from anybody, cannot be truncated unseen, and go back one by one when something fails.
 What an open CAR will bring is not asked for again.
 
@@ -102,6 +102,10 @@ class Span:
         """How many bytes it is to bring."""
         ahead = self.car.expected_bytes if self.car is not None else 0
         return max(ahead, sum(want.size_bytes for want in self.wants))
+
+    def will_bring(self, want: Want) -> bool:
+        """Whether its CAR brings another block besides."""
+        return self.car is not None and any(self.car.covers(within, self.car.start) for within in want.within)
 
 
 class _Round:
@@ -197,7 +201,9 @@ class Scoreboard:
             if looked_at > _LOOK_AHEAD or not this.open or this.room_bytes < want.size_bytes:
                 break
             best = self._earliest(want, this.begins(want))
-            span = None if best is None else self._span(wants, place, best, this.room_bytes, len(usable))
+            if best is None or any(span.gateway == best and span.will_bring(want) for span in chosen):
+                continue  # it may join that, once it is sent
+            span = self._span(wants, place, best, this.room_bytes, len(usable))
             if span is not None:
                 seen.update(span.wants)
                 if this.enter(span, max_requests=self._max_requests):
@@ -231,7 +237,8 @@ class Scoreboard:
         want, score, able = wants[place], self.scores[gateway], self.abilities[gateway]
         limit = max(_SMALLEST_SCARCE_SPAN_BYTES, int(score.likely_rate() * _SCARCE_SPAN_S))
         limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
-        tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.is_root else None
+        # What has come before is asked for alone: its directory would bring the rest once more, too.
+        tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.begins_file and not want.passed else None
         for ask in (tree, ask_for([want]) if want.has_more else None):
             if ask is not None and able.allows(ask) and gateway not in want.plain:
                 return None if want.group in self.holds_ahead else Span([want], gateway, ask)

@@ -61,10 +61,9 @@ class Want:
     group: object = None
 
     @property
-    def is_root(self) -> bool:
-        """Whether a file begins with it: its root with more behind it, or all of it."""
-        here = self.within[0] if self.within else None
-        return here is not None and here.start == 0 and (here.end > self.size_bytes or here.end == here.total)
+    def begins_file(self) -> bool:
+        """Whether a file begins with it: its root, or its first leaf."""
+        return bool(self.within) and self.within[0].start == 0
 
     @property
     def has_more(self) -> bool:

@@ -122,12 +122,18 @@ class FileBuilder:
 
     def _node(self, level: int, blocks: list[Block]) -> Root:
         children, self._levels[level] = self._levels[level], []
-        sizes = [child.size or 0 for child in children]
-        message = unixfs.encode(Kind.FILE, filesize=sum(sizes), blocksizes=sizes)
-        links = [Link(child.cid, "", child.tsize) for child in children]
-        block = make(dagpb.encode(message, links), DAG_PB, version=self._profile.cid_version)
+        block, root = join_parts(children, self._profile)
         blocks.append(block)
-        return Root(block.cid, sum(sizes), len(block.data) + sum(child.tsize for child in children))
+        return root
+
+
+def join_parts(parts: Sequence[Root], profile: Profile) -> tuple[Block, Root]:
+    """The node that makes one file of its parts, in their order."""
+    sizes = [part.size or 0 for part in parts]
+    message = unixfs.encode(Kind.FILE, filesize=sum(sizes), blocksizes=sizes)
+    links = [Link(part.cid, "", part.tsize) for part in parts]
+    block = make(dagpb.encode(message, links), DAG_PB, version=profile.cid_version)
+    return block, Root(block.cid, sum(sizes), len(block.data) + sum(part.tsize for part in parts))
 
 
 def build_file(data: Buffer, profile: Profile) -> tuple[list[Block], Root]:

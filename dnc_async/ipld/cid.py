@@ -123,6 +123,11 @@ class Cid:
         return cls(version, codec, mh.digest(hash_name, data))
 
     @classmethod
+    def of_sha256(cls, digest: bytes) -> Self:
+        """The CID of the raw block that has this SHA-256 digest."""
+        return cls(1, RAW, _V0_PREFIX + digest)
+
+    @classmethod
     def _trusted(cls, version: int, codec: int, multihash: bytes) -> Self:
         cid = cls.__new__(cls)
         _set_version(cid, version)

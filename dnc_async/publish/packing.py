@@ -14,14 +14,19 @@ import anyio.to_thread
 
 from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.manifest import (
-    CHUNKS_PER_DIRECTORY,
+    CHUNKS_ON_FIRST_PAGE,
     CHUNKS_PER_PAGE,
     ENTRIES_PER_DIRECTORY,
     MAX_CHUNK_BYTES,
-    ChunkDirectory,
     Manifest,
-    encode_page,
     halves,
+)
+from dnc_async.dataset.page import (
+    CHUNKS_PER_DIRECTORY,
+    MAX_LISTED_LEAVES,
+    ChunkDirectory,
+    ChunkRow,
+    encode_page,
 )
 from dnc_async.dataset.schema import Columns, Schema
 from dnc_async.errors import ArgumentError, DatasetError
@@ -30,7 +35,8 @@ from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_directory, build_
 from dnc_async.publish.rows import RowStream
 
 _LEAVES_PER_CHUNK = 8
-_MIN_LEAF_BYTES, _MAX_LEAF_BYTES = 2**17, 2**20
+_USEFUL_LEAF_BYTES, _MAX_LEAF_BYTES = 192 * 2**10, 2**20
+_LEAF_STEP_BYTES = 2**12
 _PROBE_ROWS = 1024
 
 
@@ -42,13 +48,15 @@ class BlockSink(Protocol):
 
 
 def leaf_bytes(chunk_bytes: int) -> int:
-    """The size of a chunk's leaves, in bytes: at least 8 leaves where they have 128 KiB each, at most 1 MiB, in steps of 4 KiB.
+    """The size of a chunk's leaves, in bytes: 8 leaves where they have 192 KiB each, else as many of about that size.
 
-    A block is verified whole, so one leaf comes from one gateway: many small ones spread over many gateways. But each is a
-    request, and what that costs both machines does not depend on its size.
+    They are of one size, but for what steps of 4 KiB leave to the last, and at most 1 MiB. A block is verified whole, so one
+    leaf comes from one gateway: many small ones spread over many gateways. But each is a request, and what that costs both
+    machines hardly depends on its size.
     """
-    wanted = -(-chunk_bytes // (_LEAVES_PER_CHUNK * 4096)) * 4096
-    return max(_MIN_LEAF_BYTES, min(_MAX_LEAF_BYTES, wanted))
+    wanted = min(_LEAVES_PER_CHUNK, round(chunk_bytes / _USEFUL_LEAF_BYTES))
+    leaves = max(1, wanted, -(-chunk_bytes // _MAX_LEAF_BYTES))
+    return -(-chunk_bytes // (leaves * _LEAF_STEP_BYTES)) * _LEAF_STEP_BYTES
 
 
 async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | None, chunk_bytes: int) -> int:
@@ -72,6 +80,7 @@ class Packer:
         self._sink = sink
         self._tree = _DirectoryTree(self._keep, ENTRIES_PER_DIRECTORY)
         self._directory: list[Root] = []
+        self._rows: list[ChunkRow] = []
         self._page: list[ChunkDirectory] = []
         self._first_page: tuple[ChunkDirectory, ...] | None = None
         self._pages: list[Root] = []
@@ -84,7 +93,7 @@ class Packer:
             raise DatasetError(
                 f"half a batch has {len(data)} bytes, more than {MAX_CHUNK_BYTES}: use a smaller batch_size"
             )
-        self._directory.append(self._file(data, leaf_bytes(len(data))))
+        self._add_file(data)
         self._samples += len(next(iter(columns.values())))
         self._chunks += 1
         self._size += len(data)
@@ -117,6 +126,15 @@ class Packer:
         ]
         return manifest, self._keep(*build_directory(entries, UNIXFS_V1_2025))
 
+    def _add_file(self, data: bytearray) -> None:
+        size = leaf_bytes(len(data))
+        blocks, root = build_file(data, dataclasses.replace(UNIXFS_V1_2025, leaf_bytes=size))
+        self._directory.append(self._keep(blocks, root))
+        row = ChunkRow(root.cid, len(data))
+        if 1 < -(-len(data) // size) <= MAX_LISTED_LEAVES:  # the root over them is the last block
+            row = row._replace(leaf_bytes=size, digests=b"".join(block.cid.multihash[2:] for block in blocks[:-1]))
+        self._rows.append(row)
+
     def _file(self, data: bytes | bytearray, size: int) -> Root:
         return self._keep(*build_file(data, dataclasses.replace(UNIXFS_V1_2025, leaf_bytes=size)))
 
@@ -130,9 +148,10 @@ class Packer:
             return
         root = self._keep(*build_directory(_numbered(self._directory), UNIXFS_V1_2025))
         self._tree.add(root)
-        self._page.append(ChunkDirectory(root.cid, tuple((f.cid, f.size or 0) for f in self._directory)))
-        self._directory = []
-        if self._chunks % CHUNKS_PER_PAGE == 0:
+        self._page.append(ChunkDirectory(root.cid, tuple(self._rows)))
+        self._directory, self._rows = [], []
+        limit = CHUNKS_ON_FIRST_PAGE if self._first_page is None else CHUNKS_PER_PAGE
+        if len(self._page) * CHUNKS_PER_DIRECTORY == limit:
             self._close_page()
 
     def _close_page(self) -> None:

@@ -160,7 +160,7 @@ def watch(published: Published, monkeypatch: pytest.MonkeyPatch) -> DiskWatch:
 
 @pytest.fixture
 def many_leaves(tmp_path: Path) -> Published:
-    """Six batches of 2 MiB in chunks of eight leaves each."""
+    """Six batches of 2 MiB in chunks of five leaves each."""
     x = np.random.default_rng(1).integers(0, 255, (6 * BATCH, 2**21 // BATCH - 8), dtype=np.uint8)
     y = np.arange(6 * BATCH)
     result = asyncio.run(dnc.upload({"x": x, "y": y}, batch_size=BATCH, store=tmp_path / "large store"))

@@ -12,6 +12,7 @@ import dnc_async as dnc
 from dnc_async.config import FetchSettings
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.ipld.cid import Cid
+from dnc_async.publish import packing
 from dnc_async.telemetry import BlockReceived, Event, RequestSent, StreamStatistics
 from dnc_async.testing import GatewayProcess
 
@@ -135,12 +136,21 @@ async def test_names_of_chunks(published: Published) -> None:
                 assert Cid.parse(found[name]) == entry.cid
 
 
-@pytest.mark.parametrize(("budget", "prefetch", "whole_chunks"), [("10 MB", "auto", 4), (0, "auto", 4), (0, 0, 2)])
-async def test_the_second_batch_comes_with_its_proofs(
-    tmp_path: Path, budget: str | int, prefetch: Literal["auto"] | int, whole_chunks: int
+@pytest.mark.parametrize("kind", ["one block", "two leaves", "a root and two leaves"])
+@pytest.mark.parametrize(("budget", "prefetch", "chunks"), [("10 MB", "auto", 4), (0, "auto", 4), (0, 0, 2)])
+async def test_the_first_two_batches_have_the_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    budget: str | int,
+    prefetch: Literal["auto"] | int,
+    chunks: int,
 ) -> None:
-    """On the disk or on credit: what is asked for before the first leaf has come, as whole chunks in a CAR each."""
-    data = np.random.default_rng(0).integers(0, 256, (40, 100_000), dtype=np.uint8)
+    """On the disk or on credit: what is asked for before the first leaf has come. With its root, a chunk is one request."""
+    row_bytes = 100_000 if kind == "one block" else 200_000
+    if "root" in kind:
+        monkeypatch.setattr(packing, "MAX_LISTED_LEAVES", 0)
+    data = np.random.default_rng(0).integers(0, 256, (40, row_bytes), dtype=np.uint8)
     cid = (await dnc.upload({"x": data}, batch_size=4, store=tmp_path / "store")).cid
     events: list[Event] = []
     with GatewayProcess(tmp_path / "store", "latency=100ms") as gateway:
@@ -155,7 +165,52 @@ async def test_the_second_batch_comes_with_its_proofs(
         batches = [batch async for batch in stream]
     assert (np.concatenate([batch["x"] for batch in batches]) == data).all()
     first = next(i for i, event in enumerate(events) if isinstance(event, BlockReceived) and event.size_bytes > 60_000)
-    asked = [
-        event for event in events[:first] if isinstance(event, RequestSent) and 200_000 <= event.size_bytes < 210_000
-    ]
-    assert len(asked) == whole_chunks
+    asked = [event for event in events[:first] if isinstance(event, RequestSent) and "manifest" not in event.asked]
+    large = [event.size_bytes for event in asked if event.size_bytes > 60_000]
+    requests = 2 if kind == "two leaves" else 1
+    assert len(large) == chunks * requests
+    assert all(abs(size - 2 * row_bytes / requests) < 10_000 for size in large)
+    assert len(asked) == len(large) or "root" in kind
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_scarce_gateway_sends_chunks_of_several_leaves_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_listed: bool
+) -> None:
+    """Whether their leaves are wanted at once or after their roots; and what nobody will want is not kept."""
+    monkeypatch.setattr(packing, "_USEFUL_LEAF_BYTES", 4096)
+    if not is_listed:
+        monkeypatch.setattr(packing, "MAX_LISTED_LEAVES", 0)
+    data = np.random.default_rng(0).integers(0, 256, (400, 4000), dtype=np.uint8)
+    cid = (await dnc.upload({"x": data}, batch_size=8, store=tmp_path / "store")).cid
+    # Where roots are not wanted, those that were kept would be more than this, and the CAR would not go on.
+    settings = FetchSettings(early_bytes=30_000 if is_listed else 100_000)
+    with GatewayProcess(tmp_path / "store") as gateway:
+        options = {"gateways": scarce(gateway), "disk_budget": "400 kB", "spool_dir": tmp_path / "spool"}
+        async with dnc.Client(settings=settings, **options) as client:
+            stream = client.stream(cid)
+            batches = [batch async for batch in stream]
+        assert gateway.stats().requests <= 8  # of 400 leaves
+    assert (np.concatenate([batch["x"] for batch in batches]) == data).all()
+    assert stream.statistics().fetched_bytes == pytest.approx(data.nbytes, rel=0.1)
+
+
+async def test_the_next_page_is_there_before_it_is_needed(tmp_path: Path) -> None:
+    """It is asked for half way through the one before it, behind what is needed sooner."""
+    data = np.random.default_rng(0).integers(0, 256, (400, 1000), dtype=np.uint8)
+    cid = (await dnc.upload({"x": data}, batch_size=2, store=tmp_path / "store")).cid
+    asked = list[str]()
+
+    def note(event: Event) -> None:
+        if isinstance(event, RequestSent):
+            asked.append(event.asked)
+
+    with GatewayProcess(tmp_path / "store", "no-car,latency=5ms") as gateway:
+        async with dnc.Client(gateways=gateway.url, disk_budget="1MB", spool_dir=tmp_path / "spool") as client:
+            manifest = Manifest.decode(await client.cat(f"{cid}/manifest"))
+            chunks = [str(entry.cid) for entry in manifest.entries(0, manifest.first_page)]
+            (page,) = map(str, manifest.pages)
+        stream = dnc.stream(cid, gateways=gateway.url, disk_budget="1MB", spool_dir=tmp_path / "spool", progress=note)
+        batches = [batch async for batch in stream]
+    assert (np.concatenate([batch["x"] for batch in batches]) == data).all()
+    assert asked.index(chunks[len(chunks) // 4]) < asked.index(page) < asked.index(chunks[-1])

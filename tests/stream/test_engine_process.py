@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from dnc_async.errors import (
     TransformError,
 )
 
+from ..conftest import eventually
 from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
 
 pytestmark = [needs_linux, pytest.mark.border]
@@ -166,6 +166,11 @@ def consumer(published: Published, then: str) -> list[str]:
     return [sys.executable, "-c", CONSUMER.replace("{then}", then), *words]
 
 
+def entries(folder: Path) -> list[str]:
+    """What is in a folder that another process may be removing meanwhile (``Path.rglob`` fails then)."""
+    return [name for _, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
 def test_the_consumer_is_killed(published: Published) -> None:
     """The engine ends by itself, and takes its files along; also where the consumer had forked."""
     then = 'fork = os.fork() or time.sleep(30); print("ready", fork, flush=True); sys.stdin.read()'
@@ -177,10 +182,7 @@ def test_the_consumer_is_killed(published: Published) -> None:
         try:
             process.kill()
             process.wait()
-            deadline = time.monotonic() + 10
-            while list(published.spool.rglob("*")) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert list(published.spool.rglob("*")) == []
+            assert eventually(lambda: not entries(published.spool), timeout_s=10)
         finally:
             os.kill(fork, signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import anyio
 import pytest
 
 import dnc_async as dnc
@@ -24,6 +25,14 @@ async def smallest(published: Published) -> int:
     return caught.value.smallest_bytes
 
 
+async def step(watch: DiskWatch, writes: int) -> None:
+    """Long enough for so many writes to the disk, all in all: on a machine that is busy that takes as long as it takes."""
+    with anyio.move_on_after(10):
+        while watch.writes < writes:  # noqa: ASYNC110 - worker threads write
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("batches", ["one chunk", 1, 1.5, 2, 0])
 async def test_one_stream_with_faults(many_leaves: Published, watch: DiskWatch, batches: float | str) -> None:
     """A sound gateway beside three that lie, straggle and fail: every batch is right, no write was beyond the budget."""
@@ -41,13 +50,13 @@ async def test_one_stream_with_faults(many_leaves: Published, watch: DiskWatch, 
         async for batch in stream:
             many_leaves.check(batch, count % 6)
             count += 1
-            await asyncio.sleep(0.01)  # a step: time for the disk to fill
+            await step(watch, min(count, 10) if budget else 0)
     assert count == 12
     statistics = stream.statistics()
     assert statistics.blocks_rejected
     assert watch.peak_bytes <= budget
     assert statistics.peak_leased_bytes <= budget
-    assert (watch.writes > 16) == bool(budget), "it went over the disk, unless that was forbidden"
+    assert watch.writes >= 10 if budget else not watch.writes, "it went over the disk, unless that was forbidden"
     assert left(many_leaves.spool) == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dnc_async.dataset.manifest import ChunkEntry
+from dnc_async.dataset.page import ChunkEntry, ChunkRow
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.chunks import Chunk
 from dnc_async.engine.credit import Credit, CreditLimit, Window
@@ -28,9 +28,8 @@ def chunk(position: int, part: int = 0, *, proved: bool = True) -> Chunk:
     batch = PlannedBatch(position=position, epoch=0, index=position, samples=8, chunks=range(first, first + 2))
     entry = ChunkEntry(
         index=first + part,
-        cid=CID,
+        row=ChunkRow(CID, SIZE),
         samples=4,
-        size_bytes=SIZE,
         directory=CID,
         directory_offset=0,
         directory_bytes=0,
@@ -57,7 +56,9 @@ class Stream:
         return Credit(self.limit, pace=self.pace, progress=self.progress, window=lambda: self.window, clock=self.clock)
 
 
-def gateway(rate: float | None, latency_s: float | None, *, blocks: int = 10, size: int = 1000) -> GatewayStatistics:
+def gateway(
+    rate: float | None, latency_s: float | None, *, jitter_s: float = 0.0, blocks: int = 10, size: int = 1000
+) -> GatewayStatistics:
     return GatewayStatistics(
         url="http://a",
         blocks=blocks,
@@ -67,15 +68,21 @@ def gateway(rate: float | None, latency_s: float | None, *, blocks: int = 10, si
         in_flight=0,
         rate=rate,
         latency_s=latency_s,
+        jitter_s=jitter_s,
     )
 
 
 def test_the_window_of_gateways() -> None:
     """A round trip's bytes and a block of each that was measured, and how long those take at their rates together."""
-    assert Window.of([]) == Window.of([gateway(None, None), gateway(5.0, None)]) == (0.0, 0.0)
-    assert Window.of([gateway(5e4, 0.1), gateway(None, 0.1)]) == pytest.approx((6000.0, 0.12))
-    assert Window.of([gateway(5e4, 0.1), gateway(1.5e5, 0.02, size=500)]) == pytest.approx((9500.0, 0.0475))
-    assert Window.of([gateway(5e4, 0.1, blocks=0)]) == pytest.approx((5000.0, 0.1))
+    assert Window.of([]) == Window.of([gateway(None, None), gateway(5.0, None)]) == (0.0, 0.0, False)
+    assert Window.of([gateway(5e4, 0.1), gateway(None, 0.1)]) == pytest.approx((6000.0, 0.12, False))
+    assert Window.of([gateway(5e4, 0.1), gateway(1.5e5, 0.02, size=500)]) == pytest.approx((9500.0, 0.0475, True))
+    assert Window.of([gateway(5e4, 0.1, blocks=0)]) == pytest.approx((5000.0, 0.1, True))
+
+
+def test_the_window_is_longer_where_latencies_vary() -> None:
+    """By so much that most answers have begun: else they would come late, each time, and the gateways stand idle."""
+    assert Window.of([gateway(5e4, 0.1, jitter_s=0.02)]) == pytest.approx((8000.0, 0.16, True))
 
 
 def test_the_next_batch_is_asked_for_a_window_before_its_rows_are_free() -> None:

@@ -1,6 +1,8 @@
 """Manifests, pages and chunks come from strangers: what does not fit together is refused with a typed error."""
 
 import contextlib
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.batch import BatchBuffer
-from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, ChunkDirectory, Manifest, decode_page, halves
+from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, Manifest, halves
+from dnc_async.dataset.page import ChunkDirectory, ChunkEntry, ChunkRow, decode_page, encode_page
 from dnc_async.dataset.plan import Plan
 from dnc_async.dataset.schema import Column, Schema, columns_of, schema_of
 from dnc_async.errors import DecodeError, ManifestError
-from dnc_async.ipld.cid import Cid
+from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
+from dnc_async.ipld.cid import DAG_PB, Cid
+from dnc_async.ipld.plan import FilePlanner
 
 COLUMNS, STRUCTURE = columns_of(
     {"b": np.arange(10), "a": np.ones((10, 3), "f4"), "t": [str(i) * i for i in range(10)]}, where=""
@@ -30,7 +35,7 @@ def manifest(samples: int = 10, batch_size: int = 4) -> Manifest:
     for start in range(0, samples, batch_size):
         sizes += [chunk_format.fixed_layout(FIXED, n).size_bytes for n in halves(min(batch_size, samples - start))]
     cid = Cid.of(b"")
-    page = (ChunkDirectory(cid, tuple((cid, size) for size in sizes)),)
+    page = (ChunkDirectory(cid, tuple(ChunkRow(cid, size) for size in sizes)),)
     return Manifest(
         schema=FIXED,
         samples=samples,
@@ -78,7 +83,7 @@ def change(**values: Any) -> bytes:
         b"\xc1",
         msgpack.packb([1]),
         change(format="other"),
-        change(version=2),
+        change(version=3),
         change(samples=0),
         change(samples=-1),
         change(samples=2**60),
@@ -125,8 +130,106 @@ def test_page_with_too_many_chunks() -> None:
     """A page lists as many chunks as the manifest leaves for it."""
     cid = Cid.of(b"")
     with pytest.raises(ManifestError, match="too many or too few"):
-        list(manifest().entries(0, (ChunkDirectory(cid, ((cid, 1),) * 64),)))
+        list(manifest().entries(0, (ChunkDirectory(cid, (ChunkRow(cid, 1),) * 64),)))
     assert CHUNKS_PER_PAGE % 64 == 0
+
+
+def row_of(data: bytes, leaf_size: int) -> ChunkRow:
+    """A chunk's file of several leaves, as a page lists it."""
+    blocks, root = build_file(data, replace(UNIXFS_V1_2025, leaf_bytes=leaf_size))
+    return ChunkRow(root.cid, len(data), leaf_size, b"".join(block.cid.multihash[2:] for block in blocks[:-1]))
+
+
+@pytest.mark.parametrize("size", [5000, 8192, 8193, 32768])
+def test_leaves_from_a_page(size: int) -> None:
+    """They are those that the file's root names."""
+    data = bytes(range(256)) * 128
+    row = row_of(data[:size], 4096)
+    (directory,) = decode_page(encode_page((ChunkDirectory(row.cid, (row,)),)))
+    assert directory.chunks == (row,)
+    entry = ChunkEntry(0, row, 1, row.cid, 0, size)
+    blocks, root = build_file(data[:size], replace(UNIXFS_V1_2025, leaf_bytes=4096))
+    planner = FilePlanner(root.cid)
+    planner.receive(blocks[-1])
+    assert entry.names_leaves
+    assert list(entry.leaves()) == planner.leaves
+
+
+@pytest.mark.parametrize("wrong", [{"digests": bytes(32) * 3}, {"leaf_bytes": 4100}, {"size_bytes": 12_000}])
+def test_leaves_of_another_file(wrong: dict[str, Any]) -> None:
+    """What a page lists as leaves must make the file's CID: nobody reads something else than who walks the DAG."""
+    row = row_of(bytes(12_100), 4096)
+    cid = str(row.cid)
+    with pytest.raises(ManifestError, match=f"chunk 7 are not those of its file {cid}"):
+        ChunkEntry(7, row._replace(**wrong), 1, row.cid, 0, row.size_bytes).leaves()
+
+
+RAW_CID, NODE = Cid.of(b"").encode(), Cid.of(b"", DAG_PB).encode()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [],
+        [NODE],
+        [NODE, "1"],
+        [NODE, 100, 50],
+        [RAW_CID, 100, 50, bytes(64)],
+        [NODE, 100, 0, bytes(64)],
+        [NODE, 100, -50, bytes(64)],
+        [NODE, -100, 50, bytes(64)],
+        [NODE, 0, 50, b""],
+        [NODE, 100, 50, bytes(32)],
+        [NODE, 100, 50, bytes(65)],
+        [NODE, 100, 50, "text" * 16],
+        [NODE, 900, 100, bytes(9 * 32)],
+        [NODE, 2**22 + 2, 2**21 + 1, bytes(64)],
+        [NODE, 100, 50, bytes(64), 1],
+    ],
+)
+def test_hostile_row(row: list[object]) -> None:
+    """As many digests as the size has leaves, 8 at most, of blocks that may be had."""
+    with pytest.raises(ManifestError, match=r"lists a chunk neither as \[cid, size\] nor"):
+        decode_page(msgpack.packb([[NODE, [row]]]))
+
+
+def numbered(chunks: range) -> tuple[ChunkDirectory, ...]:
+    """Full directories of chunks of one sample, but for the last one."""
+    size = chunk_format.fixed_layout(FIXED, 1).size_bytes
+    rows = [ChunkRow(Cid.of(b"%d" % i), size) for i in chunks]
+    return tuple(ChunkDirectory(Cid.of(b""), tuple(rows[i : i + 64])) for i in range(0, len(rows), 64))
+
+
+@pytest.mark.parametrize("first", [64, 1024, 64 * 5])
+def test_pages(first: int) -> None:
+    """The first page may be of any length, as in version 1, where it was as long as the others."""
+    chunks = 3000
+    starts = [0, *range(first, chunks, CHUNKS_PER_PAGE), chunks]
+    pages = [numbered(range(start, end)) for start, end in pairwise(starts)]
+    size = chunk_format.fixed_layout(FIXED, 1).size_bytes
+    made = Manifest(
+        schema=FIXED,
+        samples=chunks,
+        batch_size=2,
+        size_bytes=chunks * size,
+        largest_chunk_bytes=size,
+        first_page=pages[0],
+        pages=tuple(Cid.of(encode_page(page)) for page in pages[1:]),
+    )
+    for version in (1, 2):
+        wire = msgpack.unpackb(made.encode())
+        assert Manifest.decode(msgpack.packb({**wire, "version": version})) == made
+    entries = [entry for number, page in enumerate(pages) for entry in made.entries(number, page)]
+    assert [entry.index for entry in entries] == list(range(chunks))
+    for number, start in enumerate(starts[:-1]):
+        assert made.page_of(start) == (number, 0)
+        assert made.page_of(starts[number + 1] - 1) == (number, starts[number + 1] - start - 1)
+    for page in (pages[1][1:], (*pages[1], pages[1][0]), (*pages[1][:-1], numbered(range(63))[0])):
+        with pytest.raises(ManifestError, match="page 1 of the manifest"):
+            list(made.entries(1, page))
+    for page in ((), (*numbered(range(32)), *numbered(range(32)), *pages[0][1:])):
+        with pytest.raises(ManifestError):
+            Manifest.decode(replace(made, first_page=page).encode())
 
 
 def test_chunk_of_text_round_trip() -> None:

@@ -25,7 +25,7 @@ BLOCK, BLOCKS, LEASE, FOLDER = 100_000, 5, 520_000, 65_536
 LINKS = (Link(latency_s=0.05, rate=10e6), Link(latency_s=0.2, rate=4e6))
 
 
-def gateway(url: str, link: Link, *, rejected: int = 0) -> GatewayStatistics:
+def gateway(url: str, link: Link, *, rejected: int = 0, jitter_s: float = 0.0) -> GatewayStatistics:
     return GatewayStatistics(
         url=url,
         blocks=100 - rejected,
@@ -35,6 +35,7 @@ def gateway(url: str, link: Link, *, rejected: int = 0) -> GatewayStatistics:
         in_flight=0,
         rate=link.rate,
         latency_s=link.latency_s,
+        jitter_s=jitter_s,
     )
 
 
@@ -278,6 +279,22 @@ def test_what_if_of_a_gateway_that_lies() -> None:
     run = report(links=LINKS[:1])
     liar = replace(run, gateways=(gateway("http://liar", Link(latency_s=0.05, rate=20e6), rejected=50),))
     assert liar.what_if() == pytest.approx(run.what_if())
+
+
+def test_what_if_where_latencies_vary() -> None:
+    """The model's links are as late as answers were in the mean; the text tells the least and the mean, where they differ."""
+    links = [replace(link, latency_s=link.latency_s + 0.04) for link in LINKS]
+    varied = tuple(gateway("http://a", link, jitter_s=0.04) for link in LINKS)
+    run = replace(report(chunks_on_disk=0), gateways=varied)
+    assert run.what_if() == pytest.approx(report(chunks_on_disk=0, links=links).what_if())
+    assert "50 ms, mean 90" in str(run)
+    assert "50 ms" in str(report())
+    assert ", mean" not in str(report())
+    wire = run.to_dict()
+    assert Report.from_dict(json.loads(json.dumps(wire))) == run
+    for each in wire["gateways"]:
+        del each["jitter_s"]
+    assert [each.jitter_s for each in Report.from_dict(wire).gateways] == [0.0, 0.0]
 
 
 def test_what_if_knows_when_it_does_not_know() -> None:

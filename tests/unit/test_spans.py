@@ -110,6 +110,25 @@ def test_scarce_requests_bring_files_and_directories() -> None:
     assert len(board.assign(leaves(3, KIB), 10.0)) == 1  # but what is wanted is
 
 
+def test_a_first_leaf_brings_its_directory_and_what_else_lies_there_waits_for_it() -> None:
+    """Where a file's leaves are known without its root, the first of them stands for the file."""
+
+    def leaf(start: int) -> Want:
+        file = Within("file", start, start + 100_000, 200_000)
+        return Want(100_000, within=(file, Within("folder", start, start + 100_000, 400_000, Scope.ALL)))
+
+    wants = [leaf(0), leaf(100_000)]
+    board = Scoreboard(1, max_requests=8, max_bytes=2**23, requests_per_minute=[200.0], can_car=[True])
+    (span,) = board.assign(wants, 10.0)
+    assert span.car is not None
+    assert (span.car.path, span.wants) == ("folder", wants[:1])
+    (span,) = board.assign(wants[1:], 10.0)
+    assert span.car is None
+    wants[0].passed = {"a CAR that has brought it, and is open"}
+    (span,) = board.assign(wants[:1], 10.0)
+    assert span.car is None
+
+
 def test_a_files_root_brings_its_beginning_where_all_of_it_is_wanted() -> None:
     """Up to 1 MiB, so that the rest is spread; everything, where nobody is there to spread it over."""
     wants = [Want(4096, within=(Within("file", 0, 2**22, 2**22),), ahead=True)]

@@ -111,10 +111,18 @@ def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
         f"{gateway.blocks:,}",
         size(gateway.bytes),
         f"{size(gateway.rate)}/s" if gateway.rate else "-",
-        "-" if gateway.latency_s is None else f"{gateway.latency_s * 1e3:.0f} ms",
+        _latency(gateway),
         f"{gateway.rejected:,}",
         f"{gateway.failures:,}",
     )
+
+
+def _latency(gateway: GatewayStatistics) -> str:
+    """The least, and the mean where that can be told from it."""
+    if gateway.latency_s is None:
+        return "-"
+    least, mean = (round(each * 1e3) for each in (gateway.latency_s, gateway.latency_s + gateway.jitter_s))
+    return f"{least} ms" if mean <= least + max(1, least // 10) else f"{least} ms, mean {mean}"
 
 
 GATEWAY_HEAD = ("gateway", "blocks", "bytes", "rate", "latency", "rejected", "failed")

@@ -1,9 +1,9 @@
 """What a run might have waited with another budget or another gateway: the ideal stream, fed with what was measured. PURE.
 
-The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are asked for
-ahead of their room, as the engine's are. It gets each gateway's rate and latency as they were estimated at the end of the run (a
-rate is lessened by the share of blocks that were rejected), the recorded steps of
-the consumer (the mean of each bin; of a long run the last 512 bins), and chunks and blocks of the mean size. So it assumes
+The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are asked for ahead of their
+room, as the engine's are. It gets each gateway's rate and mean latency as they were estimated at the end of the run (a rate is
+lessened by the share of blocks that were rejected), the recorded steps of the consumer (the mean of each bin; of a long run the
+last 512 bins), and chunks and blocks of the mean size. So it assumes
 
 - gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
 - that nobody shares the line in front of them: one more gateway brings its whole rate;
@@ -77,7 +77,10 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
 
 def _links(report: Report) -> list[Link]:
     return [
-        Link(latency_s=gateway.latency_s, rate=gateway.rate * gateway.blocks / (gateway.blocks + gateway.rejected))
+        Link(
+            latency_s=gateway.latency_s + gateway.jitter_s,
+            rate=gateway.rate * gateway.blocks / (gateway.blocks + gateway.rejected),
+        )
         for gateway in report.gateways
         if gateway.rate and gateway.latency_s is not None and gateway.blocks
     ]

@@ -1,0 +1,68 @@
+"""The pages of a manifest, as the plan reaches them: each is fetched while the one before it is gone through."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dnc_async.dataset.manifest import MAX_MANIFEST_BYTES, Manifest
+from dnc_async.dataset.page import ChunkEntry, decode_page
+from dnc_async.engine.files.paths import URGENT
+from dnc_async.engine.reading import read_file
+from dnc_async.errors import DagError, DncError, ManifestError
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.wanted import Priority
+
+#: The one that is gone through, and the next.
+_PAGES_KEPT = 2
+
+
+class PageReader:
+    """The chunks of a manifest by index."""
+
+    def __init__(self, manifest: Manifest, group: FetchGroup) -> None:
+        self._manifest = manifest
+        self._group = group
+        self._pages: OrderedDict[int, list[ChunkEntry]] = OrderedDict()
+        #: The page that was fetched ahead last, or is being fetched, and what tells that this has ended.
+        self._ahead, self._ahead_ended = -1, anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<PageReader with pages {list(self._pages)} of {len(self._manifest.pages) + 1}>"
+
+    async def entry(self, index: int, tasks: TaskGroup, priority: Priority) -> ChunkEntry:
+        """One chunk's entry. Half way through a page the next one is fetched by ``tasks``, with this priority."""
+        number, place = self._manifest.page_of(index)
+        if number not in self._pages and number == self._ahead:
+            await self._ahead_ended.wait()
+        if number not in self._pages:  # it was not fetched ahead, or that failed, which is for us to say
+            await self._load(number, URGENT)
+        page, following = self._pages[number], number + 1
+        is_new = following not in self._pages and self._ahead != following <= len(self._manifest.pages)
+        if 2 * place >= len(page) and is_new:
+            self._ahead, self._ahead_ended = following, anyio.Event()
+            tasks.start_soon(self._load_ahead, following, priority)
+        return page[place]
+
+    async def _load_ahead(self, number: int, priority: Priority) -> None:
+        try:
+            await self._load(number, priority)
+        except DncError:
+            pass  # the plan may never get there
+        finally:
+            self._ahead_ended.set()
+
+    async def _load(self, number: int, priority: Priority) -> None:
+        directories = self._manifest.first_page
+        if number:
+            cid = self._manifest.pages[number - 1]
+            try:
+                data = await read_file(self._group, cid, limit_bytes=MAX_MANIFEST_BYTES, priority=priority)
+            except DagError as error:
+                raise ManifestError(f"page {number} of the manifest ({cid}) cannot be read: {error}") from error
+            directories = decode_page(data)
+        self._pages[number] = list(self._manifest.entries(number, directories))
+        if len(self._pages) > _PAGES_KEPT:
+            self._pages.popitem(last=False)
