@@ -13,7 +13,7 @@ from dnc_async.config import FetchSettings
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish import packing
-from dnc_async.telemetry import BlockReceived, Event, RequestSent, StreamStatistics
+from dnc_async.telemetry import Event, RequestSent, StreamStatistics
 from dnc_async.testing import GatewayProcess
 
 from .conftest import BATCH, SAMPLES, Published
@@ -146,26 +146,25 @@ async def test_the_first_two_batches_have_the_line(
     prefetch: Literal["auto"] | int,
     chunks: int,
 ) -> None:
-    """On the disk or on credit: what is asked for before the first leaf has come. With its root, a chunk is one request."""
+    """On the disk or on credit: what is asked for before a leaf can come. With its root, a chunk is one request."""
     row_bytes = 100_000 if kind == "one block" else 200_000
     if "root" in kind:
         monkeypatch.setattr(packing, "MAX_LISTED_LEAVES", 0)
-    data = np.random.default_rng(0).integers(0, 256, (40, row_bytes), dtype=np.uint8)
+    data = np.random.default_rng(0).integers(0, 256, (24, row_bytes), dtype=np.uint8)
     cid = (await dnc.upload({"x": data}, batch_size=4, store=tmp_path / "store")).cid
-    events: list[Event] = []
-    with GatewayProcess(tmp_path / "store", "latency=100ms") as gateway:
-        stream = dnc.stream(
-            cid,
-            gateways=gateway.url,
-            disk_budget=budget,
-            spool_dir=tmp_path / "spool",
-            prefetch=prefetch,
-            progress=events.append,
-        )
-        batches = [batch async for batch in stream]
-    assert (np.concatenate([batch["x"] for batch in batches]) == data).all()
-    first = next(i for i, event in enumerate(events) if isinstance(event, BlockReceived) and event.size_bytes > 60_000)
-    asked = [event for event in events[:first] if isinstance(event, RequestSent) and "manifest" not in event.asked]
+    sent: list[RequestSent] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, RequestSent) and "manifest" not in event.asked:
+            sent.append(event)
+
+    latency_s = 0.4
+    with GatewayProcess(tmp_path / "store", f"latency={latency_s * 1000:.0f}ms") as gateway:
+        options = {"gateways": gateway.url, "disk_budget": budget, "spool_dir": tmp_path / "spool"}
+        async with dnc.stream(cid, prefetch=prefetch, progress=note, **options) as stream:
+            assert ((await anext(stream))["x"] == data[:4]).all()
+    began = next(event.at for event in sent if event.size_bytes > 60_000)
+    asked = [event for event in sent if event.at < began + latency_s]  # No answer can have begun.
     large = [event.size_bytes for event in asked if event.size_bytes > 60_000]
     requests = 2 if kind == "two leaves" else 1
     assert len(large) == chunks * requests
