@@ -123,6 +123,7 @@ class Job:
         self.complete_at = self.done_at = 0.0
         self.finished = asyncio.Event()
         self.future: Future[Any] | None = None
+        self.result: list[Any] = []
         self._transform = transform
 
     def __repr__(self) -> str:
@@ -142,7 +143,7 @@ class Job:
         except CancelledError as cancelled:  # by the executor's owner
             error = cancelled
         if error is None:
-            return future.result()
+            return self.result.pop() if self.result else future.result()
         position, index = self.planned.position, self.planned.index
         raise TransformError(
             f"the transform {self._transform.name} failed for batch {position} of the stream (batch {index} of the dataset): "
@@ -217,17 +218,18 @@ class Transforms:
             with contextlib.suppress(RuntimeError):  # the engine gave it up and has ended
                 loop.call_soon_threadsafe(job.finished.set)
 
-        job.future = future = self._submit(batch)
+        job.future = future = self._submit(job, batch)
         self._running.add(job)
         future.add_done_callback(done)
 
-    def _submit(self, batch: object) -> Future[Any]:
+    def _submit(self, job: Job, batch: object) -> Future[Any]:
         function = self._transform.function
         try:
             if self._own is None:
                 return self._executor.submit(function, batch)
             box, context = [batch], self._transform.context.copy()
-            return self._own.submit(context.run, lambda: function(box.pop()))  # held by nobody once it returns
+            # In and out by boxes: a thread holds what it was given, and what it returns, for as long as it likes.
+            return self._own.submit(context.run, lambda: job.result.append(function(box.pop())))
         except Exception as error:  # noqa: BLE001 - the executor was shut down, or is broken
             failed: Future[Any] = Future()
             failed.set_exception(error)

@@ -204,7 +204,13 @@ class Fetcher:
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
+        box = [partial(function, *args, **kwargs)]
+
+        def run() -> T:  # a thread holds what it was given until it goes on, whenever that is: not a batch's rows
+            call = box.pop()
+            return call()
+
+        running = loop.run_in_executor(self._executor, run)
         with anyio.CancelScope(shield=True):
             result = await running
         return result  # noqa: RET504 - for all that mypy knows, a scope may swallow what is raised in it

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -40,7 +43,7 @@ async def test_the_first_block_waits_for_no_other() -> None:
     """It is handed over before the next one is read, however many were asked for at once."""
     data = {block.cid: block.data for block in BLOCKS}
     log: list[tuple[str, Cid]] = []
-    loop_thread, done = threading.get_ident(), anyio.Event()
+    loop_thread, landed, done = threading.get_ident(), Counter[str](), anyio.Event()
 
     def read(cid: Cid) -> bytes:
         assert threading.get_ident() != loop_thread
@@ -48,7 +51,8 @@ async def test_the_first_block_waits_for_no_other() -> None:
         return bytes(data[cid])
 
     def told(*_: object) -> None:
-        if len(log) == 2 * len(BLOCKS):
+        landed["blocks"] += 1
+        if landed["blocks"] == len(BLOCKS):
             done.set()
 
     async with running(read) as (fetcher, group):
@@ -101,3 +105,32 @@ async def test_what_goes_wrong_is_this_gateways_error(
     (cause,) = outcome.exceptions
     assert isinstance(cause, error)
     assert words in str(cause)
+
+
+class Slow(ThreadPoolExecutor):
+    """Its threads never let go of what they were given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.held: list[object] = []
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.held += [function, args, kwargs]
+        return super().submit(function, *args, **kwargs)
+
+
+async def test_a_worker_holds_nothing() -> None:
+    """What it was given is gone when it has returned, also where its thread is late."""
+
+    class Rows:
+        def finish(self) -> int:
+            return 5
+
+    with Slow() as executor:
+        fetcher = fetcher_over([StoreTransport("the store", lambda _: None)], executor)
+        rows = Rows()
+        gone = weakref.ref(rows)
+        assert await fetcher.in_worker(rows.finish) == 5
+        del rows
+        assert gone() is None
+        assert executor.held
