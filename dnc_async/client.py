@@ -263,7 +263,12 @@ class Client:
             return self._process, remote, remote.inbox
         engine, mailbox = self._start(), Mailbox(clock=time.monotonic)
         task = StreamTask(
-            self._runtime, request, post=engine.post, mailbox=mailbox, started=time.monotonic(), observers=observers
+            self._runtime,
+            request,
+            ring=engine.bell.ring,
+            mailbox=mailbox,
+            started=time.monotonic(),
+            observers=observers,
         )
         running = engine.call(partial(self._run_owned, task) if owned else task.run)
         # Where the engine was stopped before the task began, nobody else would tell those who wait for it.

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async.engine.bell import Bell
 from dnc_async.errors import StreamClosedError
 from dnc_async.telemetry import logger
 
@@ -44,6 +45,8 @@ class EngineThread:
         self._unanswered: set[Future[Any]] = set()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
+        #: For what a consumer has to tell while it goes on.
+        self.bell = Bell(self.post)
 
     def __repr__(self) -> str:
         return f"<EngineThread {'running' if self._thread.is_alive() else 'ended'}>"
@@ -57,6 +60,7 @@ class EngineThread:
         """Start the thread; it is joined at interpreter exit at the latest."""
         end_at_exit(self)
         self._thread.start()
+        self.bell.start()
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child, where the thread does not exist."""
@@ -115,6 +119,7 @@ class EngineThread:
         """Wait until the thread has ended (not from within it)."""
         if self._thread is not threading.current_thread() and os.getpid() == self._pid:
             self._thread.join(_JOIN_S)
+            self.bell.join(_JOIN_S)
 
     def _tell_stop(self) -> None:
         if self._stop_in_loop is not None:
@@ -151,6 +156,7 @@ class EngineThread:
                 self._unanswered
             ):  # posted when the loop had turned its last round: nobody will run them
                 _refuse(result)
+            self.bell.end()
 
     async def _main(self) -> None:
         async with contextlib.AsyncExitStack() as stack:

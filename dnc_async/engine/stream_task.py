@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from typing import Protocol
 
 import anyio
 
@@ -24,6 +25,13 @@ from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
 
 
+class Ring(Protocol):
+    """How the engine's thread is told what a consumer did."""
+
+    def __call__(self, call: Callable[[], None], *, at_once: bool = False) -> None:
+        """Have it called there: soon, or ``at_once``; in order."""
+
+
 class StreamTask:
     """One stream from its opening to the last file deleted. Made in the caller's thread, run in the engine's."""
 
@@ -32,19 +40,19 @@ class StreamTask:
         runtime: Runtime,
         request: StreamRequest,
         *,
-        post: Callable[..., object],
+        ring: Ring,
         mailbox: Handover,
         started: float,
         observers: Iterable[Observer] = (),
     ) -> None:
         """Of a request.
 
-        ``post(function, *args)`` has a function called in the engine's thread; batches go to ``mailbox``; ``started`` is
-        when it was asked for; ``observers`` are this stream's alone.
+        By ``ring`` it hears of its consumer; batches go to ``mailbox``; ``started`` is when it was asked for; ``observers`` are
+        this stream's alone.
         """
         self._runtime = runtime
         self._request = request
-        self._post = post
+        self._ring = ring
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
         self._fetcher: Fetcher | None = None
@@ -131,7 +139,7 @@ class StreamTask:
 
         def taken(taken: Taken) -> None:
             self._taken.append(taken)
-            self._post(told)
+            self._ring(told)
 
         def told() -> None:
             self._books()
@@ -141,7 +149,7 @@ class StreamTask:
             pipeline.taken()
 
         def wanted() -> None:
-            self._post(pipeline.wanted)
+            self._ring(pipeline.wanted, at_once=True)
 
         self._mailbox.on_taken, self._mailbox.on_wait = taken, wanted
         if self._mailbox.is_awaited:  # since before anybody listened

@@ -119,7 +119,7 @@ class Host:
         task = StreamTask(
             self._runtime,
             request,
-            post=_call,
+            ring=_call,
             mailbox=outbox,
             started=asked.started,
             observers=[self._outgoing.observer(asked.stream)] if asked.has_observers else [],
@@ -156,8 +156,8 @@ class Host:
             self._outgoing.post(Opened(stream, None, Failure.of(error)))
 
 
-def _call(function: Callable[..., object], *args: object) -> object:
-    return function(*args)
+def _call(call: Callable[[], None], *, at_once: bool = False) -> None:
+    call()
 
 
 def main(descriptor: int) -> None:

@@ -1,0 +1,75 @@
+"""The bell by which the engine hears of its consumer: who sends the byte, and in which order it is heard."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dnc_async.engine.bell import Bell
+
+HERE, BELL = "the consumer", "the bell"
+
+
+class Engine:
+    """Notes who wakes it, and does what it was told only when it is asked to."""
+
+    def __init__(self) -> None:
+        self.woken: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.waking: list[Callable[[], None]] = []
+        self.now = 0.0
+        self.delay_s = 0.0
+        self.bell = Bell(self.post, self.clock)
+        self.heard: list[int] = []
+
+    def clock(self) -> float:
+        if threading.current_thread() is not threading.main_thread():
+            self.now += self.delay_s  # until that thread got the lock
+        return self.now
+
+    def post(self, call: Callable[[], None]) -> None:
+        self.waking.append(call)
+        self.woken.put(HERE if threading.current_thread() is threading.main_thread() else BELL)
+
+    def ring(self, number: int = 0, *, at_once: bool = False) -> str:
+        """Returns who woke the engine."""
+        self.bell.ring(lambda: self.heard.append(number), at_once=at_once)
+        return self.woken.get(timeout=10)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine()
+    made.bell.start()
+    yield made
+    made.bell.end()
+    made.bell.join(10)
+    assert "dnc_async bell" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_consumer_goes_on(engine: Engine) -> None:
+    """Another thread wakes the engine; a consumer that waits does it itself."""
+    assert [engine.ring(), engine.ring(), engine.ring(at_once=True)] == [BELL, BELL, HERE]
+    assert repr(engine.bell) == "<Bell rung 3 times>"
+
+
+def test_in_order(engine: Engine) -> None:
+    """Whichever wake comes first."""
+    for number in range(3):
+        engine.ring(number, at_once=number == 2)
+    engine.waking[2]()
+    assert engine.heard == [0, 1, 2]
+    engine.waking[0]()
+    assert engine.heard == [0, 1, 2]
+
+
+def test_a_consumer_that_holds_the_lock(engine: Engine) -> None:
+    """It wakes the engine itself, and now and then it is tried whether that is still better."""
+    engine.delay_s = 0.005
+    assert engine.ring() == BELL
+    assert "late" in repr(engine.bell)
+    assert [engine.ring() for _ in range(63)] == [HERE] * 62 + [BELL]
+    assert [engine.ring() for _ in range(64)] == [HERE] * 63 + [BELL]
+    engine.delay_s = 0.0
+    assert [engine.ring() for _ in range(64)] == [HERE] * 63 + [BELL]
+    assert [engine.ring() for _ in range(4)] == [BELL] * 4
