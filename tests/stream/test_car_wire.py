@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +162,8 @@ async def test_the_first_two_batches_have_the_line(
     latency_s = 0.4
     with GatewayProcess(tmp_path / "store", f"latency={latency_s * 1000:.0f}ms") as gateway:
         options = {"gateways": gateway.url, "disk_budget": budget, "spool_dir": tmp_path / "spool"}
-        async with dnc.stream(cid, prefetch=prefetch, progress=note, **options) as stream:
+        # Not opened before: then there might be no consumer yet when the first chunks are asked for.
+        async with aclosing(dnc.stream(cid, prefetch=prefetch, progress=note, **options)) as stream:
             assert ((await anext(stream))["x"] == data[:4]).all()
     began = next(event.at for event in sent if event.size_bytes > 60_000)
     asked = [event for event in sent if event.at < began + latency_s]  # No answer can have begun.
