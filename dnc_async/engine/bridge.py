@@ -1,8 +1,8 @@
 """The bridge between the engine's event loop, in a background thread of its own, and the caller's.
 
 The engine must go on while a notebook's cell computes without a pause, so it does not share the caller's loop. It is plain
-async code; only this module knows that there are two threads. It alone holds what nothing else in the library may: a
-daemon thread that is joined at exit, and a finalizer per iterator, because nothing tells an iterator that its loop was
+async code; only this module and its bell know that there are other threads. They alone hold what nothing else in the library
+may: daemon threads that are joined at exit, and a finalizer per iterator, because nothing tells an iterator that its loop was
 left by a bare ``break``. The finalizer only posts "close", and only in the process that made the iterator.
 """
 
