@@ -9,6 +9,7 @@ the byte itself, but for once in a while, to see whether it is still so.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import time
@@ -32,7 +33,9 @@ class Bell:
         self._calls: deque[Callable[[], None]] = deque()
         # To put something into it lets go of no lock.
         self._rung: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="dnc_async bell", daemon=True)
+        # What is called sees the context in which the engine was made, whoever wakes that.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async bell", daemon=True)
         self._is_late = False
         self._rings = 0
 
@@ -48,13 +51,14 @@ class Bell:
         self._rung.put(None)
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join(timeout_s)
+        """Wait until the thread has ended, if it ever began (not from within it)."""
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
 
     def ring(self, call: Callable[[], None], *, at_once: bool = False) -> None:
         """Have a function called in the engine's thread: a moment later, or ``at_once``, by one who has nothing else to do."""
         self._calls.append(call)
-        self._rings += 1
+        self._rings += not at_once
         if at_once or (self._is_late and self._rings % _RETRY_EVERY):
             self._post(self._answer)
         else:

@@ -60,7 +60,6 @@ class EngineThread:
         """Start the thread; it is joined at interpreter exit at the latest."""
         end_at_exit(self)
         self._thread.start()
-        self.bell.start()
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child, where the thread does not exist."""
@@ -119,7 +118,8 @@ class EngineThread:
         """Wait until the thread has ended (not from within it)."""
         if self._thread is not threading.current_thread() and os.getpid() == self._pid:
             self._thread.join(_JOIN_S)
-            self.bell.join(_JOIN_S)
+            if not self._thread.is_alive():
+                self.bell.join(_JOIN_S)
 
     def _tell_stop(self) -> None:
         if self._stop_in_loop is not None:
@@ -144,6 +144,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            self.bell.start()
             with asyncio.Runner() as runner:
                 runner.run(self._main())
         except Exception as error:  # noqa: BLE001 - whoever waits for the start is told

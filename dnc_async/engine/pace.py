@@ -76,15 +76,19 @@ class Pace:
         """Whether the consumer is busy with a batch, and does not wait for the next."""
         return self._began is not None
 
-    def handed_over(self) -> None:
-        """The consumer got a batch and begins its next step."""
-        self.asked()
-        self._began, self._started = self._clock(), True
+    def handed_over(self, at: float | None = None) -> None:
+        """The consumer got a batch, now or ``at`` a time of which is heard now, and begins its next step."""
+        at = self._clock() if at is None else at
+        self._end_step(at)
+        self._began, self._started = at, True
 
     def asked(self) -> None:
         """The consumer has finished its step and waits for the next batch."""
+        self._end_step(self._clock())
+
+    def _end_step(self, at: float) -> None:
         if self._began is not None and self._started:
-            step = self._clock() - self._began
+            step = max(0.0, at - self._began)
             self._step_s = step if self._step_s is None else self._step_s + _WEIGHT * (step - self._step_s)
         self._began = None
 

@@ -159,9 +159,9 @@ class Pipeline:
 
     # What the consumer's side tells us, in the engine's thread.
 
-    def taken(self) -> None:
-        """A batch was handed over: the next one's place in memory is free."""
-        self._pace.handed_over()
+    def taken(self, at: float) -> None:
+        """A batch was handed over then: the next one's place in memory is free."""
+        self._pace.handed_over(at)
         progress = self._progress
         self._chunks.pop(progress.taken, None)
         progress.taken += 1

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -86,6 +87,7 @@ class StreamTask:
                 except Exception as failure:  # noqa: BLE001 - the consumer is told
                     error = culprit(failure)
         finally:
+            self._tell_gaps()  # before the end, though the consumer may have left before this thread heard of its last batch
             self.end(error)
 
     def end(self, error: Exception | None) -> None:
@@ -139,14 +141,11 @@ class StreamTask:
 
         def taken(taken: Taken) -> None:
             self._taken.append(taken)
-            self._ring(told)
+            self._ring(partial(told, taken.at))
 
-        def told() -> None:
-            self._books()
-            gap = self._gaps.popleft()
-            self.observers.tell(gap)
-            self._runtime.observers.tell(gap)
-            pipeline.taken()
+        def told(at: float) -> None:
+            self._tell_gaps()
+            pipeline.taken(at)
 
         def wanted() -> None:
             self._ring(pipeline.wanted, at_once=True)
@@ -154,6 +153,13 @@ class StreamTask:
         self._mailbox.on_taken, self._mailbox.on_wait = taken, wanted
         if self._mailbox.is_awaited:  # since before anybody listened
             pipeline.wanted()
+
+    def _tell_gaps(self) -> None:
+        self._books()
+        while self._gaps:
+            gap = self._gaps.popleft()
+            self.observers.tell(gap)
+            self._runtime.observers.tell(gap)
 
     def _count(self, event: object) -> None:
         if isinstance(event, RequestFailed):

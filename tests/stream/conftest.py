@@ -76,6 +76,11 @@ def number(batch: dict[str, Any]) -> int:
     return int(batch["y"][0]) // BATCH
 
 
+async def run_here(function: Callable[..., None], *args: Any) -> None:
+    """As a fetcher does in a worker."""
+    function(*args)
+
+
 def engine_processes() -> list[int]:
     """Engines in processes of their own that this process has started, and that run or were not waited for."""
     found = []

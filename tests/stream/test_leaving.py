@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import dnc_async as dnc
+from dnc_async.engine.bell import Bell
 from dnc_async.errors import StreamClosedError
 from dnc_async.store import BlockStore
+from dnc_async.telemetry import Gap
 from dnc_async.testing import Faults, ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published, left
@@ -37,6 +39,16 @@ async def test_break(published: Published) -> None:
         break
     gc.collect()
     assert left(published.spool) == []
+
+
+async def test_what_was_taken_is_told(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each batch that was handed over, before it ends; also where the engine hears of nothing else any more."""
+    monkeypatch.setattr(Bell, "ring", lambda *_, **__: None)
+    gaps: list[int] = []
+    batches = stream(published, progress=lambda event: gaps.append(event.position) if isinstance(event, Gap) else None)
+    await anext(batches)
+    await batches.aclose()
+    assert gaps == [0]
 
 
 async def test_close_before_the_engine_has_begun(published: Published) -> None:

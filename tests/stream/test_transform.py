@@ -23,7 +23,7 @@ from dnc_async.dataset.schema import Array, Column
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DecodeError, TransformError
 
-from .conftest import BATCH, BATCHES, PATIENCE_S, Published, left, number, stream
+from .conftest import BATCH, BATCHES, PATIENCE_S, Published, left, number, run_here, stream
 
 
 @pytest.fixture
@@ -278,10 +278,6 @@ async def test_left_while_results_wait(published: Published) -> None:
             pass
         gc.collect()
         assert left(published.spool) == []
-
-
-async def run_here(function: Callable[..., None], *args: Any) -> None:
-    function(*args)
 
 
 async def test_what_has_not_begun_is_given_up() -> None:

@@ -7,16 +7,20 @@ import multiprocessing
 import operator
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dnc_async.dataset.plan import PlannedBatch
+from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import ArgumentError, TransformError
 
-from .conftest import BATCHES, PATIENCE_S, Published, left, number, stream
+from .conftest import BATCH, BATCHES, PATIENCE_S, Published, left, number, run_here, stream
 
 
 @pytest.fixture
@@ -68,6 +72,30 @@ class Scripted(Executor):
         else:
             future.set_result(function(*args, **kwargs))
         return future
+
+
+async def test_a_thread_holds_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it returned is gone when the consumer lets it go, also where the thread is late and has its future still."""
+    futures: list[Future[Any]] = []
+
+    class Late(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            futures.append(super().submit(function, *args, **kwargs))
+            return futures[-1]
+
+    monkeypatch.setattr("dnc_async.engine.transform.ThreadPoolExecutor", Late)
+    transform = Transform.of(lambda batch: batch["x"] + 1, 1)
+    assert transform is not None
+    transforms = Transforms(transform, in_worker=run_here, clock=lambda: 0.0, patience_s=PATIENCE_S, executor_batches=1)
+    job = await transforms.start(PlannedBatch(0, 0, 0, BATCH, range(2)), {"x": np.zeros(3)})
+    await job.finished.wait()
+    result = job.take()
+    assert result.tolist() == [1, 1, 1]
+    gone = weakref.ref(result)
+    del result
+    assert gone() is None
+    assert len(futures) == 1
+    await transforms.aclose()
 
 
 def refuse(_: Future[Any]) -> None:

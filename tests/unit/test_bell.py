@@ -21,6 +21,11 @@ class Engine:
         self.delay_s = 0.0
         self.bell = Bell(self.post, self.clock)
         self.heard: list[int] = []
+        self._others = set(threading.enumerate())
+
+    def threads(self) -> set[threading.Thread]:
+        """The living ones that were not there before."""
+        return set(threading.enumerate()) - self._others
 
     def clock(self) -> float:
         if threading.current_thread() is not threading.main_thread():
@@ -42,15 +47,16 @@ def engine() -> Iterator[Engine]:
     made = Engine()
     made.bell.start()
     yield made
+    assert any(thread.name == "dnc_async bell" for thread in made.threads())
     made.bell.end()
     made.bell.join(10)
-    assert "dnc_async bell" not in {thread.name for thread in threading.enumerate()}
+    assert not made.threads()
 
 
 def test_the_consumer_goes_on(engine: Engine) -> None:
     """Another thread wakes the engine; a consumer that waits does it itself."""
     assert [engine.ring(), engine.ring(), engine.ring(at_once=True)] == [BELL, BELL, HERE]
-    assert repr(engine.bell) == "<Bell rung 3 times>"
+    assert repr(engine.bell) == "<Bell rung 2 times>"
 
 
 def test_in_order(engine: Engine) -> None:
@@ -73,3 +79,17 @@ def test_a_consumer_that_holds_the_lock(engine: Engine) -> None:
     engine.delay_s = 0.0
     assert [engine.ring() for _ in range(64)] == [HERE] * 63 + [BELL]
     assert [engine.ring() for _ in range(4)] == [BELL] * 4
+
+
+def test_a_consumer_that_waits_for_each_batch(engine: Engine) -> None:
+    """The bell is tried again all the same."""
+    engine.delay_s = 0.005
+    assert engine.ring() == BELL
+    engine.delay_s = 0.0
+    rung = [(engine.ring(), engine.ring(at_once=True)) for _ in range(64)]
+    assert rung == [(HERE, HERE)] * 62 + [(BELL, HERE)] * 2
+
+
+def test_it_never_began() -> None:
+    """As where no thread could be started: nobody waits for it."""
+    Engine().bell.join(10)
