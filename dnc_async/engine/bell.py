@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 #: A thread that gets the lock so late waits for one that holds it, until the interpreter takes it away after 5 ms.
 _LATE_S = 0.002
-_RETRY_EVERY = 64
+_RETRY_EVERY = 16
 
 
 class Bell:
