@@ -1,7 +1,7 @@
 """How the engine hears of what a consumer did, without keeping it from its step.
 
 A loop is woken by a byte to its socket, and whoever sends that lets go of the interpreter's lock. The engine takes it then,
-and the consumer, which has its batch already, waits until it gets it back: a third of the time that a hand-over took. So a
+and the consumer, which has its batch already, waits until it gets it back (``python -m bench scale`` times the hand-over). So a
 thread of its own sends the byte, which happens when the consumer lets go of the lock by itself: as it computes in a library,
 sleeps, or waits. One that does not, as a step in pure Python, would keep the engine waiting for longer than it saves: it sends
 the byte itself, but for once in a while, to see whether it is still so.
@@ -33,7 +33,7 @@ class Bell:
         self._calls: deque[Callable[[], None]] = deque()
         # To put something into it lets go of no lock.
         self._rung: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        # What is called sees the context in which the engine was made, whoever wakes that.
+        # What is called by way of it sees the context in which the engine was made: an empty one would lack what observers read.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async bell", daemon=True)
         self._is_late = False

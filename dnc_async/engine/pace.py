@@ -76,9 +76,8 @@ class Pace:
         """Whether the consumer is busy with a batch, and does not wait for the next."""
         return self._began is not None
 
-    def handed_over(self, at: float | None = None) -> None:
-        """The consumer got a batch, now or ``at`` a time of which is heard now, and begins its next step."""
-        at = self._clock() if at is None else at
+    def handed_over(self, at: float) -> None:
+        """The consumer got a batch ``at`` that time, of which may be heard later, and began its next step."""
         self._end_step(at)
         self._began, self._started = at, True
 

@@ -207,8 +207,7 @@ class Fetcher:
         box = [partial(function, *args, **kwargs)]
 
         def run() -> T:  # a thread holds what it was given until it goes on, whenever that is: not a batch's rows
-            call = box.pop()
-            return call()
+            return box.pop()()
 
         running = loop.run_in_executor(self._executor, run)
         with anyio.CancelScope(shield=True):

@@ -49,7 +49,7 @@ class Stream:
         self.credit = self.another()
         for _ in range(4):
             self.clock.now += 10
-            self.pace.handed_over()
+            self.pace.handed_over(self.clock.now)
             self.progress.taken += 1
 
     def another(self) -> Credit:

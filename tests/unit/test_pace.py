@@ -20,13 +20,13 @@ def test_a_steady_consumer() -> None:
     pace.asked()
     clock.now += 7  # the first batch comes
     for _ in range(5):
-        pace.handed_over()
+        pace.handed_over(clock.now)
         clock.now += 2
         pace.asked()
         assert pace.due(0) == clock.now
         assert pace.due(3) == pytest.approx(clock.now + 6)
         clock.now += 50  # the next one is late
-    pace.handed_over()
+    pace.handed_over(clock.now)
     assert pace.due(0) == pytest.approx(clock.now + 2)
     assert pace.due(1) == pytest.approx(clock.now + 4)
 
@@ -36,22 +36,34 @@ def test_a_consumer_that_never_waits() -> None:
     clock = Clock()
     pace = Pace(clock)
     for _ in range(3):
-        pace.handed_over()
+        pace.handed_over(clock.now)
         clock.now += 4
     for _ in range(30):
-        pace.handed_over()
+        pace.handed_over(clock.now)
         clock.now += 1
-    pace.handed_over()
+    pace.handed_over(clock.now)
     assert pace.due(0) - clock.now == pytest.approx(1, abs=0.01)
+
+
+def test_what_is_heard_late() -> None:
+    """A step begins when the batch was handed over, not when that is heard: here only as the next one is asked for."""
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(3):
+        taken_at = clock.now
+        clock.now += 3
+        pace.handed_over(taken_at)
+        pace.asked()
+    assert pace.due(2) == pytest.approx(clock.now + 6)
 
 
 def test_an_abandoned_stream() -> None:
     """The longer nobody comes for a batch, the later the ones behind it will be needed."""
     clock = Clock()
     pace = Pace(clock)
-    pace.handed_over()
+    pace.handed_over(clock.now)
     clock.now += 1
-    pace.handed_over()
+    pace.handed_over(clock.now)
     clock.now += 1000
     assert pace.due(1) == pytest.approx(clock.now + 1000)
     unused = Pace(Clock())
@@ -64,10 +76,10 @@ def consumed(calls: CallPace | None, *, step: float) -> tuple[Pace, Clock]:
     clock = Clock()
     pace = Pace(clock, calls)
     for _ in range(5):
-        pace.handed_over()
+        pace.handed_over(clock.now)
         clock.now += step
         pace.asked()
-    pace.handed_over()
+    pace.handed_over(clock.now)
     return pace, clock
 
 

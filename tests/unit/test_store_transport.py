@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -43,16 +42,16 @@ async def test_the_first_block_waits_for_no_other() -> None:
     """It is handed over before the next one is read, however many were asked for at once."""
     data = {block.cid: block.data for block in BLOCKS}
     log: list[tuple[str, Cid]] = []
-    loop_thread, landed, done = threading.get_ident(), Counter[str](), anyio.Event()
+    loop_thread, landed, done = threading.get_ident(), list[object](), anyio.Event()
 
     def read(cid: Cid) -> bytes:
         assert threading.get_ident() != loop_thread
         log.append(("read", cid))
         return bytes(data[cid])
 
-    def told(*_: object) -> None:
-        landed["blocks"] += 1
-        if landed["blocks"] == len(BLOCKS):
+    def told(want: object, _: object) -> None:
+        landed.append(want)
+        if len(landed) == len(BLOCKS):
             done.set()
 
     async with running(read) as (fetcher, group):
