@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import contextvars
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +24,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.engine.bell import Bell
-from dnc_async.errors import StreamClosedError
+from dnc_async.engine.call_queue import CallQueue
+from dnc_async.errors import DncError, EngineError, StreamClosedError
 from dnc_async.telemetry import logger
 
 T = TypeVar("T")
@@ -38,11 +40,14 @@ class EngineThread:
         self._setup = setup
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: CallQueue | None = None
         self._tasks: TaskGroup | None = None
         self._stop = threading.Event()
-        self._stop_in_loop: asyncio.Event | None = None
         self._started: Future[None] = Future()
         self._unanswered: set[Future[Any]] = set()
+        self._failure: EngineError | None = None
+        #: Done when nothing is left of the engine.
+        self.ended: Future[None] = Future()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
         #: For what a consumer has to tell while it goes on.
@@ -57,9 +62,15 @@ class EngineThread:
         return os.getpid() == self._pid
 
     def start(self) -> None:
-        """Start the thread; it is joined at interpreter exit at the latest."""
+        """Start the thread; it is joined at interpreter exit at the latest. Raises :class:`EngineError` where it cannot."""
+        check_threads()
         end_at_exit(self)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # Python's word for a limit of the system's
+            self._failure = EngineError(f"the engine could not start its thread: {error}; see RLIMIT_NPROC, or the memory")
+            self.ended.set_result(None)
+            raise self._failure from error
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child, where the thread does not exist."""
@@ -76,8 +87,16 @@ class EngineThread:
         self._unanswered.add(result)
         result.add_done_callback(self._unanswered.discard)
         if not self.post(self._spawn, function, args, result):
-            _refuse(result)
+            _refuse(result, self.reason())
         return result
+
+    def reason(self) -> DncError:
+        """Why the engine does nothing more."""
+        return self._failure or StreamClosedError("the client was closed")
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have a function called in the engine's thread after so long, if that still runs."""
+        self.post(lambda: asyncio.get_running_loop().call_later(seconds, function))
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:  # noqa: ANN401
         """Run a coroutine function in the engine and wait for it here; when cancelled, until it has cleaned up there."""
@@ -104,7 +123,8 @@ class EngineThread:
         try:
             self._started.result(_JOIN_S)
             assert self._loop is not None  # noqa: S101 - set before _started
-            self._loop.call_soon_threadsafe(function, *args)
+            assert self._calls is not None  # noqa: S101 - as above
+            self._loop.call_soon_threadsafe(self._calls.put, function, *args)
         except Exception:  # noqa: BLE001 - it never started, or its loop is closed: both mean that nobody is there
             return False
         return True
@@ -116,14 +136,16 @@ class EngineThread:
 
     def join(self) -> None:
         """Wait until the thread has ended (not from within it)."""
-        if self._thread is not threading.current_thread() and os.getpid() == self._pid:
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return
+        if os.getpid() == self._pid:
             self._thread.join(_JOIN_S)
             if not self._thread.is_alive():
                 self.bell.join(_JOIN_S)
 
     def _tell_stop(self) -> None:
-        if self._stop_in_loop is not None:
-            self._stop_in_loop.set()
+        if self._calls is not None:
+            self._calls.end()
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...], result: Future[T]) -> None:
         async def run() -> None:
@@ -132,13 +154,13 @@ class EngineThread:
             except Exception as error:  # noqa: BLE001 - it is the future's
                 result.set_exception(error)
             except BaseException:
-                result.set_exception(StreamClosedError("the client was closed"))
+                result.set_exception(self.reason())
                 raise
             else:
                 result.set_result(value)
 
         if self._tasks is None or self._stop.is_set():
-            _refuse(result)
+            _refuse(result, self.reason())
         else:
             self._tasks.start_soon(run)
 
@@ -149,31 +171,55 @@ class EngineThread:
                 runner.run(self._main())
         except Exception as error:  # noqa: BLE001 - whoever waits for the start is told
             if not self._started.done():
+                self._fails("could not start", error)
                 self._started.set_exception(error)
-            elif not _exiting:  # at interpreter exit the loop can no longer start the thread that joins its executor
+            elif not _exiting and self._failure is None:  # at exit the loop can no longer start the thread that joins its executor
                 logger.exception("the engine's thread ended with an error")
         finally:
             for result in list(
                 self._unanswered
             ):  # posted when the loop had turned its last round: nobody will run them
-                _refuse(result)
+                _refuse(result, self.reason())
             self.bell.end()
+            self.ended.set_result(None)
 
     async def _main(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             await self._setup(stack)
             async with anyio.create_task_group() as tasks:
-                self._loop, self._tasks, self._stop_in_loop = asyncio.get_running_loop(), tasks, asyncio.Event()
+                self._loop, self._tasks, self._calls = asyncio.get_running_loop(), tasks, CallQueue()
                 self._started.set_result(None)
-                if not self._stop.is_set():
-                    await self._stop_in_loop.wait()
-                self._stop.set()
+                try:
+                    if not self._stop.is_set():
+                        await self._calls.run()
+                except Exception as error:
+                    self._fails("failed", error)
+                    raise
+                finally:
+                    self._stop.set()
                 tasks.cancel_scope.cancel()
 
+    def _fails(self, how: str, error: Exception) -> None:
+        self._failure = EngineError(f"the engine {how}: {type(error).__name__}: {error}")
+        self._failure.__cause__ = error
 
-def _refuse(result: Future[Any]) -> None:
+
+def check_threads() -> None:
+    """Raise :class:`EngineError` where threads are not threads: the engine would share the caller's, and its event loop."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    name = (gevent is not None and gevent.is_module_patched("threading") and "gevent") or (
+        eventlet is not None and eventlet.is_monkey_patched("thread") and "eventlet"
+    )
+    if name:
+        raise EngineError(
+            f"{name} has replaced Python's threads, and the engine needs one of its own: "
+            "use dnc_async in a process that is not monkey-patched"
+        )
+
+
+def _refuse(result: Future[Any], reason: Exception) -> None:
     with contextlib.suppress(InvalidStateError):  # the thread's end and a late caller may both say so
-        result.set_exception(StreamClosedError("the client was closed"))
+        result.set_exception(reason)
 
 
 class _Ending(Protocol):

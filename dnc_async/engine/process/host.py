@@ -15,6 +15,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async.engine.call_queue import CallQueue
 from dnc_async.engine.process.channel import Channel
 from dnc_async.engine.process.messages import (
     Answer,
@@ -45,7 +46,7 @@ class Host:
         self._control = control
         self._setup = setup
         self._streams: dict[int, tuple[StreamTask, Outbox]] = {}
-        self._stopped = anyio.Event()
+        self._calls = CallQueue()
         self._outgoing: Outgoing
         self._runtime: Runtime
         self._tasks: TaskGroup
@@ -68,8 +69,10 @@ class Host:
             await self._runtime.setup(stack)
             async with anyio.create_task_group() as self._tasks:
                 loop.add_reader(self._control.fileno(), self._read)
-                await self._stopped.wait()
-                loop.remove_reader(self._control.fileno())
+                try:
+                    await self._calls.run()
+                finally:
+                    loop.remove_reader(self._control.fileno())
                 self._tasks.cancel_scope.cancel()
         outgoing.close()
 
@@ -77,14 +80,14 @@ class Host:
         try:
             while True:
                 message, descriptors = self._control.receive(wait=False)
-                self._handle(message, descriptors)
+                self._calls.put(self._handle, message, descriptors)
         except BlockingIOError:
             pass
         except EOFError:  # the consumer's process is gone, or wants no more
-            self._stopped.set()
+            self._calls.end()
         except Exception:  # noqa: BLE001 - else whoever waits for what was lost would wait for ever
             logger.exception("the engine's process ends: a message could not be received")
-            self._stopped.set()
+            self._calls.end()
 
     def _handle(self, message: object, descriptors: list[int]) -> None:
         match message:
@@ -99,7 +102,7 @@ class Host:
             case Ask():
                 self._told(message.stream, lambda task, _: self._answer(message, task))
             case Stop():
-                self._stopped.set()
+                self._calls.end()
 
     def _told(self, stream: int, act: Callable[[StreamTask, Outbox], object]) -> None:
         if stream in self._streams:  # else it has ended meanwhile, and said so
