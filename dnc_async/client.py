@@ -28,9 +28,10 @@ from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, save
+from dnc_async.engine.handle import Engine, RunningStream, StreamHandle
 from dnc_async.engine.mailbox import Mailbox, Pickup
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
-from dnc_async.engine.stream import BatchStream, Engine, RunningStream, StreamHandle
+from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
 from dnc_async.errors import ArgumentError, CidError, StreamClosedError
@@ -106,10 +107,20 @@ class Client:
         spool = spool_path(spool_dir)
         budget = default_budget(spool) if disk_budget is None else parse_size(disk_budget, name="disk_budget")
         settings, told = settings or FetchSettings(), [_observer(each, "observers") for each in observers]
-        self._runtime = Runtime(settings=settings, budget_bytes=budget, spool_parent=spool, observers=told)
-        self._engine = EngineThread(self._runtime.setup)
-        self._process = _process(settings, budget, spool, told) if engine == "process" else None
-        self._started = self._closed = False
+
+        def make() -> tuple[Runtime, EngineThread, RemoteEngine | None]:
+            runtime = Runtime(settings=settings, budget_bytes=budget, spool_parent=spool, observers=told)
+            process = _process(settings, budget, spool, told) if engine == "process" else None
+            return runtime, EngineThread(runtime.setup), process
+
+        self._make = make
+        self._closed = False
+        self._renew()
+
+    def _renew(self) -> None:
+        """Have an engine that was not started yet."""
+        self._runtime, self._engine, self._process = self._make()
+        self._started = False
         self._finalizers = [finalize(self, each.stop) for each in (self._engine, self._process) if each is not None]
 
     def __repr__(self) -> str:
@@ -209,10 +220,14 @@ class Client:
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""
         self._closed = True
-        engines = [each for each in (self._engine if self._started else None, self._process) if each is not None]
+        engines: list[EngineThread | RemoteEngine] = [self._engine] if self._started else []
+        if self._process is not None and self._process.is_started:
+            engines.append(self._process)
         for engine in engines:
             engine.stop()
         for engine in engines:
+            if engine.ours:
+                await wait_for_future(engine.ended)
             engine.join()
 
     def handle(
@@ -239,7 +254,13 @@ class Client:
         if checked is not None and self._process is not None:
             checked.check_portable()
 
-        def start() -> tuple[Engine, RunningStream, Pickup]:
+        starts = 0
+
+        def start(first: int) -> tuple[Engine, RunningStream, Pickup]:
+            nonlocal starts
+            starts += 1
+            if owned and starts > 1:  # it was suspended, and its engine ended with it
+                self._renew()
             request = StreamRequest(
                 root=root,
                 path=path,
@@ -248,6 +269,7 @@ class Client:
                 drop_last=drop_last,
                 prefetch=ahead,
                 transform=checked,
+                first=first,
             )
             return self._begin(request, observers, owned=owned)
 
@@ -272,7 +294,7 @@ class Client:
         )
         running = engine.call(partial(self._run_owned, task) if owned else task.run)
         # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
-        running.add_done_callback(lambda _: task.end(StreamClosedError("the stream was closed")))
+        running.add_done_callback(lambda _: task.end(engine.reason()))
         return engine, task, mailbox
 
     async def _run_owned(self, task: StreamTask) -> None:
@@ -313,7 +335,7 @@ def _process(settings: FetchSettings, budget_bytes: int, spool: Path, observers:
     def setup(has_observers: bool) -> Setup:
         return Setup(settings, budget_bytes, spool, logger.getEffectiveLevel(), has_observers)
 
-    return RemoteEngine(setup, observers)
+    return RemoteEngine(setup, observers, transform_patience_s=settings.transform_patience_s)
 
 
 def _observer(observer: object, name: str) -> Observer:

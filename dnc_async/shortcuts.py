@@ -10,7 +10,8 @@ from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.files.paths import DirectoryEntry
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved
-from dnc_async.engine.stream import BatchStream, StreamHandle
+from dnc_async.engine.handle import StreamHandle
+from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.transform import TransformFunction, Workers
 from dnc_async.telemetry import Observer
 

@@ -25,9 +25,9 @@ from typing import Any, Self, Unpack
 
 from dnc_async.client import Size, StreamOptions, StrPath
 from dnc_async.engine.bridge import finalize
+from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import Found
 from dnc_async.engine.report.report import Report
-from dnc_async.engine.stream import StreamHandle
 from dnc_async.errors import StreamClosedError
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
@@ -37,7 +37,11 @@ from dnc_async.telemetry import StreamStatistics
 
 
 class BlockingStream:
-    """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once."""
+    """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once.
+
+    A wait that is interrupted (``KeyboardInterrupt``) frees everything but the stream's place: the next call goes on from there,
+    with statistics that begin anew.
+    """
 
     def __init__(self, handle: StreamHandle) -> None:
         self._handle = handle
@@ -47,34 +51,14 @@ class BlockingStream:
         return f"<BlockingStream {self._handle.about}>"
 
     def __iter__(self) -> Self:
+        self._handle.check_not_delivered()
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
-        if self._handle.delivered:
-            raise StopIteration
         try:
-            while True:
-                found, batch = self._handle.take()
-                if found is Found.BATCH:
-                    return batch
-                if found is Found.END:
-                    break
-                self._ready()
-        except Exception:
-            self.close()
-            raise
-        self.close()
-        raise StopIteration
-
-    def _ready(self) -> None:
-        ready = threading.Event()
-        mailbox = self._handle.mailbox
-        if mailbox.wait(ready.set):
-            try:
-                ready.wait()
-            except BaseException:
-                mailbox.give_up()
-                raise
+            return _next(self._handle)
+        finally:
+            del self  # a traceback that somebody keeps, as a notebook does, holds this frame
 
     def __enter__(self) -> Self:
         return self
@@ -94,11 +78,54 @@ class BlockingStream:
 
     def close(self) -> None:
         """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""
-        self._handle.post_close()
-        closing = self._handle.closing()
-        if closing is not None:
-            closing.result()
-            self._handle.join()
+        _close(self._handle)
+
+
+def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
+    if handle.delivered:
+        raise StopIteration
+    handle.asks()
+    try:
+        while True:
+            if handle.suspended:
+                _wait_until_ended(handle)
+            found, batch = handle.take()
+            if found is Found.BATCH:
+                return batch
+            if found is Found.END:
+                break
+            _wait_until_ready(handle)
+    except Exception:
+        _close(handle)
+        raise
+    except BaseException:  # Ctrl-C: whoever comes back goes on
+        handle.suspend()
+        raise
+    _close(handle)
+    raise StopIteration
+
+
+def _wait_until_ready(handle: StreamHandle) -> None:
+    ready = threading.Event()
+    mailbox = handle.mailbox
+    if mailbox.wait(ready.set):
+        try:
+            ready.wait()
+        except BaseException:
+            mailbox.give_up()
+            raise
+
+
+def _close(handle: StreamHandle) -> None:
+    handle.post_close()
+    _wait_until_ended(handle)
+
+
+def _wait_until_ended(handle: StreamHandle) -> None:
+    closing = handle.closing()
+    if closing is not None:
+        closing.result()
+        handle.join()
 
 
 def stream(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> BlockingStream:

@@ -13,7 +13,7 @@ from dnc_async.dataset.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """The ``position``-th batch of a run: ``index`` within its epoch, and the chunks that it consists of."""
+    """The ``position``-th batch of a run: ``index`` within its ``epoch``, and the chunks that it consists of."""
 
     position: int
     epoch: int
@@ -26,12 +26,14 @@ class PlannedBatch:
 class Plan:
     """The batches of a run over a dataset, in order.
 
-    ``epochs`` is ``None`` for a run without end. ``drop_last`` leaves a short last batch out of every epoch.
+    ``epochs`` is ``None`` for a run without end. ``drop_last`` leaves a short last batch out of every epoch. A run that goes on
+    where another one stopped leaves out the ``first`` batches; its own positions begin at 0 again.
     """
 
     manifest: Manifest
     epochs: int | None = 1
     drop_last: bool = False
+    first: int = 0
 
     @property
     def batches_per_epoch(self) -> int:
@@ -42,13 +44,13 @@ class Plan:
     def __len__(self) -> int:
         if self.epochs is None:
             raise TypeError("a run with epochs=None has no length")
-        return self.batches_per_epoch * self.epochs
+        return max(0, self.batches_per_epoch * self.epochs - self.first)
 
     def batches(self, start: int = 0) -> Iterator[PlannedBatch]:
         """The batches from position ``start`` on."""
         position = start
         while self.batches_per_epoch and (self.epochs is None or position < len(self)):
-            epoch, index = divmod(position, self.batches_per_epoch)
+            epoch, index = divmod(self.first + position, self.batches_per_epoch)
             manifest = self.manifest
             yield PlannedBatch(position, epoch, index, manifest.batch_samples(index), manifest.batch_chunks(index))
             position += 1

@@ -68,7 +68,9 @@ class EngineThread:
         try:
             self._thread.start()
         except RuntimeError as error:  # Python's word for a limit of the system's
-            self._failure = EngineError(f"the engine could not start its thread: {error}; see RLIMIT_NPROC, or the memory")
+            self._failure = EngineError(
+                f"the engine could not start its thread: {error}; see RLIMIT_NPROC, or the memory"
+            )
             self.ended.set_result(None)
             raise self._failure from error
 
@@ -173,7 +175,9 @@ class EngineThread:
             if not self._started.done():
                 self._fails("could not start", error)
                 self._started.set_exception(error)
-            elif not _exiting and self._failure is None:  # at exit the loop can no longer start the thread that joins its executor
+            elif (
+                not _exiting and self._failure is None
+            ):  # at exit the loop can no longer start the thread that joins its executor
                 logger.exception("the engine's thread ended with an error")
         finally:
             for result in list(

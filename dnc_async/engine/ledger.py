@@ -136,8 +136,10 @@ class Taken:
 class Ledger:
     """The gaps of one stream. Its size does not grow with the run."""
 
-    def __init__(self, *, started: float, stream: str = "") -> None:
+    def __init__(self, *, started: float, stream: str = "", first: int = 0) -> None:
+        """``first`` is the position in the plan of the first batch that will be entered."""
         self._started = started
+        self._first = first
         self._stream = stream
         self._debts: dict[str, float] = {}
         self._order = hashlib.sha256()
@@ -163,7 +165,7 @@ class Ledger:
                 self.causes[cause] = self.causes.get(cause, 0.0) + cut
             step_s = max(0.0, taken.at - self.last_at - seconds)
             self.timeline.add(at_s=taken.at - self._started, step_s=step_s, waited_s=seconds, causes=causes)
-        gap = Gap(stream=self._stream, position=self.batches, seconds=seconds, causes=causes)
+        gap = Gap(stream=self._stream, position=self._first + self.batches, seconds=seconds, causes=causes)
         self.batches += 1
         self.samples += taken.samples
         self.last_at = taken.at

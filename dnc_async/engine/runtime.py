@@ -58,6 +58,8 @@ class StreamRequest:
     drop_last: bool
     prefetch: int | None
     transform: Transform | None = None
+    #: The position in the plan to begin at.
+    first: int = 0
 
     @property
     def dataset(self) -> str:

@@ -61,7 +61,7 @@ class StreamTask:
         self._rejected = self._failed = 0
         self._mailbox = mailbox
         self.observers = Observers([self._count, *observers])
-        self._ledger = Ledger(started=started, stream=request.dataset)
+        self._ledger = Ledger(started=started, stream=request.dataset, first=request.first)
         self._entering = threading.Lock()
         self._taken: deque[Taken] = deque()
         self._gaps: deque[Gap] = deque()
@@ -107,7 +107,7 @@ class StreamTask:
         transforms = runtime.transforms(request.transform, group)
         try:
             manifest = await runtime.manifests.load(group, request.root, request.path)
-            plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last)
+            plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last, first=request.first)
             floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
             self._pipeline = pipeline = Pipeline(
                 root=request.dataset,
@@ -125,7 +125,7 @@ class StreamTask:
             account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
             try:
                 self._listen(pipeline)
-                self.opened.set_result(None if plan.epochs is None else len(plan))
+                self.opened.set_result(None if plan.epochs is None else request.first + len(plan))
                 await pipeline.run(account)
             finally:
                 account.close()

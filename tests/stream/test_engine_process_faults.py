@@ -254,3 +254,35 @@ class _Changes:
         if self.times > 1:
             raise TypeError("a lock came into it")
         return {}
+
+
+@pytest.mark.parametrize("leaves", ["the stream", "the client"])
+async def test_it_hangs(published: Published, leaves: str) -> None:
+    """It was stopped (SIGSTOP): it is asked, told, killed; nothing is left of it, neither process nor file."""
+    async with dnc.Client(store=published.store, spool_dir=published.spool, disk_budget="1MB", engine="process") as client:
+        batches = client.stream(published.result)
+        await anext(batches)
+        (pid,) = engine_processes()
+        os.kill(pid, signal.SIGSTOP)
+        if leaves == "the stream":
+            await asyncio.wait_for(batches.aclose(), PATIENCE_S)
+    assert left(published.spool) == []
+
+
+async def test_it_hangs_and_is_asked(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for statistics is told so, and waits for it once at most."""
+    monkeypatch.setattr(remote, "_ANSWER_S", 0.05)
+    batches = dnc.stream(
+        published.result, store=published.store, spool_dir=published.spool, disk_budget="1MB", engine="process"
+    )
+    await anext(batches)
+    (pid,) = engine_processes()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match="did not answer"):
+        batches.statistics()
+    with pytest.raises(EngineError, match="does not answer"):
+        batches.report()
+    assert "streaming" in repr(batches)
+    os.kill(pid, signal.SIGCONT)
+    await batches.aclose()
+    assert left(published.spool) == []

@@ -27,6 +27,8 @@ from dnc_async.engine.process.messages import (
     Finished,
     Open,
     Opened,
+    Ping,
+    Pong,
     Setup,
     Stop,
     Took,
@@ -69,6 +71,7 @@ class Host:
             await self._runtime.setup(stack)
             async with anyio.create_task_group() as self._tasks:
                 loop.add_reader(self._control.fileno(), self._read)
+                loop.add_signal_handler(signal.SIGTERM, self._calls.end)
                 try:
                     await self._calls.run()
                 finally:
@@ -101,6 +104,8 @@ class Host:
                 self._told(message.stream, lambda task, _: task.cancel())
             case Ask():
                 self._told(message.stream, lambda task, _: self._answer(message, task))
+            case Ping():
+                self._outgoing.post(Pong())
             case Stop():
                 self._calls.end()
 

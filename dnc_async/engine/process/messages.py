@@ -75,11 +75,21 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """Is somebody there? Asked before something is to end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End all streams, and the process."""
 
 
 # From the engine, on the control channel.
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Somebody is there."""
 
 
 @dataclass(frozen=True, slots=True)

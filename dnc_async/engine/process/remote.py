@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import itertools
+import math
 import os
 import pickle
 import select
@@ -25,25 +27,35 @@ from typing import Any
 
 from dnc_async.engine.bridge import end_at_exit
 from dnc_async.engine.process.channel import Channel
+from dnc_async.engine.process.end_watch import EndWatch, Measure
 from dnc_async.engine.process.inbox import Inbox
 from dnc_async.engine.process.messages import (
     Answer,
     Ask,
+    Cancel,
     Events,
     Finished,
     Log,
     Open,
     Opened,
+    Ping,
+    Pong,
     Setup,
     Stop,
 )
 from dnc_async.engine.process.remote_stream import RemoteStream
 from dnc_async.engine.runtime import StreamRequest
 from dnc_async.errors import ArgumentError, EngineError, StreamClosedError
+from dnc_async.system.folders import sweep
 from dnc_async.telemetry import Observer, Observers, logger
 
-_ANSWER_S = 30.0
-_EXIT_S = 10.0
+#: Whoever asks for statistics waits so long, once: an engine that was silent then is not waited for until it says something.
+_ANSWER_S = 5.0
+_EXIT_S = 5.0
+#: One that was asked to end something has so long to say that it is there, then so long beside its transforms' patience…
+_THERE_S, _END_S = 3.0, 10.0
+#: …and so long after SIGTERM.
+_TERMINATE_S = 2.0
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; from dnc_async.engine.process.host import main; main(int(sys.argv[1]))"
 )
@@ -60,9 +72,16 @@ def check_supported() -> None:
 class RemoteEngine:
     """The process in which a client's streams run. Started with the first stream, or earlier by :meth:`start`."""
 
-    def __init__(self, setup: Callable[[bool], Setup], observers: Iterable[Observer]) -> None:
+    def __init__(
+        self, setup: Callable[[bool], Setup], observers: Iterable[Observer], *, transform_patience_s: float
+    ) -> None:
         """``setup`` gives the engine's settings, told whether there are ``observers`` of all streams."""
         self._setup = setup
+        self._watch = EndWatch(answer_s=_THERE_S, end_s=_END_S + transform_patience_s, terminate_s=_TERMINATE_S)
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._silent = False
+        #: Done when nothing is left of the engine.
+        self.ended: Future[None] = Future()
         self._pid = os.getpid()
         self._observers = list(observers)
         self._told = Observers(self._observers)
@@ -84,6 +103,11 @@ class RemoteEngine:
         if self._control is None:
             return "<RemoteEngine, not started>"
         return f"<RemoteEngine {self._process.pid}, {'ended' if self._ended else 'running'}>"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is, or was, a process."""
+        return self._control is not None
 
     @property
     def ours(self) -> bool:
@@ -124,6 +148,10 @@ class RemoteEngine:
             self._pidfd = os.pidfd_open(process.pid)
             undo.callback(os.close, self._pidfd)
             epoll.register(self._pidfd, select.EPOLLIN)
+            # Wakes the thread, which waits no longer than for what it knows of.
+            self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._news)
+            epoll.register(self._news, select.EPOLLIN)
             with contextlib.suppress(OSError):  # it has ended, of which the thread tells
                 control.send(self._setup(bool(self._observers)))
             self._control = control
@@ -184,11 +212,11 @@ class RemoteEngine:
             self.tell(asked, descriptors=[theirs.fileno()])
         return stream
 
-    def tell(self, message: object, *, descriptors: Iterable[int] = ()) -> None:
-        """Tell the engine something, if it is there. From any thread."""
+    def tell(self, message: object, *, descriptors: Iterable[int] = (), wait: bool = True) -> None:
+        """Tell the engine something, if it is there, and does not hang where we cannot ``wait``. From any thread."""
         if self._control is not None and self.ours:
-            with contextlib.suppress(OSError):  # it has ended, of which the thread tells
-                self._control.send(message, descriptors=list(descriptors))
+            with contextlib.suppress(OSError):  # it has ended, or hangs, of which the thread tells
+                self._control.send(message, descriptors=list(descriptors), wait=wait)
 
     def ask(self, stream: int, *, report: bool) -> Answer:
         """What the engine says of a stream. Raises :class:`~dnc_async.errors.EngineError` where it does not answer."""
@@ -199,10 +227,13 @@ class RemoteEngine:
             self.tell(Ask(question, stream, report))
             if self._ended is not None or stream not in self._streams:
                 raise EngineError("the engine's process has ended, and left no statistics of this stream")
+            if self._silent:
+                raise EngineError("the engine's process does not answer: it is stopped, or hangs")
             if threading.current_thread() is self._thread:  # an observer asks
                 self._read_until(answer)
             return answer.result(_ANSWER_S)
         except TimeoutError as error:
+            self._silent = True
             raise EngineError(f"the engine's process did not answer within {_ANSWER_S:g} s") from error
         finally:
             self._questions.pop(question, None)
@@ -214,10 +245,36 @@ class RemoteEngine:
         function(*args)
         return True
 
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have a function called in the reading thread after so long, if that still runs."""
+        with self._lock:
+            heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
+        self._wake()
+
+    def cancel(self, stream: int) -> None:
+        """Ask for the end of a stream; returns at once."""
+        self._end_soon(stream, Cancel(stream))
+
     def stop(self) -> None:
         """Ask the process to end; returns at once."""
         self._stopping = True
-        self.tell(Stop())
+        self._end_soon("the process", Stop())
+
+    def _end_soon(self, what: int | str, message: object) -> None:
+        if self._control is None or not self.ours:
+            return
+        with self._lock:
+            if self._ended is not None or (isinstance(what, int) and what not in self._streams):
+                return
+            self._watch.asked(what, time.monotonic())
+        self.tell(Ping(), wait=False)
+        self.tell(message, wait=False)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._control is not None and self._ended is None and self.ours:
+                os.eventfd_write(self._news, 1)
 
     def join(self) -> None:
         """Wait until the process has ended, and nothing is left of it."""
@@ -242,6 +299,8 @@ class RemoteEngine:
                 self._end(status)
                 self._epoll.close()
                 os.close(self._pidfd)
+                os.close(self._news)
+            self.ended.set_result(None)
 
     def _reaped(self) -> int:
         try:
@@ -255,8 +314,11 @@ class RemoteEngine:
     def _look(self, control: Channel) -> None:
         while self._later:
             self._handle(self._later.popleft())
-        for descriptor, _ in sorted(self._epoll.poll(), key=lambda event: event[0] == self._pidfd):
-            if descriptor in (control.fileno(), self._pidfd):
+        self._keep_time()
+        for descriptor, _ in sorted(self._epoll.poll(self._wait_s()), key=lambda event: event[0] == self._pidfd):
+            if descriptor == self._news:
+                os.eventfd_read(self._news)
+            elif descriptor in (control.fileno(), self._pidfd):
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         self._handle(control.receive(wait=False)[0])
@@ -266,6 +328,26 @@ class RemoteEngine:
                 inbox = self._by_descriptor.get(descriptor)
                 if inbox is not None:
                     inbox.wake()
+
+    def _wait_s(self) -> float | None:
+        """How long nothing need be done, if nothing is said."""
+        with self._lock:
+            due = min(self._watch.due_at(), self._timers[0][0] if self._timers else math.inf)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _keep_time(self) -> None:
+        """Do what is due: call what was to be called later, and end an engine that does not end."""
+        now, due = time.monotonic(), []
+        with self._lock:
+            while self._timers and self._timers[0][0] <= now:
+                due.append(heapq.heappop(self._timers)[2])
+            measure = self._watch.look(now)
+        for function in due:
+            function()
+        if measure is Measure.TERMINATE:
+            self._process.terminate()
+        elif measure is Measure.KILL:
+            self._process.kill()
 
     def _read_until(self, answer: Future[Answer]) -> None:
         """Go on reading while an observer waits in this very thread; what observers are to be told comes after."""
@@ -286,7 +368,10 @@ class RemoteEngine:
             raise TimeoutError
 
     def _handle(self, message: object) -> None:
+        self._silent = False
         match message:
+            case Pong():
+                self._watch.answered()
             case Opened():
                 self._streams[message.stream][0].told_opened(message)
             case Finished():
@@ -305,6 +390,8 @@ class RemoteEngine:
 
     def _finished(self, message: Finished) -> None:
         stream, owned = self._streams[message.stream]
+        with self._lock:
+            self._watch.ended(message.stream)
         stream.told_finished(message)
         if not owned:
             del self._streams[message.stream]  # first: who asks from now on is not left waiting
@@ -340,6 +427,9 @@ class RemoteEngine:
                 "is deleted by the next one that uses the folder"
             )
         )
+        if status:  # it had no time to leave nothing
+            with contextlib.suppress(OSError):
+                sweep(self._setup(False).spool_parent)
         self._leave_unanswered(lambda _: True)
         for stream, _ in list(self._streams.values()):
             stream.end(self._ended)

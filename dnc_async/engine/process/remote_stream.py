@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from dnc_async.engine.process.inbox import Inbox
-from dnc_async.engine.process.messages import Answer, Cancel, Finished, Opened
+from dnc_async.engine.process.messages import Answer, Finished, Opened
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import EngineError
 from dnc_async.system import peak_memory_bytes
@@ -17,7 +17,7 @@ from dnc_async.telemetry import Observer, Observers, StreamStatistics
 
 
 class _Engine(Protocol):
-    def tell(self, message: object) -> None: ...
+    def cancel(self, stream: int) -> None: ...
 
     def ask(self, stream: int, *, report: bool) -> Answer: ...
 
@@ -40,7 +40,7 @@ class RemoteStream:
     def cancel(self) -> None:
         """Stop it; from any thread."""
         self.inbox.is_wanted = False
-        self._engine.tell(Cancel(self._number))
+        self._engine.cancel(self._number)
 
     def statistics(self) -> StreamStatistics:
         """A snapshot, from any thread. Raises :class:`~dnc_async.errors.EngineError` where nobody can tell any more."""

@@ -1,0 +1,189 @@
+"""One stream as its consumer's side holds it, whichever face that has: started on first use, interrupted, gone on with, closed.
+
+A consumer whose wait is interrupted may come back, or not. A traceback that somebody keeps (a notebook keeps the last one)
+holds all frames of the call, so that what is bound there is never dropped, and nothing else tells that nobody comes back. So an
+interrupted stream is *suspended*: everything is freed, and only the place in the plan is kept; when it is asked again it
+starts anew, there. That happens at once after ``KeyboardInterrupt``, and after a cancellation when the task that was cancelled
+has ended and nobody has asked for a batch for a moment. A timeout around one batch, after which the same task asks again, is
+no interruption.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from dnc_async.engine.mailbox import Found, Pickup
+from dnc_async.engine.report.report import Report
+from dnc_async.errors import StreamClosedError
+from dnc_async.telemetry import StreamStatistics
+
+#: How long after the end of a cancelled task nobody may have asked for a batch. It grows with each suspension: whoever asks more
+#: seldom, from a new task each time, must get a batch in the end.
+_GRACE_S = 2.0
+_GRACE_GROWS = 4.0
+
+
+class RunningStream(Protocol):
+    """What a stream is in the engine. ``opened`` is how many batches there will be, ``None`` where there is no end."""
+
+    opened: Future[int | None]
+    finished: Future[None]
+
+    def cancel(self) -> None:
+        """Stop, in the engine's thread."""
+
+    def statistics(self) -> StreamStatistics:
+        """A snapshot, from any thread."""
+
+    def report(self) -> Report:
+        """The gap report so far, from any thread."""
+
+
+class Engine(Protocol):
+    """Where streams run: a thread of this process, or a process of its own."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process is the one that started it, not a fork of that."""
+
+    def check_process(self) -> None:
+        """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child."""
+
+    def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
+        """Have a function called where it may talk to the engine; ``False`` when that has ended."""
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have a function called in another thread after so long, if the engine still runs."""
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+
+
+class StreamHandle:
+    """One stream as both faces, the async and the blocking one, hold it. Opens the engine on first use."""
+
+    def __init__(
+        self, start: Callable[[int], tuple[Engine, RunningStream, Pickup]], *, owns_engine: bool, about: str
+    ) -> None:
+        """``start`` starts the stream at a batch's position in the plan."""
+        self._start = start
+        self._owns_engine = owns_engine
+        self.about = about
+        self._engine: Engine | None = None
+        self._running: RunningStream | None = None
+        self._mailbox: Pickup
+        self._lock = threading.Lock()
+        self._handed_over = self._asked = 0
+        self._grace_s = _GRACE_S
+        self.closed = self.delivered = self.suspended = False
+
+    def open(self) -> RunningStream:
+        """The running stream, started when it was not. A suspended one must have ended (:meth:`closing`)."""
+        if self.closed:
+            raise StreamClosedError(f"{self.about} was closed; make a new one with stream()")
+        if self._running is None or self._engine is None or self.suspended:
+            self._engine, self._running, self._mailbox = self._start(self._handed_over)
+            self.suspended = False
+        self._engine.check_process()
+        return self._running
+
+    @property
+    def mailbox(self) -> Pickup:
+        """Where the stream's batches come to, started when it was not."""
+        self.open()
+        return self._mailbox
+
+    @property
+    def running(self) -> RunningStream | None:
+        """The running stream, if it was ever started."""
+        return self._running
+
+    @property
+    def begun(self) -> RunningStream:
+        """The running stream. Raises ``RuntimeError`` where it was never started."""
+        if self._running is None:
+            raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
+        return self._running
+
+    def check_not_delivered(self) -> None:
+        """Raise :class:`~dnc_async.errors.StreamClosedError` where a loop would begin over a stream that has ended."""
+        if self.delivered:
+            raise StreamClosedError(
+                f"{self.about}: all batches of this stream were handed over; for several passes use stream(…, epochs=N), "
+                "or make a new stream for each"
+            )
+
+    def asks(self) -> None:
+        """The consumer asks for a batch, so that it is not one who left."""
+        with self._lock:
+            self._asked += 1
+
+    def take(self) -> tuple[Found, Any]:
+        """The next batch if it is there. Raises what ended the stream."""
+        mailbox = self.mailbox
+        try:
+            found, batch = mailbox.take()
+        except Exception:
+            self.post_close()
+            raise
+        if found is Found.BATCH:
+            self._handed_over += 1
+        elif found is Found.END:
+            self.delivered = True
+            self.post_close()
+        return found, batch
+
+    def post_close(self) -> None:
+        """Ask the engine to free everything; returns at once, from any thread."""
+        self.closed = True
+        self._post_end()
+
+    def suspend(self) -> None:
+        """Ask the engine to free everything, and keep the place: asked again, the stream goes on with the next batch."""
+        with self._lock:
+            self._suspend()
+
+    def left_at(self) -> Callable[[], None]:
+        """A wait is cancelled now. Gives what to call when its task has ended: the stream is suspended if nobody asks again."""
+        asked = self._asked
+
+        def check() -> None:
+            with self._lock:
+                if self._asked == asked and not self.suspended:
+                    self._grace_s *= _GRACE_GROWS
+                    self._suspend()
+
+        def ended() -> None:
+            engine = self._engine
+            if engine is not None and self._asked == asked:
+                engine.call_later(self._grace_s, check)
+
+        return ended
+
+    def _suspend(self) -> None:
+        if self._running is not None and not self.closed and not self.suspended:
+            self.suspended = True
+            self._post_end()
+
+    def _post_end(self) -> None:
+        if self._engine is not None and self._running is not None:
+            self._engine.post(self._running.cancel)
+            if self._owns_engine:
+                self._engine.stop()
+
+    def closing(self) -> Future[None] | None:
+        """What to wait for after :meth:`post_close`, and before a suspended stream goes on."""
+        if self._running is None or self._engine is None or not self._engine.ours:
+            return None
+        return self._running.finished
+
+    def join(self) -> None:
+        """The engine's thread, if it is ours, has ended when this returns. It has nothing left to do."""
+        if self._engine is not None and self._owns_engine:
+            self._engine.join()

@@ -1,0 +1,70 @@
+"""When an engine's process that was asked to end something is told so by a signal, and when it is killed. PURE.
+
+A process may hang: it was stopped (SIGSTOP), its disk does not answer, a transform of the consumer's never returns. Whoever
+leaves a stream does not wait for that for ever. With what it is asked to end, the engine is asked whether it is there at all;
+one that says so gets the time that its transforms may take, one that does not only a moment.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Hashable
+
+
+class Measure(enum.Enum):
+    """What to do about an engine that has not ended what it was to end."""
+
+    NOTHING = enum.auto()
+    TERMINATE = enum.auto()
+    KILL = enum.auto()
+
+
+class EndWatch:
+    """Watches one engine's process. Times are seconds of one clock."""
+
+    def __init__(self, *, answer_s: float, end_s: float, terminate_s: float) -> None:
+        """It has ``answer_s`` to say that it is there, then ``end_s`` to end, and ``terminate_s`` after a first signal."""
+        self._answer_s = answer_s
+        self._end_s = end_s
+        self._terminate_s = terminate_s
+        self._pending: set[Hashable] = set()
+        self._asked_at = 0.0
+        self._answered = False
+        self._terminated_at: float | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<EndWatch {len(self._pending)} to end{', told by a signal' if self._terminated_at is not None else ''}>"
+        )
+
+    def asked(self, what: Hashable, now: float) -> None:
+        """It was asked to end this, and whether it is there."""
+        if not self._pending:
+            self._asked_at, self._answered = now, False
+        self._pending.add(what)
+
+    def answered(self) -> None:
+        """It said that it is there."""
+        self._answered = True
+
+    def ended(self, what: Hashable) -> None:
+        """This has ended."""
+        self._pending.discard(what)
+
+    def due_at(self) -> float:
+        """When to look again; infinity where nothing is to end."""
+        if not self._pending:
+            return math.inf
+        if self._terminated_at is not None:
+            return self._terminated_at + self._terminate_s
+        return self._asked_at + (self._end_s if self._answered else self._answer_s)
+
+    def look(self, now: float) -> Measure:
+        """What is to be done now. It is to be done: the next look is for what comes after it."""
+        if now < self.due_at():
+            return Measure.NOTHING
+        if self._terminated_at is None:
+            self._terminated_at = now
+            return Measure.TERMINATE
+        return Measure.KILL

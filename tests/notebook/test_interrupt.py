@@ -1,0 +1,74 @@
+"""The stop button, in a real kernel: nothing is left, and what still has a name goes on where it was."""
+
+import pytest
+
+from .conftest import Notebook
+
+BARE = "async for b in dnc.stream(CID, **options): print('batch', flush=True)"
+WAITING = "async for b in dnc.stream(CID, **options):\n    print('batch', flush=True)\n    await asyncio.sleep(0.01)"
+IN_FUNCTION = """
+async def train():
+    batches = dnc.stream(CID, **options)
+    async for b in batches:
+        print('batch', flush=True)
+await train()
+"""
+STEP = "async for b in dnc.stream(CID, **options):\n    print('batch', flush=True)\n    time.sleep(0.2)"
+BLOCKING = "for b in sync.stream(CID, **options): print('batch', flush=True)"
+BLOCKING_IN_FUNCTION = """
+def train():
+    batches = sync.stream(CID, **options)
+    for b in batches: print('batch', flush=True)
+train()
+"""
+PROCESS = "async for b in dnc.stream(CID, engine='process', **options): print('batch', flush=True)"
+TASK = """
+import asyncio
+async def train():
+    batches = dnc.stream(CID, **options)
+    while True:
+        await asyncio.wait_for(anext(batches), 30)
+        print('batch', flush=True)
+await train()
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [BARE, IN_FUNCTION, STEP, BLOCKING, BLOCKING_IN_FUNCTION, PROCESS, TASK],
+    ids=["bare", "in a function", "step", "blocking", "blocking in a function", "process", "wait_for"],
+)
+def test_interrupted_and_run_again(notebook: Notebook, code: str) -> None:
+    """Interrupted and run again, three times: no thread, file or process is left of any of them."""
+    for _ in range(3):
+        cell = notebook.run(code, interrupt_after="batch")
+        assert cell.error in ("KeyboardInterrupt", "CancelledError")
+    assert notebook.left() == []
+
+
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+def test_a_named_stream_goes_on(notebook: Notebook, kind: str) -> None:
+    """One that has a name frees everything as well, and goes on with the batch that comes next."""
+    loop = "async for b in batches" if kind == "async" else "for b in batches"
+    make = "dnc.stream" if kind == "async" else "sync.stream"
+    notebook.run(f"batches = {make}(CID, **options); seen = []")
+    for _ in range(2):
+        notebook.run(
+            f"{loop}:\n    seen.append(int(b['x'][0, 0]) // 20_000)\n    print('batch', flush=True)",
+            interrupt_after="batch",
+        )
+        assert notebook.left() == []
+    assert "suspended" in notebook.value("repr(batches)") if kind == "async" else True
+    seen = notebook.value("seen")
+    assert seen == list(range(len(seen)))
+    assert len(seen) >= 2
+    notebook.run("await batches.aclose()" if kind == "async" else "batches.close()")
+    assert notebook.left() == []
+
+
+def test_download_next_goes_on(notebook: Notebook) -> None:
+    """The blocking pair of calls, too."""
+    notebook.run("first = int(sync.download_first(CID, **options)['x'][0, 0])")
+    notebook.run("print('batch', flush=True)\nwhile True: sync.download_next()", interrupt_after="batch")
+    assert notebook.left() == []
+    assert notebook.value("int(sync.download_next()['x'][0, 0]) > first")

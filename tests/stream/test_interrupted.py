@@ -1,0 +1,192 @@
+"""A consumer that was interrupted: one that comes back loses nothing, one that does not leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import dnc_async as dnc
+from dnc_async import sync
+from dnc_async.engine import handle
+from dnc_async.engine.mailbox import Mailbox
+from dnc_async.errors import StreamClosedError
+from dnc_async.store import BlockStore
+from dnc_async.testing import Faults, ScriptedGateway
+
+from .conftest import BATCHES, Published, left, needs_linux, number
+
+SLOW = "rate=1MB,latency=20ms"
+
+
+def options(published: Published, gateway: ScriptedGateway, **more: Any) -> dict[str, Any]:
+    return {"gateways": [gateway.url], "spool_dir": published.spool, "disk_budget": "1MB", **more}
+
+
+@pytest.fixture(params=["thread", pytest.param("process", marks=[needs_linux, pytest.mark.border])])
+def chosen(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"engine": request.param}
+
+
+async def interrupted(batches: dnc.BatchStream, kept: list[object]) -> None:
+    """Take batches in a task that is cancelled while it waits; what was raised is kept with its traceback, as a notebook does."""
+    waits = asyncio.Event()
+
+    async def consume() -> None:
+        mine = batches  # this frame is in the traceback, too
+        while True:
+            waits.set()
+            await anext(mine)
+
+    task = asyncio.create_task(consume())
+    await waits.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        kept.append(error)
+
+
+async def test_a_cancelled_task_that_ends(
+    read_only: Published, chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks again: everything is freed, though the stream has a name and a traceback holds it; who asks later goes on."""
+    monkeypatch.setattr(handle, "_GRACE_S", 0.01)
+    kept: list[object] = []
+    async with ScriptedGateway(BlockStore.open(read_only.store), Faults.parse(SLOW)) as gateway:
+        batches = dnc.stream(read_only.result, **options(read_only, gateway, **chosen))
+        read_only.check(await anext(batches), 0)
+        await interrupted(batches, kept)
+        assert await asyncio.to_thread(left, read_only.spool) == []
+        assert "suspended" in repr(batches)
+        assert batches.statistics().batches >= 1
+        seen = [number(batch) async for batch in batches]
+        assert seen == list(range(BATCHES - len(seen), BATCHES))
+        assert left(read_only.spool) == []
+    assert kept
+
+
+async def test_a_stream_of_a_shared_client(read_only: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease and files go, and the client's other streams go on; so does it, when it is asked again."""
+    monkeypatch.setattr(handle, "_GRACE_S", 0.01)
+    kept: list[object] = []
+    async with ScriptedGateway(BlockStore.open(read_only.store), Faults.parse(SLOW)) as gateway:
+        async with dnc.Client(**options(read_only, gateway)) as client:
+            one, other = client.stream(read_only.result), client.stream(read_only.result)
+            await anext(one)
+            read_only.check(await anext(other), 0)
+            await interrupted(one, kept)
+            while not one.handle.suspended:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.005)
+            read_only.check(await anext(other), 1)
+            batch = await anext(one)
+            read_only.check(batch, number(batch))
+            assert number(batch) >= 1
+        assert left(read_only.spool) == []
+
+
+@pytest.mark.parametrize("in_between", [0.0, 0.03])
+async def test_timeouts_lose_nothing(read_only: Published, monkeypatch: pytest.MonkeyPatch, in_between: float) -> None:
+    """However a batch's wait is limited, by whom it is asked for, and however long nobody asks between: all come, in order."""
+    monkeypatch.setattr(handle, "_GRACE_S", 0.01)
+
+    async def helper(batches: dnc.BatchStream) -> Any:
+        return await anext(batches)
+
+    async def timeout(batches: dnc.BatchStream) -> Any:
+        async with asyncio.timeout(0.004):
+            return await anext(batches)
+
+    async def wait_for(batches: dnc.BatchStream) -> Any:
+        return await asyncio.wait_for(helper(batches), 0.004)
+
+    async def task(batches: dnc.BatchStream) -> Any:
+        asked = asyncio.create_task(helper(batches))
+        done, _ = await asyncio.wait([asked], timeout=0.004)
+        asked.cancel()
+        try:
+            return await asked
+        except asyncio.CancelledError as error:
+            raise TimeoutError from error
+
+    ways: list[Callable[[dnc.BatchStream], Awaitable[Any]]] = [timeout, wait_for, task]
+    async with ScriptedGateway(BlockStore.open(read_only.store), Faults.parse(SLOW)) as gateway:
+        batches = dnc.stream(read_only.result, **options(read_only, gateway))
+        seen: list[int] = []
+        timeouts = 0
+        while len(seen) < BATCHES:
+            try:
+                batch = await ways[(len(seen) + timeouts) % 3](batches)
+            except TimeoutError:
+                timeouts += 1
+                await asyncio.sleep(in_between)
+                continue
+            seen.append(number(batch))
+        assert seen == list(range(BATCHES))
+        assert timeouts
+        await batches.aclose()
+
+
+def test_interrupted_while_it_blocks(read_only: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the blocking face, which a traceback holds: freed at once, and gone on with."""
+    batches = sync.stream(read_only.result, store=read_only.store, spool_dir=read_only.spool, disk_budget="1MB")
+    assert number(next(batches)) == 0
+    with monkeypatch.context() as patched:
+
+        def interrupt(self: Mailbox) -> Any:
+            raise KeyboardInterrupt
+
+        patched.setattr(Mailbox, "take", interrupt)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            next(batches)
+    assert left(read_only.spool) == []
+    assert [number(batch) for batch in batches] == list(range(1, BATCHES))
+    assert kept.traceback
+    with pytest.raises(StreamClosedError, match="epochs=N"):
+        iter(batches)
+
+
+def test_a_wait_on_a_loop_that_was_closed(read_only: Published) -> None:
+    """Its coroutine never ended, and is kept: the next loop gets the batch all the same."""
+    batches = dnc.stream(read_only.result, store=read_only.store, spool_dir=read_only.spool, disk_budget="1MB")
+
+    async def ask() -> Any:
+        return await anext(batches)
+
+    first = asyncio.new_event_loop()
+    waiting = first.create_task(ask())
+    first.call_soon(first.stop)
+    first.run_forever()
+    first.close()
+    assert not waiting.done()
+    batch = asyncio.run(ask())
+    read_only.check(batch, 0)
+    asyncio.run(batches.aclose())
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # what asyncio says of it is not the matter here
+    assert left(read_only.spool) == []
+
+
+async def test_a_second_loop_over_a_stream_that_ended(read_only: Published) -> None:
+    """Says so: it would be an epoch without a batch, which nobody would notice."""
+    batches = dnc.stream(read_only.result, store=read_only.store, spool_dir=read_only.spool, disk_budget="1MB")
+    assert len([batch async for batch in batches]) == BATCHES
+    with pytest.raises(StreamClosedError, match="epochs=N"):
+        async for _ in batches:
+            pass
+    with pytest.raises(StopAsyncIteration):
+        await anext(batches)
+
+
+async def test_a_plain_for_loop_is_told_what_to_do(read_only: Published) -> None:
+    """Also one of a DataLoader's, which asks for an index or a length."""
+    batches = dnc.stream(read_only.result, store=read_only.store)
+    with pytest.raises(TypeError, match=r"async for.*sync\.stream"):
+        for _ in batches:
+            pass
+    with pytest.raises(TypeError, match=r"async for.*sync\.stream"):
+        batches[0]
+    with pytest.raises(TypeError, match="async with"):
+        len(batches)
