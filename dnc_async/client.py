@@ -186,7 +186,8 @@ class Client:
         progress: Callable[[Saved], None] | None = None,
     ) -> Saved:
         """Write a file or directory tree to the disk; see :func:`dnc_async.get`."""
-        where = None if target is None else os.fspath(target)
+        # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
+        where = None if target is None else os.path.join(os.getcwd(), os.fspath(target))  # noqa: PTH109, PTH118 - Path drops it
         return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:

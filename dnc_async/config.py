@@ -272,12 +272,13 @@ def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] 
     """The folder of the local store: the argument, else ``DNC_STORE``, else in the user's data folder."""
     environ = os.environ if environ is None else environ
     chosen = store or environ.get("DNC_STORE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("dnc_async") / "store"
+    # Absolute, for whoever changes the working directory later.
+    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_data_path("dnc_async") / "store"
 
 
 def spool_path(spool_dir: str | os.PathLike[str] | None) -> Path:
     """The folder that spools are made in: the argument, else in the user's cache folder."""
-    return Path(spool_dir).expanduser() if spool_dir else platformdirs.user_cache_path("dnc_async") / "spool"
+    return Path(spool_dir).expanduser().absolute() if spool_dir else platformdirs.user_cache_path("dnc_async") / "spool"
 
 
 def default_budget(folder: Path) -> int:

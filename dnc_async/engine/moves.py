@@ -32,14 +32,19 @@ class Moves:
         starvation: Starvation,
         clock: Callable[[], float],
         dropped: Callable[[Chunk], None],
+        damaged: Callable[[Chunk, Landing, dict[int, str]], None],
     ) -> None:
-        """``dropped`` is called with a chunk that has no space any more, and needs some."""
+        """``dropped`` is called with a chunk that has no space any more, and needs some.
+
+        ``damaged`` is called with the leaves, by their offsets, that were staged and could not be read back as they were.
+        """
         self._rooms = rooms
         self._progress = progress
         self._group = group
         self._starvation = starvation
         self._clock = clock
         self._dropped = dropped
+        self._damaged = damaged
         self.tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -64,18 +69,22 @@ class Moves:
 
     async def _move(self, chunk: Chunk, landing: Landing) -> None:
         began = self._clock()
-        worked_s = await self._group.in_worker(self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch))
+        damaged, worked_s = await self._group.in_worker(
+            self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch)
+        )
         chunk.times.placeable = began + worked_s
         landing.discard()
         chunk.state = State.PLACED
+        if damaged:
+            self._damaged(chunk, landing, damaged)
         chunk.look_if_ready()
 
-    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> float:
-        """Gives the processor's time."""
+    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> tuple[dict[int, str], float]:
+        """Gives the leaves that cannot be read back, and the processor's time."""
         began = time.thread_time()
         self._rooms.look_at_disk()
-        landing.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
-        return time.thread_time() - began
+        damaged = landing.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
+        return damaged, time.thread_time() - began
 
     async def _drop(self, chunk: Chunk, landing: Landing) -> None:
         missing = sum(want.size_bytes for want in chunk.wants) if chunk.proved else chunk.entry.size_bytes

@@ -55,6 +55,7 @@ from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
 from dnc_async.spool.pause import DiskPause
+from dnc_async.telemetry import logger
 
 #: Chunks whose proofs may be there, or asked for, before they have room. Those live in memory: a few hundred bytes each.
 _PROOFS_AHEAD = 32
@@ -123,6 +124,7 @@ class Pipeline:
             starvation=self._starvation,
             clock=clock,
             dropped=self._line_up,
+            damaged=self._fetch_again,
         )
 
     @property
@@ -290,6 +292,15 @@ class Pipeline:
         chunk.missing = chunk.times.blocks = len(chunk.leaves)
         for leaf in chunk.leaves:
             self._fetch(chunk, leaf, landing)
+
+    def _fetch_again(self, chunk: Chunk, landing: Landing, damaged: dict[int, str]) -> None:
+        """Leaves that the disk did not give back as they were: they come again, to memory."""
+        for reason in set(damaged.values()):
+            logger.warning("%s; %d leaves of chunk %d are fetched again", reason, len(damaged), chunk.entry.index)
+        chunk.missing += len(damaged)
+        for leaf in chunk.leaves:
+            if leaf.offset in damaged:
+                self._fetch(chunk, leaf, landing)
 
     def _via(self, chunk: Chunk) -> str:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"

@@ -7,13 +7,14 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async import system
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.credit import CreditLimit
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dnc_async.gateways.session import Sessions
 
 T = TypeVar("T")
+#: What an engine has open besides connections and staged chunks: its event loop, a lock, the local store's block.
+_OWN_FILES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,12 @@ class Runtime:
         self._fetchers: dict[Origin | str | tuple[Gateway, ...], Fetcher] = {}
         self._discoveries: dict[tuple[Fetcher, tuple[str, ...]], Discovery] = {}
         overhead = FOLDER_BYTES if budget_bytes else 0
-        self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=MAX_FILES)
+        spare, files = system.spare_files(), MAX_FILES
+        if spare is not None:
+            at_once = min(settings.requests_per_gateway, max(1, (spare - _OWN_FILES) // 8))
+            self._settings = replace(settings, requests_per_gateway=at_once)
+            files = min(MAX_FILES, max(1, (spare - _OWN_FILES) // 3))  # the rest is for connections, and the consumer's
+        self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=files)
         self.disk = DiskPause(
             clock=time.monotonic, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
         )

@@ -39,6 +39,8 @@ _COMPARISONS = 8
 #: How often another process may take the spool's parent folder away while a folder is made in it.
 _CLAIM_TRIES = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
+_VANISHED = {errno.ENOENT, errno.ENOTDIR}
 
 
 class SpoolFile:
@@ -90,10 +92,10 @@ class SpoolFile:
             self._folder.take_note(self._needed_bytes - self._lease.size_bytes)
             self._lease.grow(self._needed_bytes)
 
-    def read_into(self, segments: tuple[tuple[int, memoryview], ...]) -> None:
-        """Fill (offset, memory) segments from the file."""
+    def read_at(self, offset: int, memory: memoryview) -> None:
+        """Fill memory from the file. Raises :class:`~dnc_async.errors.SpoolError`."""
         try:
-            system.read_at(self._fd, segments)
+            system.read_at(self._fd, [(offset, memory)])
         except (OSError, EOFError) as error:
             raise SpoolError(f"{self._folder.path}: cannot read a staged chunk back: {error}") from error
 
@@ -155,7 +157,7 @@ class SpoolFolder:
         except OSError as error:
             if self._owned is not None:
                 self._owned.remove()
-            if error.errno in _FULL:
+            if error.errno in _FULL | _TOO_MANY:
                 raise _spool_error(parent, error) from error
             raise SpoolError(
                 f"spool_dir {parent}: cannot be used ({error.strerror or error}); name a folder that you may write to"
@@ -193,14 +195,23 @@ class SpoolFolder:
 
     def make(self, slot: int, lease_bytes: int) -> int:
         """Make a slot's file, where the file system has room for all of its lease; gives its descriptor (called by the file)."""
+        try:
+            try:
+                return self._make(slot, lease_bytes)
+            except OSError as error:
+                if error.errno not in _VANISHED or self._owned is None:
+                    raise
+                self._owned.restore()  # somebody tidied up: what lies in open files is still there
+                return self._make(slot, lease_bytes)
+        except OSError as error:
+            raise _spool_error(self.path, error) from error
+
+    def _make(self, slot: int, lease_bytes: int) -> int:
         room = system.free_bytes(self.path)
         if room is not None and room < lease_bytes:
             raise _disk_full(self.path)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        try:
-            return os.open(self.path / str(slot), flags, 0o600)
-        except OSError as error:
-            raise _spool_error(self.path, error) from error
+        return os.open(self.path / str(slot), flags, 0o600)
 
     def disk_bytes(self) -> int:
         """What all files take on disk, as the file system counted when each was looked at last: whole files exactly."""
@@ -261,6 +272,11 @@ def _measure(folder: Path) -> int:
 def _spool_error(path: Path, error: OSError) -> SpoolError:
     if error.errno in _FULL:
         return _disk_full(path)
+    if error.errno in _TOO_MANY:  # as a full disk: what is open already goes on, and what is further ahead waits
+        return DiskFullError(
+            f"{path}: no more files can be opened for chunks ({error.strerror}; this process may have "
+            f"{system.most_files() or 'any number'} open); close some, or raise the limit (ulimit -n)"
+        )
     return SpoolError(f"{path}: cannot write a staged chunk: {error.strerror or error}")
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 if sys.platform == "win32":  # pragma: no cover - experimental, not tested in CI
     import msvcrt
@@ -80,6 +81,23 @@ def tree_disk_bytes(folder: str | os.PathLike[str]) -> int:
     return total
 
 
+def most_files() -> int | None:
+    """How many files this process may have open at once; ``None`` where there is no limit, or the system does not tell."""
+    if sys.platform == "win32":  # pragma: no cover
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def spare_files() -> int | None:
+    """How many files more this process may open now; ``None`` where there is no limit, or the system does not tell."""
+    limit = most_files()
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return None if limit is None else max(0, limit - sum(1 for _ in Path(folder).iterdir()))
+    return limit
+
+
 def peak_memory_bytes() -> int | None:
     """The most memory that this process ever had resident, whatever it did; ``None`` where the system does not tell."""
     if sys.platform == "win32":  # pragma: no cover
@@ -90,5 +108,5 @@ def peak_memory_bytes() -> int | None:
 
 def unlink_quietly(path: str | os.PathLike[str]) -> None:
     """Delete a file if it is there."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)  # noqa: PTH108 - also called at interpreter exit, where less is better

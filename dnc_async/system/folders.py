@@ -15,7 +15,7 @@ import shutil
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from dnc_async.system import try_lock
+from dnc_async.system import try_lock, unlink_quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,16 @@ class OwnedFolder:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # a sweep took it for a dead one's
+
+    def restore(self) -> None:
+        """Make the folder again, empty, after somebody else has deleted it. Raises ``OSError`` where that cannot be."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = self.path.with_suffix(_SUFFIX)
+        if self._descriptor >= 0 and not lock.exists():  # else the next sweep would not know that it is ours
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
+            os.close(self._descriptor)
+            self._descriptor = descriptor
+            try_lock(descriptor)
 
     def remove(self) -> None:
         """Delete the folder with all it holds and give up the lock. Doing it again does nothing."""
@@ -91,8 +101,8 @@ def sweep(area: Path) -> None:
 def _remove(lock: Path, descriptor: int) -> None:
     """Delete a lock file that we hold: before it is unlocked, or after, where open files cannot be deleted."""
     if os.name == "posix":
-        lock.unlink(missing_ok=True)
+        unlink_quietly(lock)
         os.close(descriptor)
     else:
         os.close(descriptor)
-        lock.unlink(missing_ok=True)
+        unlink_quietly(lock)

@@ -16,12 +16,13 @@ import pytest
 import dnc_async as dnc
 from dnc_async import telemetry
 from dnc_async.dataset.manifest import Manifest
+from dnc_async.engine.process import remote
 from dnc_async.engine.process.messages import Log
 from dnc_async.errors import ArgumentError, DncError, EngineError, StreamClosedError, TransformError
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
-from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
+from .conftest import BATCH, PATIENCE_S, SAMPLES, Published, engine_processes, left, needs_linux
 
 pytestmark = [needs_linux, pytest.mark.border]
 
@@ -259,7 +260,9 @@ class _Changes:
 @pytest.mark.parametrize("leaves", ["the stream", "the client"])
 async def test_it_hangs(published: Published, leaves: str) -> None:
     """It was stopped (SIGSTOP): it is asked, told, killed; nothing is left of it, neither process nor file."""
-    async with dnc.Client(store=published.store, spool_dir=published.spool, disk_budget="1MB", engine="process") as client:
+    async with dnc.Client(
+        store=published.store, spool_dir=published.spool, disk_budget="1MB", engine="process"
+    ) as client:
         batches = client.stream(published.result)
         await anext(batches)
         (pid,) = engine_processes()

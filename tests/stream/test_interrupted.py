@@ -105,7 +105,7 @@ async def test_timeouts_lose_nothing(read_only: Published, monkeypatch: pytest.M
 
     async def task(batches: dnc.BatchStream) -> Any:
         asked = asyncio.create_task(helper(batches))
-        done, _ = await asyncio.wait([asked], timeout=0.004)
+        await asyncio.wait([asked], timeout=0.004)
         asked.cancel()
         try:
             return await asked

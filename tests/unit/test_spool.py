@@ -119,7 +119,7 @@ class SpoolModel(RuleBasedStateMachine):
         for start in each.there:
             expected = each.content[start : start + each.piece]
             found = bytearray(len(expected))
-            each.file.read_into(((start, memoryview(found)),))
+            each.file.read_at(start, memoryview(found))
             assert found == expected
 
     @precondition(lambda self: self.files)
@@ -179,7 +179,7 @@ def test_file_out_of_order_stays_within_its_lease(tmp_path: Path) -> None:
         file.write_at(offset, bytes([offset % 251]) * 64 * KIB)
     assert size <= file.disk_bytes() <= folder.cost(size)
     target = bytearray(size)
-    file.read_into(((0, memoryview(target)),))
+    file.read_at(0, memoryview(target))
     assert all(target[offset] == offset % 251 for offset in range(0, size, 64 * KIB))
     file.discard()
     file.discard()
