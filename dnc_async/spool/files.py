@@ -201,7 +201,8 @@ class SpoolFolder:
             except OSError as error:
                 if error.errno not in _VANISHED or self._owned is None:
                     raise
-                self._owned.restore()  # somebody tidied up: what lies in open files is still there
+                with self._mutex:
+                    self._owned.restore()  # somebody tidied up: what lies in open files is still there
                 return self._make(slot, lease_bytes)
         except OSError as error:
             raise _spool_error(self.path, error) from error

@@ -29,7 +29,8 @@ from .conftest import BATCH, BATCHES, Published, left, number
 
 async def staged(published: Published) -> tuple[dnc.BatchStream, Path]:
     """A stream that was begun and has chunks on the disk; and its folder there."""
-    batches = dnc.stream(published.result, store=published.store, spool_dir=published.spool, disk_budget="1MB")
+    # Small enough that more is staged after this.
+    batches = dnc.stream(published.result, store=published.store, spool_dir=published.spool, disk_budget="200kB")
     published.check(await anext(batches), 0)
     assert eventually(lambda: len(files(published.spool)) > 3)
     (folder,) = (path for path in published.spool.iterdir() if path.is_dir())
