@@ -84,6 +84,9 @@ class FetchSettings:
     attempts: int = 3
     #: A gateway that has delivered before is given so long to come back, however often it failed for a block.
     patience_s: float = 20.0
+    #: One that says when it can be asked again (``Retry-After``) is waited for until so long after a block's first failure.
+    #: One that names a later time counts, for that block, as one that cannot serve it.
+    busy_patience_s: float = 180.0
     requests_per_gateway: int = 32
     #: Unverified bytes live in memory only, and never more of them than this. Half as much may be asked for, by all streams of a
     #: client, before there is room for it.

@@ -122,6 +122,8 @@ class Observers:
 class GatewayStatistics:
     """One gateway so far. Rates are bytes per second, times seconds; ``None`` until something was measured.
 
+    ``received_bytes`` are all that came in the bodies of its answers, ``bytes`` those of blocks that were verified.
+
     ``latency_s`` is the least of late, from a request to the first byte of its answer, and ``jitter_s`` how much later than that
     answers begin in the mean.
     """
@@ -135,6 +137,7 @@ class GatewayStatistics:
     rate: float | None
     latency_s: float | None
     jitter_s: float = 0.0
+    received_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,10 @@ class StreamStatistics:
     ``disk_is_full``: the file system has no room, although the budget has, and staging pauses; ``disk_full_s`` is for how long
     it was so, all in all. ``peak_ahead_bytes``: the most that was asked for before there was room for it, which memory holds if
     it comes too early.
+
+    ``fetched_bytes`` are all that came in the bodies of answers, for all streams that share a client's gateways, also what was
+    cut off, wrong, or came twice; ``verified_bytes`` are those of blocks that were verified, and ``useful_bytes`` the chunks that
+    this stream has handed over.
     """
 
     batches: int
@@ -162,6 +169,8 @@ class StreamStatistics:
     disk_is_full: bool = False
     disk_full_s: float = 0.0
     peak_ahead_bytes: int = 0
+    verified_bytes: int = 0
+    useful_bytes: int = 0
 
     @property
     def idle_share(self) -> float:

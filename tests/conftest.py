@@ -180,6 +180,7 @@ def fetcher_over(transports: Sequence[Transport], executor: Executor, **limits: 
         "clock": anyio.current_time,
         "attempts": 1,
         "patience_s": 1,
+        "busy_patience_s": 10,
         "requests_per_gateway": 4,
         "in_flight_bytes": 2**20,
         "hedge_share": 0.05,

@@ -68,9 +68,7 @@ class EngineThread:
         try:
             self._thread.start()
         except RuntimeError as error:  # Python's word for a limit of the system's
-            self._failure = EngineError(
-                f"the engine could not start its thread: {error}; see RLIMIT_NPROC, or the memory"
-            )
+            self._failure = EngineError(f"the engine could not start its thread: {error}")
             self.ended.set_result(None)
             raise self._failure from error
 

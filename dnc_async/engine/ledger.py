@@ -10,8 +10,10 @@ A batch's wait is cut where the chunk that arrived last passed the points of its
 ``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
 ``decoding``              for as long as the processor worked to verify that block, and then to bring all chunks from the spool
                           into their rows
-``contention``            until that was done: the engine's threads had no turn, because something else held Python's lock (the
-                          GIL), as a step in pure Python does, or the cores, or the disk
+``contention``            until that was done, for no longer than the consumer's step before it took: the engine's threads had no
+                          turn then, because the step held Python's lock (the GIL), as one in pure Python does, or the cores
+``engine``                the rest of that: while the consumer did nothing but wait, the engine's threads had other blocks to
+                          do first, or somebody else had the cores or the disk
 ``transform``             until the consumer's own function had returned, its wait for a free worker counted
 ``handover``              until the batch lay there
 ``event loop``            until the consumer took it: its own loop was busy with something else
@@ -35,7 +37,8 @@ from dnc_async.telemetry import Gap
 
 FIRST_BATCH = "first batch"
 PROOFS, BUDGET, PREFETCH, LATENCY, BANDWIDTH = "proofs", "budget", "prefetch", "latency", "bandwidth"
-DECODING, CONTENTION, TRANSFORM, HANDOVER, EVENT_LOOP = "decoding", "contention", "transform", "handover", "event loop"
+DECODING, CONTENTION, ENGINE = "decoding", "contention", "engine"
+TRANSFORM, HANDOVER, EVENT_LOOP = "transform", "handover", "event loop"
 _FAULT = "fault of "
 
 
@@ -133,6 +136,17 @@ class Taken:
         )
 
 
+def _at_most(causes: dict[str, float], step_s: float) -> dict[str, float]:
+    """A step has kept the engine from its turn for no longer than it took."""
+    others = causes.get(CONTENTION, 0.0) - step_s
+    if others > 0:
+        causes[ENGINE] = others
+        causes[CONTENTION] = step_s
+        if not step_s:
+            del causes[CONTENTION]
+    return causes
+
+
 class Ledger:
     """The gaps of one stream. Its size does not grow with the run."""
 
@@ -159,11 +173,11 @@ class Ledger:
             self.first_batch_s = taken.at - self._started
             causes = {FIRST_BATCH: seconds}
         else:
-            causes = self._pay(taken.causes())
+            step_s = max(0.0, taken.at - self.last_at - seconds)
+            causes = self._pay(_at_most(taken.causes(), step_s))
             self.waited_s += seconds
             for cause, cut in causes.items():
                 self.causes[cause] = self.causes.get(cause, 0.0) + cut
-            step_s = max(0.0, taken.at - self.last_at - seconds)
             self.timeline.add(at_s=taken.at - self._started, step_s=step_s, waited_s=seconds, causes=causes)
         gap = Gap(stream=self._stream, position=self._first + self.batches, seconds=seconds, causes=causes)
         self.batches += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,7 @@ class Runtime:
         # Ours, not the loop's: at interpreter exit asyncio cannot join its own any more, and this one needs no new thread.
         self._executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="dnc_async worker")
         stack.callback(self._executor.shutdown)
+        _start_all(self._executor, self._settings.workers)
         stack.callback(self._close_spool)
         self._tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._tasks.cancel_scope.cancel)
@@ -144,6 +146,7 @@ class Runtime:
                 clock=time.monotonic,
                 attempts=settings.attempts,
                 patience_s=settings.patience_s,
+                busy_patience_s=settings.busy_patience_s,
                 requests_per_gateway=settings.requests_per_gateway,
                 in_flight_bytes=settings.in_flight_bytes,
                 hedge_share=settings.hedge_share,
@@ -246,6 +249,18 @@ class Runtime:
     def in_flight_bytes(self) -> int:
         """How many unverified bytes may be on their way at once."""
         return self._settings.in_flight_bytes
+
+
+def _start_all(executor: ThreadPoolExecutor, workers: int) -> None:
+    """Start an executor's threads now: where the process may have no more, this fails, and no work is lost half-way later."""
+    barrier = threading.Barrier(workers + 1)
+    try:
+        for _ in range(workers):
+            executor.submit(barrier.wait)
+        barrier.wait()
+    except BaseException:
+        barrier.abort()
+        raise
 
 
 def culprit(error: Exception) -> Exception:

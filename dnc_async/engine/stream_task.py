@@ -20,7 +20,7 @@ from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
 from dnc_async.engine.runtime import Runtime, StreamRequest, culprit
-from dnc_async.errors import StreamClosedError
+from dnc_async.errors import DncError, EngineError, StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
@@ -31,6 +31,15 @@ class Ring(Protocol):
 
     def __call__(self, call: Callable[[], None], *, at_once: bool = False) -> None:
         """Have it called there: soon, or ``at_once``; in order."""
+
+
+def _told(error: Exception) -> Exception:
+    """An error as the consumer is told: a limit of the system's (threads, files, memory mappings) is none of its own code's."""
+    if isinstance(error, DncError) or not isinstance(error, (OSError, RuntimeError)):
+        return error
+    told = EngineError(f"the engine could not go on: {type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told
 
 
 class StreamTask:
@@ -85,7 +94,7 @@ class StreamTask:
                     await self._stream()
                     error = None
                 except Exception as failure:  # noqa: BLE001 - the consumer is told
-                    error = culprit(failure)
+                    error = _told(culprit(failure))
         finally:
             self._tell_gaps()  # before the end, though the consumer may have left before this thread heard of its last batch
             self.end(error)
@@ -183,7 +192,9 @@ class StreamTask:
             budget_bytes=governor.budget_bytes,
             peak_leased_bytes=governor.peak_leased_bytes,
             peak_disk_bytes=pipeline.peak_disk_bytes if pipeline else 0,
-            fetched_bytes=sum(gateway.bytes for gateway in gateways),
+            fetched_bytes=sum(gateway.received_bytes for gateway in gateways),
+            verified_bytes=sum(gateway.bytes for gateway in gateways),
+            useful_bytes=ledger.useful_bytes,
             blocks_rejected=self._rejected,
             requests_failed=self._failed,
             first_batch_s=ledger.first_batch_s,

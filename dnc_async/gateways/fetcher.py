@@ -33,8 +33,10 @@ from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.wanted import Taken, WantedBlock
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent
+from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent, logger
 
+#: A pause that a gateway asks for is worth a word from so many seconds on.
+_TOLD_PAUSE_S = 5.0
 #: Some bytes that came are no reason to look for room again so soon.
 _LOOK_S = 0.001
 
@@ -58,6 +60,7 @@ class Fetcher:
         clock: Callable[[], float],
         attempts: int,
         patience_s: float,
+        busy_patience_s: float,
         requests_per_gateway: int,
         in_flight_bytes: int,
         hedge_share: float,
@@ -70,7 +73,8 @@ class Fetcher:
         self._transports = tuple(transports)
         self._executor = executor
         self.clock = clock
-        self._patience = Patience(attempts=attempts, seconds=patience_s)
+        self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
+        self._told_busy: dict[int, float] = {}
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
@@ -84,6 +88,7 @@ class Fetcher:
         self._order = Order()
         self._handing = Handing(self._order, in_worker=self.in_worker, settle=self._settle)
         self._flying: set[Flight] = set()
+        self._received = [0] * len(self._transports)
         self._holding: set[Flight] = set()
         self._wake = asyncio.Event()
         self._looked_at = float("-inf")
@@ -109,10 +114,19 @@ class Fetcher:
                 rate=score.rate,
                 latency_s=score.latency_s,
                 jitter_s=score.jitter_s,
+                received_bytes=received,
             )
             # Not strict: this is also called from another thread, perhaps while a gateway is being added.
-            for transport, score in zip(self._transports, self._board.scores, strict=False)
+            for transport, score, received in zip(
+                self._transports, self._board.scores, self._received_bytes(), strict=False
+            )
         )
+
+    def _received_bytes(self) -> list[int]:
+        received = list(self._received)
+        for flight in tuple(self._flying):
+            received[flight.gateway] += flight.received_bytes
+        return received
 
     @property
     def hedged_bytes(self) -> int:
@@ -124,6 +138,7 @@ class Fetcher:
         self._board.add(requests_per_minute, can_car=transport.has_cars)
         self._transports = (*self._transports, transport)
         self._pilots.append(self._pilot(len(self._pilots)))
+        self._received.append(0)
         self._probes.joined(self._pilots[-1])
         for want in self._order:
             want.is_hopeful = True
@@ -287,7 +302,9 @@ class Fetcher:
         try:
             await self._pilots[flight.gateway].fly(flight)
         finally:
+            flight.look()  # what came and was not read, because it was given up
             self._flying.discard(flight)
+            self._received[flight.gateway] += flight.received_bytes
             self.observers.tell(flight.ended(self._transports[flight.gateway].name, self.clock()))
             self._wake.set()
 
@@ -396,7 +413,15 @@ class Fetcher:
 
     def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
         self.tell_failure(error, str(want.cid))
-        has_delivered, gateways = bool(self._board.scores[gateway].blocks), len(self._transports)
-        want.fault(
-            gateway, error, self.clock(), patience=self._patience, has_delivered=has_delivered, gateways=gateways
-        )
+        has_delivered, gateways, now = bool(self._board.scores[gateway].blocks), len(self._transports), self.clock()
+        want.fault(gateway, error, now, patience=self._patience, has_delivered=has_delivered, gateways=gateways)
+
+    def busy(self, gateway: int, pause_s: float) -> None:
+        """Say, once a pause, that a gateway asked for it, and whether anybody else can be asked meanwhile."""
+        now = self.clock()
+        if pause_s < _TOLD_PAUSE_S or now < self._told_busy.get(gateway, now):
+            return
+        self._told_busy[gateway] = now + pause_s
+        others = any(score.paused_until <= now for i, score in enumerate(self._board.scores) if i != gateway)
+        meanwhile = "others are asked meanwhile" if others else "nobody else can be asked meanwhile"
+        logger.warning("%s asked us to come back in %.0f s; %s", self._transports[gateway].name, pause_s, meanwhile)

@@ -50,6 +50,9 @@ class Desk(Protocol):
     def tell_failure(self, error: GatewayError, cid: str) -> None:
         """The gateway failed, and no block was lost by it."""
 
+    def busy(self, gateway: int, pause_s: float) -> None:
+        """The gateway asked us to come back so much later."""
+
     def give_back(self, want: WantedBlock, gateway: int) -> None:
         """The gateway will not bring this block, and is not to blame."""
 

@@ -144,6 +144,8 @@ class HttpSource:
             raise GatewayRefusedError(said, gateway=self.name, cid=asked)
         if status in _BUSY:
             pause = retry_after(response.headers.get("Retry-After"), time.time())
+            if pause is not None:
+                said += f", and asked us to come back in {pause:.0f} s"
             raise GatewayBusyError(said, gateway=self.name, cid=asked, retry_after_s=pause)
         raise self.error(said, asked)
 

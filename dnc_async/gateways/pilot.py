@@ -80,6 +80,7 @@ class Pilot:
                 self._abilities.lacks_root(str(root))
         except GatewayBusyError as error:
             self._score.refused(self._desk.clock(), error.retry_after_s)
+            self._desk.busy(self._gateway, error.retry_after_s or 0.0)
         except GatewayError:
             return
 
@@ -137,6 +138,7 @@ class Pilot:
             self._score.missed(want)
         else:
             self._score.failed(want, self._desk.clock(), error.retry_after_s)
+            self._desk.busy(self._gateway, error.retry_after_s or 0.0)
 
     def _fail(self, flight: Flight, want: WantedBlock, error: GatewayError) -> None:
         flight.wants.pop(want, None)
@@ -199,6 +201,7 @@ class Pilot:
         else:
             flight.has_failed = True
             self._score.refused(self._desk.clock(), error.retry_after_s)
+            self._desk.busy(self._gateway, error.retry_after_s or 0.0)
             self._desk.tell_failure(error, ask.path)
 
     def _truncated(self, flight: Flight, ask: CarAsk, what: str) -> None:

@@ -31,10 +31,14 @@ class HedgeBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often, and if it has ever delivered at least how long, a gateway may fail for a block until it is hopeless."""
+    """How often, and if it has ever delivered at least how long, a gateway may fail for a block until it is hopeless.
+
+    One that says when it can be asked again is waited for until ``busy_seconds`` after the block's first failure, and no longer.
+    """
 
     attempts: int
     seconds: float
+    busy_seconds: float
 
 
 @dataclass(slots=True, eq=False)
@@ -56,15 +60,18 @@ class Failures:
         has_delivered: bool,
         is_wrong: bool = False,
         is_final: bool = False,
+        back_at: float | None = None,
     ) -> None:
         """Note a failure: a gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
 
         ``is_wrong``: waiting does not help, only ``attempts`` count; ``is_final``: it said that it has no such block.
+        ``back_at``: it said that it can be asked again then, and not sooner.
         """
         self.since = now if self.since is None else self.since
         attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1
         over = not has_delivered or is_wrong or now - self.since >= patience.seconds
-        if is_final or (attempts >= patience.attempts and over):
+        too_late = back_at is not None and back_at - self.since > patience.busy_seconds
+        if is_final or too_late or (attempts >= patience.attempts and over):
             self.hopeless.add(gateway)
         want.hopeless = self.hopeless
         want.excluded.add(gateway)

@@ -110,6 +110,7 @@ class WantedBlock(Want):
             has_delivered=has_delivered,
             is_wrong=isinstance(error, (GatewayMismatchError, GatewayOversizeError)),
             is_final=isinstance(error, (GatewayMissError, GatewayRefusedError)),
+            back_at=None if error.retry_after_s is None else now + error.retry_after_s,
         )
         self.is_hopeful = len(self._failures.hopeless) < gateways
 

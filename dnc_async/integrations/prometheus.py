@@ -35,7 +35,8 @@ class PrometheusObserver:
 
         self._batches = counter("batches", "Batches that were handed over.", "stream")
         self._waited = counter("waited_seconds", "What consumers waited for, after the first batch.", "stream", "cause")
-        self._received = counter("received_bytes", "Bytes of verified blocks.", "gateway")
+        self._received = counter("received_bytes", "Bytes of answers, told as each ends.", "gateway")
+        self._verified = counter("verified_bytes", "Bytes of verified blocks.", "gateway")
         self._requests = counter("requests", "Requests by how they ended.", "gateway", "outcome")
         self._hedges = counter("hedges", "Requests for what another gateway had been asked for.", "gateway")
         self._mismatches = counter("mismatches", "Answers that were not what their CID says.", "gateway")
@@ -54,11 +55,12 @@ class PrometheusObserver:
             case Gap():
                 self._gap(event)
             case BlockReceived():
-                self._received.labels(event.gateway).inc(event.size_bytes)
+                self._verified.labels(event.gateway).inc(event.size_bytes)
             case RequestSent(hedge=True):
                 self._hedges.labels(event.gateway).inc()
             case RequestEnded():
                 self._requests.labels(event.gateway, event.outcome).inc()
+                self._received.labels(event.gateway).inc(event.received_bytes)
             case RequestFailed(mismatch=True):
                 self._mismatches.labels(event.gateway).inc()
 

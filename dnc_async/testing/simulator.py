@@ -106,7 +106,11 @@ class Simulator:
         )
         self.now = 0.0
         self._hedges = HedgeBudget(self._settings.hedge_share)
-        self._patience = Patience(attempts=self._settings.attempts, seconds=self._settings.patience_s)
+        self._patience = Patience(
+            attempts=self._settings.attempts,
+            seconds=self._settings.patience_s,
+            busy_seconds=self._settings.busy_patience_s,
+        )
         self._request_s, self._limit_s = request_s, limit_s
         self._free_at = 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []

@@ -132,6 +132,7 @@ async def running(
             clock=clock,
             attempts=3,
             patience_s=0.1,
+            busy_patience_s=10,
             requests_per_gateway=8,
             in_flight_bytes=2**24,
             early_bytes=early_bytes,

@@ -204,3 +204,12 @@ def test_the_order_is_told_apart() -> None:
 
     assert order(b"ab", b"cd") == order(b"abcd") != order(b"ab", b"dc")
     assert order(b"ab", b"cd") != order(b"ab")
+
+
+def test_who_computes_nothing_holds_no_lock() -> None:
+    """The engine had no turn for 4 s: the step before took one of them, the rest is the engine's own work."""
+    ledger = Ledger(started=0.0)
+    chunk = ChunkTimes(received=1.0, arrivable=1.0, arrived=5.0, placeable=5.0, placed=5.0)
+    ledger.enter(Taken(0.0, 0.0, (), 1, (ChunkTimes(),)))
+    gap = ledger.enter(Taken(5.0, 5.0, ((1.0, 5.0),), 1, (chunk,)))
+    assert gap.causes == pytest.approx({"contention": 1.0, "engine": 3.0})

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from dnc_async.engine.bridge import end_at_exit
+from dnc_async.engine.bridge import check_threads, end_at_exit
 from dnc_async.engine.process.channel import Channel
 from dnc_async.engine.process.end_watch import EndWatch, Measure
 from dnc_async.engine.process.inbox import Inbox
@@ -129,6 +129,7 @@ class RemoteEngine:
                 self._start()
 
     def _start(self) -> None:
+        check_threads()
         with contextlib.ExitStack() as undo:
             control, theirs = Channel.pair()
             undo.callback(control.close)
@@ -157,6 +158,9 @@ class RemoteEngine:
             self._control = control
             try:
                 self._thread.start()
+            except RuntimeError as error:  # Python's word for a limit of the system's
+                self._control = None
+                raise EngineError(f"engine='process': no thread could be started: {error}") from error
             except BaseException:
                 if self._thread.is_alive():  # interrupted, but it runs
                     undo.pop_all()

@@ -61,6 +61,7 @@ def _report(
         peak_disk_bytes=statistics.peak_disk_bytes,
         peak_memory_bytes=peak_memory_bytes(),
         fetched_bytes=statistics.fetched_bytes,
+        verified_bytes=statistics.verified_bytes,
         useful_bytes=ledger.useful_bytes,
         hedged_bytes=hedged_bytes,
         blocks_verified=sum(gateway.blocks for gateway in statistics.gateways),

@@ -66,13 +66,15 @@ class Report:
     and the causes add up to ``waited_s``. What the consumer did with a batch counts as computing, whatever it was.
     ``timeline`` holds a batch per bin, in long runs several; its memory is bounded.
 
-    ``fetched_bytes``, ``hedged_bytes`` and the gateways' lines are those of all streams that share a client's gateways;
-    ``useful_bytes`` are the chunks that this one handed over, so the rest is proofs, chunks that were fetched and not
-    consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is what the
-    file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had resident, your
-    model included, and ``None`` where the system does not tell. ``peak_ahead_bytes`` is the most that was asked for before there
-    was room for it, which memory holds if it comes too early. ``order`` is a checksum of the chunks in the order of
-    delivery: runs that delivered the same have the same. ``transform`` is ``None`` where no call of one has ended.
+    ``fetched_bytes``, ``hedged_bytes`` and the gateways' lines are those of all streams that share a client's gateways; of
+    what was fetched, ``verified_bytes`` are blocks that were verified, so the rest was cut off, wrong, or given up when
+    another gateway was faster; ``useful_bytes`` are the chunks that this stream handed over, beside proofs, chunks that were
+    fetched and not consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is
+    what the file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had
+    resident, your model included, and ``None`` where the system does not tell. ``peak_ahead_bytes`` is the most that was
+    asked for before there was room for it, which memory holds if it comes too early. ``order`` is a checksum of the chunks in
+    the order of delivery: runs that delivered the same have the same. ``transform`` is ``None`` where no call of one has
+    ended.
     """
 
     dataset: str
@@ -101,6 +103,7 @@ class Report:
     gateways: tuple[GatewayStatistics, ...]
     transform: TransformRun | None = None
     peak_ahead_bytes: int = 0
+    verified_bytes: int = 0
 
     def __str__(self) -> str:
         return render(self)

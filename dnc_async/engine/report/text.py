@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dnc_async.engine.ledger import CONTENTION
+from dnc_async.engine.ledger import CONTENTION, ENGINE
 from dnc_async.engine.report.what_if import AS_IT_WAS
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     ahead = "auto" if settings.prefetch is None else str(settings.prefetch)
     epochs = "without end" if settings.epochs is None else str(settings.epochs)
     hedged, failed = size(report.hedged_bytes), f"{report.requests_failed:,}"
+    came = f"{size(report.fetched_bytes)} fetched, {size(report.verified_bytes)} of them verified"
     return [
         (
             "gaps",
@@ -80,7 +81,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "bytes",
-            f"{size(report.fetched_bytes)} fetched, {size(report.useful_bytes)} of them handed over; {hedged} asked for twice",
+            f"{came}, {size(report.useful_bytes)} handed over; {hedged} asked for twice",
         ),
         (
             "blocks",
@@ -97,11 +98,17 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 def hints(report: Report) -> list[str]:
     """What would help, where the report alone can tell."""
-    contended = report.causes.get(CONTENTION, 0.0)
-    if report.idle_share < _WORTH_A_HINT or contended < _WORTH_A_HINT * report.steady_s:
-        return []
-    no_turn = f"the engine had no turn for {duration(contended)}"
-    return [f"{no_turn}: a step in pure Python holds its lock; try engine='process'"]
+    found, worth_s = [], _WORTH_A_HINT * report.steady_s
+    contended, engine = report.causes.get(CONTENTION, 0.0), report.causes.get(ENGINE, 0.0)
+    if report.idle_share >= _WORTH_A_HINT and contended >= worth_s:
+        no_turn = f"the engine had no turn for {duration(contended)}"
+        found.append(f"{no_turn}: a step in pure Python holds its lock; try engine='process'")
+    if report.idle_share >= _WORTH_A_HINT and engine >= worth_s:
+        found.append(
+            f"the engine's own work took {duration(engine)} that no step hid: it is as fast as this machine allows; "
+            "larger batches cost it less"
+        )
+    return found
 
 
 def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:

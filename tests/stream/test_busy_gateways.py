@@ -1,0 +1,61 @@
+"""Gateways that ask to be left alone for a while: that is said, and not waited for longer than the patience is."""
+
+import logging
+
+import pytest
+
+import dnc_async as dnc
+from dnc_async.errors import ChunkUnavailableError
+from dnc_async.store import BlockStore
+from dnc_async.testing import Faults, ScriptedGateway
+
+from .conftest import BATCHES, Published, number
+
+AWAY = "busy=0s-600s,retry-after=86400s"
+
+
+async def test_alone_and_away_for_a_day(read_only: Published) -> None:
+    """The stream ends at once, and its error says who asked for what."""
+    async with ScriptedGateway(BlockStore.open(read_only.store), Faults.parse(AWAY)) as gateway:
+        batches = dnc.stream(read_only.result, gateways=[gateway.url], spool_dir=read_only.spool, disk_budget="1MB")
+        with pytest.raises(ChunkUnavailableError) as raised:
+            await anext(batches)
+    assert f"{gateway.url}, asked for" in str(raised.value)
+    assert "come back in 86400 s" in str(raised.value)
+
+
+async def test_alone_and_away_for_a_while(read_only: Published, caplog: pytest.LogCaptureFixture) -> None:
+    """It is waited for, and whoever reads the log knows for what."""
+    async with ScriptedGateway(
+        BlockStore.open(read_only.store), Faults.parse("busy=0s-0.2s,retry-after=5s")
+    ) as gateway:
+        with caplog.at_level(logging.WARNING, "dnc_async"):
+            batches = dnc.stream(read_only.result, gateways=[gateway.url], spool_dir=read_only.spool, disk_budget="1MB")
+            assert [number(batch) async for batch in batches] == list(range(BATCHES))
+    assert f"{gateway.url} asked us to come back in 5 s; nobody else can be asked meanwhile" in caplog.text
+
+
+async def test_another_is_asked_meanwhile(read_only: Published) -> None:
+    """One that is away for a day costs nothing where another serves."""
+    store = BlockStore.open(read_only.store)
+    async with ScriptedGateway(store, Faults.parse(AWAY)) as away, ScriptedGateway(store, Faults()) as gateway:
+        gateways = [away.url, gateway.url]
+        batches = dnc.stream(read_only.result, gateways=gateways, spool_dir=read_only.spool, disk_budget="1MB")
+        assert [number(batch) async for batch in batches] == list(range(BATCHES))
+
+
+async def test_all_that_came_is_counted(read_only: Published) -> None:
+    """What was cut off or came twice, too; and what of it was of use."""
+    store = BlockStore.open(read_only.store)
+    async with (
+        ScriptedGateway(store, Faults.parse("cut=5kB,no-car")) as cut,
+        ScriptedGateway(store, Faults()) as gateway,
+    ):
+        gateways = [cut.url, gateway.url]
+        batches = dnc.stream(read_only.result, gateways=gateways, spool_dir=read_only.spool, disk_budget="1MB")
+        assert [number(batch) async for batch in batches] == list(range(BATCHES))
+        figures, served = batches.statistics(), cut.stats().bytes_served + gateway.stats().bytes_served
+    assert figures.verified_bytes < figures.fetched_bytes
+    assert figures.fetched_bytes == pytest.approx(served, rel=0.01)  # probes' few bytes are not of it
+    assert 0 < figures.useful_bytes < figures.verified_bytes
+    assert sum(each.received_bytes for each in figures.gateways) == figures.fetched_bytes

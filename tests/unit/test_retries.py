@@ -1,0 +1,22 @@
+"""How long a gateway is waited for that says when it can be asked again."""
+
+import pytest
+
+from dnc_async.gateways.retries import Failures, Patience
+
+from .test_spans import leaves
+
+PATIENCE = Patience(attempts=3, seconds=20.0, busy_seconds=180.0)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "hopeless"),
+    [([86_400.0], True), ([180.0], False), ([181.0], True), ([60.0, 60.0], False), ([60.0, 60.0, 121.0], True)],
+)
+def test_a_pause_that_was_asked_for(pauses: list[float], *, hopeless: bool) -> None:
+    """It counts from the block's first failure; a time later than the patience is not waited for at all."""
+    failures, wanted, now = Failures(), leaves(1, 100)[0], 1000.0
+    for pause_s in pauses:
+        failures.note(wanted, 0, now, gateways=1, patience=PATIENCE, has_delivered=True, back_at=now + pause_s)
+        now += 30.0
+    assert (0 in failures.hopeless) is hopeless
