@@ -111,6 +111,11 @@ class StreamHandle:
             raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
         return self._running
 
+    def check_process(self) -> None:
+        """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child of the process that started the stream."""
+        if self._engine is not None:
+            self._engine.check_process()
+
     def check_not_delivered(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` where a loop would begin over a stream that has ended."""
         if self.delivered:

@@ -38,6 +38,7 @@ class _Asking:
 
     async def next(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
         """The next batch; raises ``StopAsyncIteration`` at the end."""
+        self._handle.check_process()  # first: a forked child has no running loop, to Python's mind
         loop = asyncio.get_running_loop()
         if self._loop is not None and not self._loop.is_closed():
             raise RuntimeError("two tasks ask this stream for a batch at once; give each its own, or use a lock")
