@@ -352,12 +352,32 @@ def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
     text = str(cid) if isinstance(cid, (str, UploadResult)) else None
     if text is None:
         raise ArgumentError(f"cid: expected a CID, 'ipfs://…', '/ipfs/…' or an UploadResult, got {type(cid).__name__}")
-    text = text.strip()
-    if text.startswith("ipfs://"):
-        path_of_url = re.split("[?#]", text.removeprefix("ipfs://"))[0]
-        text = unquote(path_of_url, errors="surrogateescape")  # where a path is what it is
-    root, *path = text.removeprefix("/ipfs/").split("/")
+    url = text.lstrip()[:7].lower() == "ipfs://"
+    text = text.lstrip()[7:] if url else text.lstrip().removeprefix("/ipfs/")
+    if url:  # there "?" and "#" end the path; a path by itself is what it is
+        text = unquote(re.split("[?#]", text, maxsplit=1)[0], errors="surrogateescape")
+    root, slash, below = text.partition("/")
     try:
-        return Cid.parse(root), tuple(name for name in path if name)
+        # A name may end in white space, and only a name: what stands behind a CID alone was pasted along.
+        return Cid.parse(root if slash else root.rstrip()), _names(below)
     except CidError as error:
         raise CidError(f"cid: {error}") from error
+
+
+def _names(path: str) -> tuple[str, ...]:
+    """The names of a path, as they are; dot segments, which no directory can hold, are resolved as everywhere."""
+    try:  # and back: bytes that came apart, some of them percent-encoded, are one character again
+        path = path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"cid: the path {path!r} holds the lone surrogate {path[error.start]!r}, which no name can hold"
+        ) from error
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == ".." and not names:
+            raise ArgumentError(f"cid: the path {path!r} leads above its root; name what lies below it")
+        if name == "..":
+            names.pop()
+        elif name not in ("", "."):
+            names.append(name)
+    return tuple(names)

@@ -130,19 +130,40 @@ async def test_what_is_not_there_or_not_a_file(keep: Keep) -> None:
 
 
 async def test_ways_to_write_a_path(keep: Keep) -> None:
-    """A URL is decoded; a path is what it is."""
-    made = {"a b": build_file(b"space", UNIXFS_V1_2025), "a%20b": build_file(b"percent", UNIXFS_V1_2025)}
+    """A URL is decoded; a path is what it is, to its last white space."""
+    names = ["a b", "a%20b", "a.txt", "a.txt ", "a.txt\xa0", "a.txt\t", "a.txt\n", " a", "a?b#c", " "]
+    made = {name: build_file(repr(name).encode(), UNIXFS_V1_2025) for name in names}
     blocks, root = build_directory([(name, each[1]) for name, each in made.items()], UNIXFS_V1_2025)
     store = keep([*blocks, *(block for each in made.values() for block in each[0])], root.cid)
-    for form, data in [
-        ("ipfs://{}/a%20b", b"space"),
-        ("ipfs://{}/a%2520b", b"percent"),
-        ("ipfs://{}/a%20b?filename=x#top", b"space"),
-        ("/ipfs/{}/a b", b"space"),
-        ("{}/a%20b", b"percent"),
-        (" {}//a b/", b"space"),
-    ]:
-        assert await dnc.cat(form.format(root.cid), store=store) == data
+    forms = {
+        "ipfs://{}/a%20b": "a b",
+        "IPFS://{}/a%2520b": "a%20b",
+        "ipfs://{}/a%20b?filename=x#top": "a b",
+        "ipfs://{}/a%3fb%23c": "a?b#c",
+        "ipfs://{}/a.txt%20": "a.txt ",
+        "ipfs://{}/a.txt%C2%a0": "a.txt\xa0",
+        "ipfs://{}/x/%2e%2E/./a.txt": "a.txt",
+        "/ipfs/{}/a b": "a b",
+        "/ipfs/{}//a.txt ": "a.txt ",
+        "{}/a%20b": "a%20b",
+        "{}/a?b#c": "a?b#c",
+        " {}//a b/": "a b",
+        "\n{}/./x/..// a": " a",
+        "{}/ ": " ",
+        **{"{}/" + name: name for name in names},
+    }
+    async with dnc.Client(store=store, disk_budget=0) as client:
+        for form, name in forms.items():
+            assert await client.cat(form.format(root.cid)) == repr(name).encode(), form
+        for form in (" {}\n", "ipfs://{}\xa0", "/ipfs/{}/", "ipfs://{}?x#y", "{}/x/.."):
+            assert len(await client.ls(form.format(root.cid))) == len(names), form
+
+
+@pytest.mark.parametrize(("path", "said"), [("a/../..", "leads above its root"), ("a\ud800", "lone surrogate")])
+async def test_paths_that_lead_nowhere(path: str, said: str) -> None:
+    """Told before anything is asked."""
+    with pytest.raises(ArgumentError, match=said):
+        await dnc.cat(f"{make(b'x').cid}/{path}")
 
 
 async def test_open_reads_like_a_file(keep: Keep) -> None:
