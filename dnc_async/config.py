@@ -6,6 +6,7 @@ It stands above the mechanisms on purpose: gateways, spool and dataset take plai
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import re
 import shutil
@@ -18,7 +19,9 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from dnc_async.errors import ArgumentError
-from dnc_async.gateways.providers import is_loopback_url
+from dnc_async.gateways.providers import is_loopback_url, is_name
+from dnc_async.gateways.urls import without_secrets
+from dnc_async.telemetry import logger
 
 #: Public trustless gateways, best effort: probed as they are used, and nothing needs any one of them.
 PUBLIC_GATEWAYS = (
@@ -43,6 +46,12 @@ _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     _UNITS[f"{_letter}B"] = 1000**_power
     _UNITS[f"{_letter}IB"] = 1024**_power
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What Kubo writes into its file "api", and what people write by hand: over TCP, in clear or with TLS.
+_RPC_MULTIADDR = re.compile(
+    r"/(ip[46]|dns[46]?)/([^/]+)(?:/tcp/([0-9]{1,5}))?"
+    r"(/https?|/tls(?:/sni/([^/]+))?(?:/https?)?)?(?:/(?:p2p|ipfs)/[^/]+)?/*"
+)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -64,7 +73,7 @@ class Gateway:
         if requests_per_minute is not None and not requests_per_minute > 0:
             raise ArgumentError(f"requests_per_minute: expected more than 0, or None, got {requests_per_minute!r}")
         object.__setattr__(self, "url", gateway_url(url))
-        object.__setattr__(self, "headers", dict(headers or {}))
+        object.__setattr__(self, "headers", _headers(headers or {}))
         object.__setattr__(self, "requests_per_minute", requests_per_minute)
 
     @property
@@ -156,22 +165,35 @@ def parse_size(value: float | str, *, name: str) -> int:
 def gateway_url(url: object) -> str:
     """A gateway's base URL without a slash at its end; raises :class:`~dnc_async.errors.ArgumentError`.
 
-    ``localhost`` becomes 127.0.0.1, because Kubo redirects ``localhost`` to a subdomain.
+    ``http://localhost`` becomes 127.0.0.1, because Kubo redirects ``localhost`` to a subdomain.
     """
     if isinstance(url, str):
         try:
+            url.encode()  # a lone surrogate is no text that a host can be told
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port
         except ValueError:
             parts, host, port = urlsplit(""), None, None
         signed = not parts.query or _is_car_file(parts.geturl())  # a file's URL may be signed
-        if parts.scheme in ("http", "https") and host and signed and not parts.fragment:
-            if host == "localhost":
-                parts = parts._replace(netloc=f"127.0.0.1:{port}" if port else "127.0.0.1")
-            return parts.geturl().rstrip("/").removesuffix("/ipfs")
+        if parts.scheme in ("http", "https") and host and port != 0 and signed and not parts.fragment:
+            if host == "localhost" and parts.scheme == "http":  # a certificate is for the name
+                userinfo, at, _ = parts.netloc.rpartition("@")
+                parts = parts._replace(netloc=f"{userinfo}{at}127.0.0.1{'' if port is None else f':{port}'}")
+            base = parts.geturl()
+            return base if _is_car_file(base) else base.rstrip("/").removesuffix("/ipfs")
+    shown = without_secrets(url) if isinstance(url, str) else url
     raise ArgumentError(
-        f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {url!r}"
+        f"gateways: expected URLs such as 'http://127.0.0.1:8080' or 'https://gateway.example', got {shown!r}"
     )
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that can be sent; the error names one, and never shows its value."""
+    for name, value in headers.items():
+        is_text = isinstance(name, str) and isinstance(value, str)
+        if not (is_text and _HEADER_NAME.fullmatch(name) and value.replace("\t", " ").isprintable()):
+            raise ArgumentError(f"headers: {name!r}: expected a name and a line of text, without line breaks")
+    return dict(headers)
 
 
 def _is_car_file(url: str) -> bool:
@@ -236,39 +258,90 @@ def router_url(url: object) -> str:
     try:
         return gateway_url(url).removesuffix("/routing/v1")
     except ArgumentError as error:
-        raise ArgumentError(f"routers: expected URLs such as 'https://router.example', got {url!r}") from error
+        shown = without_secrets(url) if isinstance(url, str) else url
+        raise ArgumentError(f"routers: expected URLs such as 'https://router.example', got {shown!r}") from error
 
 
 def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:
     """The URL of a Kubo node's RPC, by default ``$IPFS_PATH/api``, and the headers that ``IPFS_API_AUTH`` stands for.
 
-    ``IPFS_API_AUTH`` is ``bearer:TOKEN`` or ``basic:USER:PASSWORD``, as Kubo's own ``--api-auth``.
+    ``IPFS_API_AUTH`` is ``bearer:TOKEN`` or ``basic:USER:PASSWORD``, as Kubo's own ``--api-auth``. It goes unencrypted to
+    another machine only where the address is a URL that says ``http://``; that is told in the log.
     """
     environ = os.environ if environ is None else environ
     file = Path(environ.get("IPFS_PATH") or "~/.ipfs").expanduser() / "api"
-    if not address:
+    named = bool(address)
+    if not named:
         try:
             address = file.read_text(encoding="utf-8").strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ArgumentError(f"to='kubo': no node is running here ({file} is missing); use 'kubo=URL'") from error
     kind, _, secret = environ.get("IPFS_API_AUTH", "").partition(":")
-    if kind not in ("", "bearer", "basic"):
+    if kind not in ("", "bearer", "basic") or not secret.isprintable() or (kind == "bearer" and not secret.isascii()):
         raise ArgumentError("IPFS_API_AUTH: expected 'bearer:TOKEN' or 'basic:USER:PASSWORD'")
     token = base64.b64encode(secret.encode()).decode() if kind == "basic" else secret
     headers = {"Authorization": f"{kind.capitalize()} {token}"} if kind else {}
-    return _from_multiaddr(address), headers
+    url = _rpc_url(address, "to" if named else str(file))
+    _guard_credentials(url, is_written=url == address, has_header=bool(headers))
+    return url, headers
+
+
+def _rpc_url(address: str, name: str) -> str:
+    """The RPC's URL by a URL or multiaddr; one that names TLS gives https, and what is not understood is refused."""
+    if address.startswith("/"):
+        try:
+            return _from_multiaddr(address)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{name}: the address {address!r} is not one that we can use ({error}); expected /ip4/HOST/tcp/PORT, "
+                "the same with /tls/http or /https behind it, or a URL such as 'kubo=https://host:5001'"
+            ) from error
+    try:
+        address.encode()
+        parts = urlsplit(address)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        is_url = is_url and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        shown = address.rpartition("@")[2]
+        raise ArgumentError(f"{name}: expected 'kubo=URL' such as 'kubo=http://127.0.0.1:5001', got {shown!r}")
+    return address
 
 
 def _from_multiaddr(address: str) -> str:
-    words = address.split("/")
-    if len(words) >= 5 and words[:2] in (["", "ip4"], ["", "dns"], ["", "dns4"], ["", "ip6"]) and words[3] == "tcp":
-        host = f"[{words[2]}]" if words[1] == "ip6" else words[2]
-        return f"{'https' if words[5:] == ['https'] else 'http'}://{host}:{words[4]}"
-    if not address.startswith(("http://", "https://")):
+    match = _RPC_MULTIADDR.fullmatch(address)
+    if match is None:
+        raise ValueError("another transport, or none")
+    kind, host, port, transport, server_name = match.groups()
+    if kind.startswith("ip"):
+        ip = (ipaddress.IPv4Address if kind == "ip4" else ipaddress.IPv6Address)(host)
+        local = "127.0.0.1" if kind == "ip4" else "::1"
+        host = local if ip.is_unspecified else str(ip)  # who listens everywhere is reached here
+    elif not is_name(host.lower()):
+        raise ValueError(f"{host!r} is no host's name")
+    if server_name is not None and server_name.lower() != host.lower():
+        raise ValueError(f"the certificate's name {server_name!r} is not the host's; use 'kubo=https://{server_name}'")
+    if port is None and not transport:
+        raise ValueError("it has no port")
+    if port is not None and not 0 < int(port) < 2**16:
+        raise ValueError(f"{port} is no port")
+    scheme = "https" if transport and transport != "/http" else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{int(port)}'}"
+
+
+def _guard_credentials(url: str, *, is_written: bool, has_header: bool) -> None:
+    """Refuse, or where somebody wrote ``http://`` himself, say, that a secret would go over a network in clear."""
+    parts = urlsplit(url)
+    is_here = is_loopback_url(url) or parts.hostname == "localhost"
+    if parts.scheme == "https" or is_here or not (has_header or parts.username):
+        return
+    if not is_written:
         raise ArgumentError(
-            f"to: expected 'kubo=URL' such as 'kubo=http://127.0.0.1:5001', got {address.rpartition('@')[2]!r}"
+            f"to: the secret of IPFS_API_AUTH would go to {parts.hostname} in clear; name an address with /tls/http or "
+            f"'kubo=https://…', or where that is meant, 'kubo={url}'"
         )
-    return address
+    logger.warning("the password or token for http://%s goes there in clear: use https where you can", parts.hostname)
 
 
 def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> Path:

@@ -25,6 +25,7 @@ from dnc_async.errors import (
 )
 from dnc_async.gateways.inflow import Inflow
 from dnc_async.gateways.transport import Arrivals, CarRequest
+from dnc_async.gateways.urls import take_credentials, without_secrets
 from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.cid import Cid
 
@@ -48,9 +49,9 @@ class HttpSource:
         self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str], server_name: str | None = None
     ) -> None:
         """``server_name`` is whom its certificate must name, and who is asked for there, where that is not the URL's host."""
-        self._url = url
+        self._url, credentials = take_credentials(url)
         self._session = session
-        self._headers = dict(headers)
+        self._headers = credentials | dict(headers)
         if server_name is not None:
             port = URL(url).explicit_port
             self._headers["Host"] = server_name if port is None else f"{server_name}:{port}"
@@ -221,12 +222,3 @@ def retry_after(value: str | None, now: float) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):  # a year or a zone of thirty digits
         return None
-
-
-def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without a user's name and password, and without a query, which may hold a signature."""
-    url, query, _ = url.partition("?")
-    scheme, _, rest = url.partition("://")
-    userinfo, at, host = rest.partition("@")
-    shown = f"{scheme}://***@{host}" if at and "/" not in userinfo else url
-    return shown + ("?***" if query else "")

@@ -105,10 +105,10 @@ def parse_address(text: str, *, local: bool) -> Provider | None:
         return None
     if host == "localhost" and scheme == "http":
         host = "127.0.0.1"  # as the name must (RFC 6761); Kubo serves only the number
-    where = "public" if _is_name(host) else reach(host)  # where a name leads is seen when it is resolved
+    where = "public" if is_name(host) else reach(host)  # where a name leads is seen when it is resolved
     if where == "refused" or (where == "local" and not local) or (scheme == "http" and where != "local"):
         return None
-    if not _is_name(host):
+    if not is_name(host):
         host = str(ipaddress.ip_address(host))
     at = "" if port in (None, {"https": 443, "http": 80}[scheme]) else f":{port}"
     return Provider(f"{scheme}://{f'[{host}]' if ':' in host else host}{at}", server_name)
@@ -123,7 +123,7 @@ def _multiaddr(text: str) -> tuple[str, str, int | None, str | None]:
     host = host.lower()
     if kind.startswith("ip"):
         (ipaddress.IPv4Address if kind == "ip4" else ipaddress.IPv6Address)(host)
-    if server_name is not None and not _is_name(server_name.lower()):
+    if server_name is not None and not is_name(server_name.lower()):
         raise ValueError(server_name)
     name = None if server_name is None or server_name.lower() == host else server_name.lower()
     return "https" if secure else "http", host, None if port is None else _port(int(port)), name
@@ -143,7 +143,7 @@ def _port(port: int) -> int:
     return port
 
 
-def _is_name(host: str) -> bool:
+def is_name(host: str) -> bool:
     """Whether it is a DNS name, and nothing that a resolver would read as a number."""
     return bool(_NAME.fullmatch(host)) and len(host) <= 253 and not _NUMBER.fullmatch(host.rpartition(".")[2])
 

@@ -158,6 +158,94 @@ def test_address(tmp_path: Path) -> None:
     assert "hush" not in str(raised.value)
 
 
+NOWHERE = {"IPFS_PATH": "/nonexistent"}
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("/ip4/127.0.0.1/tcp/5001", "http://127.0.0.1:5001"),
+        ("/ip4/127.0.0.1/tcp/5001/http", "http://127.0.0.1:5001"),
+        ("/ip4/0.0.0.0/tcp/5001/", "http://127.0.0.1:5001"),
+        ("/ip6/::/tcp/5001", "http://[::1]:5001"),
+        ("/ip6/2001:db8::1/tcp/5001/https", "https://[2001:db8::1]:5001"),
+        ("/ip4/192.0.2.1/tcp/443/tls", "https://192.0.2.1:443"),
+        ("/ip4/192.0.2.1/tcp/443/tls/http", "https://192.0.2.1:443"),
+        ("/ip4/192.0.2.1/tcp/443/tls/https//", "https://192.0.2.1:443"),
+        ("/dns/kubo.example/tcp/443/https/", "https://kubo.example:443"),
+        ("/dns4/kubo.example/https", "https://kubo.example"),
+        ("/dns6/kubo.example/tcp/5001/tls/sni/kubo.example/http", "https://kubo.example:5001"),
+        ("/dns/kubo.example/tcp/5001/tls/sni/KUBO.example/", "https://kubo.example:5001"),
+        ("/dns/kubo.example/tcp/5001/https/p2p/12D3KooWA", "https://kubo.example:5001"),
+        ("https://kubo.example", "https://kubo.example"),
+        ("HTTPS://[2001:db8::1]:5001/", "HTTPS://[2001:db8::1]:5001/"),
+    ],
+)
+def test_addresses_of_a_node(address: str, url: str) -> None:
+    """With a token, too: whatever names TLS is https, and what is not TLS stays on this machine."""
+    assert kubo_rpc(address, NOWHERE)[0] == url
+    assert kubo_rpc(address, {**NOWHERE, "IPFS_API_AUTH": "bearer:hush"}) == (url, {"Authorization": "Bearer hush"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/ip4/192.0.2.1/tcp/5001/tls/ws",
+        "/ip4/192.0.2.1/tcp/5001/wss",
+        "/ip4/192.0.2.1/tcp/5001/tls/sni/other.example/http",
+        "/ip4/192.0.2.1/tcp/5001/http/tls",
+        "/ip4/192.0.2.1/tcp/5001/https/http-path/x",
+        "/ip4/192.0.2.1/udp/5001/quic-v1",
+        "/ip4/192.0.2.1/tcp/70000/https",
+        "/ip4/192.0.2.1/tcp/0",
+        "/ip4/192.0.2.1",
+        "/ip4/kubo.example/tcp/5001",
+        "/dns/user:hush@kubo.example/tcp/5001",
+        "/dns4/127.1/tcp/5001",
+        "/unix/run/kubo.sock",
+        "/",
+        "http://",
+        "http://host:port",
+        "http://host:5001?x=1",
+        "127.0.0.1:5001",
+        "http://\ud800",
+    ],
+)
+def test_addresses_that_are_refused(address: str) -> None:
+    """None is taken for something else."""
+    with pytest.raises(ArgumentError, match=r"^to: "):
+        kubo_rpc(address, NOWHERE)
+
+
+def test_a_token_does_not_go_out_in_clear_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody wrote http://, it is refused; where somebody did, it is said."""
+    secret = {"IPFS_API_AUTH": "bearer:hush"}
+    for address in ("/ip4/192.0.2.1/tcp/5001", "/dns/kubo.example/tcp/5001/http", "/ip6/2001:db8::1/tcp/1"):
+        with pytest.raises(ArgumentError, match="in clear") as caught:
+            kubo_rpc(address, NOWHERE | secret)
+        assert "hush" not in str(caught.value)
+        assert kubo_rpc(address, NOWHERE)[0].startswith("http://")
+    (tmp_path / "api").write_text("/ip4/192.0.2.1/tcp/5001\n")
+    with pytest.raises(ArgumentError, match="in clear"):
+        kubo_rpc("", {"IPFS_PATH": str(tmp_path)} | secret)
+    (tmp_path / "api").write_text("/unix/run/kubo.sock")
+    with pytest.raises(ArgumentError, match=f"^{tmp_path}/api: "):
+        kubo_rpc("", {"IPFS_PATH": str(tmp_path)} | secret)
+    assert not caplog.records
+    kubo_rpc("http://127.0.0.1:5001", secret)
+    kubo_rpc("http://me:hush@localhost:5001", {})
+    kubo_rpc("https://me:hush@kubo.example", secret)
+    kubo_rpc("http://kubo.example", {})
+    assert not caplog.records
+    kubo_rpc("http://kubo.example:5001", secret)
+    kubo_rpc("http://me:hush@kubo.example:5001", {})
+    assert [record.getMessage().count("kubo.example") for record in caplog.records] == [1, 1]
+    assert "hush" not in caplog.text
+    for wrong in ("bearer:a\nb", "bearer:ä", "basic:\ud800", "digest:x"):
+        with pytest.raises(ArgumentError, match="IPFS_API_AUTH"):
+            kubo_rpc("https://x", {"IPFS_API_AUTH": wrong})
+
+
 @pytest.mark.skipif("DNC_TEST_KUBO" not in os.environ, reason="DNC_TEST_KUBO=http://host:port names no Kubo node's RPC")
 async def test_a_real_node(tmp_path: Path) -> None:
     """The same against a node that somebody runs."""
