@@ -34,7 +34,7 @@ from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
-from dnc_async.errors import ArgumentError, CidError, StreamClosedError
+from dnc_async.errors import ArgumentError, CidError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
@@ -375,7 +375,7 @@ def _names(path: str) -> tuple[str, ...]:
     names: list[str] = []
     for name in path.split("/"):
         if name == ".." and not names:
-            raise ArgumentError(f"cid: the path {path!r} leads above its root; name what lies below it")
+            raise PathError(f"the path {path!r} leads above its root, and an entry may not be named '..'")
         if name == "..":
             names.pop()
         elif name not in ("", "."):

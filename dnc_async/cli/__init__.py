@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from dnc_async.cli import dags, datasets, reports, serving
-from dnc_async.cli.shared import say
+from dnc_async.cli.shared import print_anything, say
 from dnc_async.errors import ArgumentError, DncError
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
@@ -20,6 +20,7 @@ from dnc_async.errors import ArgumentError, DncError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    print_anything()
     options = _parser().parse_args(arguments)
     try:
         status = options.run(options)

@@ -28,7 +28,7 @@ def _run_report(options: argparse.Namespace) -> None:
 
     report = Report.load(options.file)
     if options.html:
-        replace_file(options.html, page(report).encode())
+        replace_file(options.html, page(report).encode("utf-8", "backslashreplace"))
     if options.plot:
         from dnc_async.engine.report.picture import encode  # noqa: PLC0415
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+_ANYTHING = "dnc_async.anything"
 
 Commands = Any  # argparse does not name the type of its subparsers
 
@@ -31,6 +35,23 @@ def gateway_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gateway", action="append", metavar="URL", help=gateway)
     router = "ask this delegated router for more gateways (repeatable; by default none, for 'discover' a local Kubo)"
     parser.add_argument("--router", action="append", metavar="URL", help=router)
+
+
+def print_anything() -> None:
+    """Let stdout take any text: names as the bytes that they are, and what its encoding lacks as an escape."""
+    codecs.register_error(_ANYTHING, _bytes_or_escape)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ANYTHING)
+
+
+def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    one = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    try:
+        return codecs.lookup_error("surrogateescape")(one)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(one)
 
 
 def print_line(text: str) -> None:

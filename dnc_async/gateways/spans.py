@@ -99,7 +99,8 @@ class CarAsk(NamedTuple):
         """The request below a gateway's URL, with every parameter spelled out (they are optional for the gateway)."""
         span = "" if self.is_whole else f"&entity-bytes={self.start}:{self.end - 1}"
         path = self.via if from_root and self.via else self.path
-        return f"/ipfs/{quote(path)}?format=car&dag-scope={self.scope}{span}&car-version=1&car-order=dfs&car-dups=y"
+        name = quote(path, errors="surrogateescape")  # a name may be any bytes
+        return f"/ipfs/{name}?format=car&dag-scope={self.scope}{span}&car-version=1&car-order=dfs&car-dups=y"
 
 
 def run_of(wants: Sequence[Want], first: int, limit_bytes: int) -> list[Want]:

@@ -97,7 +97,7 @@ class Ask:
     def encoded_path(self) -> str:
         """The path below the root with every byte but the unreserved ones percent-encoded."""
         slash = "/" if self.trailing_slash else ""
-        return "".join(f"/{quote(segment, safe='')}" for segment in self.segments) + slash
+        return "".join(f"/{quote(segment, safe='', errors='surrogateescape')}" for segment in self.segments) + slash
 
     @property
     def query(self) -> str:
@@ -137,10 +137,7 @@ def parse_ask(raw_path: str, query: Mapping[str, str], accept: str | None) -> As
 
 def parse_path(raw_path: str) -> tuple[Cid, tuple[str, ...], bool]:
     """Split ``/ipfs/{cid}[/path]``; decoded once, an encoded slash separates, dot segments are resolved."""
-    try:
-        path = unquote_to_bytes(raw_path.partition("?")[0]).decode("utf-8")
-    except UnicodeDecodeError:
-        raise RefusalError(400, "the path is not UTF-8") from None
+    path = unquote_to_bytes(raw_path.partition("?")[0]).decode("utf-8", "surrogateescape")  # names may be any bytes
     _, _, rest = path.partition("/ipfs/")
     text, _, below = rest.partition("/")
     try:

@@ -188,10 +188,20 @@ async def test_paths_that_lead_nowhere(keep: Keep, tmp_path: Path) -> None:
         ("inner/old/x", "inner/old is a file"),
         ("inner/in/x", "is a symlink to 'f1', which is not followed"),
         ("..", "may not be named"),
+        ("\udcf6", r"has no '\\udcf6' in it"),
     ]:
         with pytest.raises(PathError, match=why):
             await dnc.get(f"{root.cid}/{path}", tmp_path / "out", store=store)
     assert not (tmp_path / "out").exists()
+
+
+async def test_targets_that_cannot_be_written(keep: Keep, tmp_path: Path) -> None:
+    """Names that no system has are an OutputError, too."""
+    blocks, root, _ = tree()
+    store = keep(blocks, root.cid)
+    for target, why in [("a\0b", "zero byte"), ("a\ud800b", "cannot write"), ("\ud800/", "cannot write")]:
+        with pytest.raises(OutputError, match=why):
+            await dnc.get(f"{root.cid}/inner/f1", f"{tmp_path}/{target}", store=store)
 
 
 @pytest.mark.parametrize("profile", [SMALL, replace(UNIXFS_V0_2015, leaf_bytes=4096), UNIXFS_V1_2025, UNIXFS_V0_2015])

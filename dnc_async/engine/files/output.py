@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free some space: what came so far is gone on with" if full else "choose another place"
         raise OutputError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        raise OutputError(
+            f"{os.fspath(path)!r} is a name that this system's encoding ({encoding}) cannot write; choose another one"
+        ) from error
 
 
 def part_of(target: Path, cid: Cid) -> Path:

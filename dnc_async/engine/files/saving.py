@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import anyio
 
-from dnc_async.engine.files.output import OutputFile, Part, part_of, refuse_taken
+from dnc_async.engine.files.output import OutputFile, Part, output_errors, part_of, refuse_taken
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.errors import DagError, OutputError
@@ -104,8 +104,11 @@ def _final(target: str | None, name: str, kind: str) -> Path:
     else:
         target = os.path.expanduser(target)  # noqa: PTH111 - a slash at its end counts
         final = Path(target)
-        if not folder and (target.endswith(("/", os.sep)) or final.is_dir()):
-            final /= name
+        if "\0" in target:
+            raise OutputError(f"{target!r} holds a zero byte, which no name can; name a new file or folder")
+        with output_errors(target):
+            if not folder and (target.endswith(("/", os.sep)) or final.is_dir()):
+                final /= name
     if not final.name:
         raise OutputError(f"{target!r} has no name that a {kind} could take; name a new file or folder")
     refuse_taken(final, folder=folder)
