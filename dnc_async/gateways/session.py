@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from errno import EACCES
 from socket import AddressFamily
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dnc_async.gateways.providers import reach
+
+#: What an answer's head may have. CDNs send policies of tens of kilobytes, and hundreds of fields; aiohttp takes 8 KiB and 128.
+_HEAD_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
+if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters:  # before 3.13.4 there was no limit
+    _HEAD_LIMITS["max_headers"] = 512
 
 
 class Sessions:
@@ -66,6 +73,7 @@ class Sessions:
             headers={"User-Agent": self._user_agent},
             trust_env=trust_env,
             timeout=self._timeout,
+            **_HEAD_LIMITS,
         )
 
 

@@ -140,6 +140,33 @@ async def test_empty_answers(server: Server, answer: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({"Content-Security-Policy": "x" * 65_000}, True),
+        ({f"X-{i}": "y" * 8_000 for i in range(20)}, True),
+        ({f"X-{i}": "y" for i in range(400)}, True),
+        ({"Content-Security-Policy": "x" * 70_000}, False),
+        ({f"X-{i}": "y" for i in range(600)}, False),
+    ],
+    ids=["long", "several long", "many", "too long", "too many"],
+)
+async def test_heads_as_of_a_cdn(server: Server, fields: dict[str, str], *, taken: bool) -> None:
+    """Of routers as of gateways, of named hosts as of found ones; beyond a bound it is the host's error."""
+    host = server.sessions.guarded(local=True)
+    for session in (server.sessions.named(), host):
+        server.answer = web.Response(body=b"hello", headers=fields | {"Content-Type": "application/vnd.ipld.raw"})
+        transport = HttpTransport(server.url, session=session, headers={})
+        if taken:
+            assert await transport.raw(Cid.of(b"hello"), limit_bytes=5, arrivals=Arrivals()) == b"hello"
+        else:
+            with pytest.raises(GatewayError, match="the connection failed"):
+                await transport.raw(Cid.of(b"hello"), limit_bytes=5, arrivals=Arrivals())
+    server.answer = web.Response(body=whole(1), headers=fields | WHOLE)
+    if taken:
+        assert len(await server.ask()) == 1
+
+
+@pytest.mark.parametrize(
     ("answer", "kind", "why"),
     [
         ({"status": 500, "text": "no"}, GatewayError, "answered 500"),
