@@ -187,11 +187,12 @@ class Runtime:
         from dnc_async.gateways.car_file import CarFileTransport  # noqa: PLC0415 - aiohttp takes 0.3 s to import
         from dnc_async.gateways.http import HttpTransport  # noqa: PLC0415 - as above
 
-        session = self._sessions().named()
+        sessions = self._sessions()
+        named = sessions.named()
         return [
-            (CarFileTransport if gateway.is_car_file else HttpTransport)(
-                gateway.url, session=session, headers=gateway.headers
-            )
+            CarFileTransport(gateway.url, session=named, headers=gateway.headers, elsewhere=sessions.guarded)
+            if gateway.is_car_file
+            else HttpTransport(gateway.url, session=named, headers=gateway.headers)
             for gateway in origin.gateways
         ]
 

@@ -3,8 +3,10 @@
 The host needs nothing but ranges: S3, a CDN, a web space. The file is a CARv2 with an index (``dnc export --indexed``
 writes it). The index is fetched once, bounded, when the first block is wanted; a block then is one range, and so is a run of
 blocks that lie one after the other, as they do in a file's export: the part of the file that holds them is a CAR but for its
-header. All of it is verified like any gateway's. The file must not change while it is read: its ETag is compared where the
-host sends one.
+header. All of it is verified like any gateway's. A few redirects are followed, as object stores and release pages send them.
+
+Whether the file has changed, its blocks tell, and not its ETag, which hosts alternate: where one is not where the index says,
+the index is read again, once for each time that it was right before.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import anyio
 
 from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
+from dnc_async.gateways.redirects import Elsewhere
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
@@ -26,19 +29,29 @@ from dnc_async.ipld.cid import Cid
 if TYPE_CHECKING:
     import aiohttp
 
+_ANSWERS = (200, 206, 416)
+
 
 class CarFileTransport:
     """One indexed CARv2 file at a URL."""
 
     has_cars = True
 
-    def __init__(self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
-        self._source = HttpSource(url, session=session, headers=headers)
+    def __init__(
+        self,
+        url: str,
+        *,
+        session: aiohttp.ClientSession,
+        headers: Mapping[str, str],
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        """``elsewhere`` gives sessions for the hosts to which it redirects; without it, redirects are misses."""
+        self._source = HttpSource(url, session=session, headers=headers, elsewhere=elsewhere)
         self.name = self._source.name
         self._opening = anyio.Lock()
         self._layout: Layout | None = None
         self._index: Index | None = None
-        self._etag: str | None = None
+        self._is_trusted = True
 
     def __repr__(self) -> str:
         state = "not opened" if self._index is None else f"{len(self._index)} blocks"
@@ -57,20 +70,30 @@ class CarFileTransport:
         if size <= 0:
             raise self._source.error(f"the file's index places the block at byte {offset}, behind the end", asked)
         section = await self._range(layout.data_offset + offset, size, asked, arrivals)
-        return self._block(section, cid, limit_bytes, asked)
+        return self._block(section, index, cid, limit_bytes, asked)
 
-    def _block(self, section: bytes, cid: Cid, limit_bytes: int, asked: str) -> bytes:
+    def _block(self, section: bytes, index: Index, cid: Cid, limit_bytes: int, asked: str) -> bytes:
         try:
             size, start = varint.read(section, 0)
             found, begin = Cid.read(section, start)
         except (CidError, ValueError) as error:
+            self._distrust(index)
             raise self._source.error(f"the file has no section where its index says: {error}", asked) from error
         if found.multihash != cid.multihash or start + size > len(section):
+            self._distrust(index)
             raise self._source.error("the file has another section where its index says", asked)
+        self._is_trusted = True
         if start + size - begin > limit_bytes:
             held = f"holds {start + size - begin} bytes, over the limit of {limit_bytes}"
             raise GatewayOversizeError(held, gateway=self.name, cid=asked)
         return section[begin : start + size]
+
+    def _distrust(self, index: Index | None) -> None:
+        """Read the index again, where it was right before: the file may have changed."""
+        if self._is_trusted and index is self._index:
+            self._layout = self._index = None
+            self._is_trusted = False
+            self._source.forget_redirects()
 
     async def car(
         self,
@@ -127,7 +150,7 @@ class CarFileTransport:
         if not layout.index_offset:
             raise CarError("a CARv2 file without an index", offset=0)
         headers = {"Range": f"bytes={layout.index_offset}-"}
-        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+        async with self._source.get("", headers, asked, expected=_ANSWERS) as response:
             self._check(response, layout.index_offset, asked)
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
@@ -140,21 +163,18 @@ class CarFileTransport:
     @asynccontextmanager
     async def _part(self, start: int, size: int, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
-        async with self._source.get("", headers, asked, expected=(200, 206)) as response:
+        async with self._source.get("", headers, asked, expected=_ANSWERS) as response:
             self._check(response, start, asked)
             yield response
 
     def _check(self, response: aiohttp.ClientResponse, start: int, asked: str) -> None:
-        """It is the range that was asked for, of the file as it was."""
+        """It is the range that was asked for."""
         if response.status == 200:
             refused = "answered a range with the whole file: this host cannot serve it"
             raise GatewayRefusedError(refused, gateway=self.name, cid=asked)
+        if response.status == 416:
+            self._distrust(self._index)
+            raise self._source.error(f"the file has no byte {start}, where its index says that there is a block", asked)
         said = response.headers.get("Content-Range", "")
         if not said.startswith(f"bytes {start}-"):
             raise self._source.error(f"answered with the range {said!r}, asked for byte {start} on", asked)
-        etag = response.headers.get("ETag")
-        if self._etag is None:
-            self._etag = etag
-        elif etag is not None and etag != self._etag:
-            self._layout = self._index = self._etag = None
-            raise self._source.error("the file has changed on its host; its index is read again", asked)

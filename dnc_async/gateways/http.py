@@ -1,7 +1,7 @@
 """One gateway's HTTP: the trustless gateway specification as a client speaks it (ipfs/specs ``trustless-gateway.md``).
 
-Every size is bounded before it is read, every answer's status and type are checked before its body, redirects are not
-followed, and there is no total timeout: a request fails when no byte came for a while.
+Every size is bounded before it is read, every answer's status and type are checked before its body, a gateway's redirects are
+not followed, and there is no total timeout: a request fails when no byte came for a while.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import email.utils
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 from yarl import URL
@@ -23,7 +24,9 @@ from dnc_async.errors import (
     GatewayRefusedError,
     GatewayTimeoutError,
 )
+from dnc_async.gateways import redirects
 from dnc_async.gateways.inflow import Inflow
+from dnc_async.gateways.redirects import Elsewhere, Place
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.urls import take_credentials, without_secrets
 from dnc_async.ipld.block import MAX_BLOCK_BYTES
@@ -43,19 +46,29 @@ _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where 
 
 
 class HttpSource:
-    """GET requests to one host, on a session that its owner closes. All that goes wrong is an error of that host."""
+    """GET requests to one host, on a session that its owner closes. All that goes wrong is an error of that host.
+
+    With ``elsewhere``, which gives sessions for the hosts that it names, its redirects are followed.
+    """
 
     def __init__(
-        self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str], server_name: str | None = None
+        self,
+        url: str,
+        *,
+        session: aiohttp.ClientSession,
+        headers: Mapping[str, str],
+        server_name: str | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """``server_name`` is whom its certificate must name, and who is asked for there, where that is not the URL's host."""
         self._url, credentials = take_credentials(url)
-        self._session = session
-        self._headers = credentials | dict(headers)
+        own = credentials | dict(headers)
         if server_name is not None:
             port = URL(url).explicit_port
-            self._headers["Host"] = server_name if port is None else f"{server_name}:{port}"
-        self._server_name = server_name
+            own["Host"] = server_name if port is None else f"{server_name}:{port}"
+        self._elsewhere = elsewhere
+        self._home = Place(url=URL(), session=session, headers=own, server_name=server_name)
+        self._moved: Place | None = None
         self.name = without_secrets(url)
 
     def __repr__(self) -> str:
@@ -72,22 +85,52 @@ class HttpSource:
         method: str = "GET",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Request ``target`` below the URL; the answer has an expected status, and its body was not read."""
-        sent = {**self._headers, **headers, "Accept-Encoding": "identity"}
         try:
-            async with self._session.request(
-                method,
-                URL(self._url + target, encoded="%" in self._url),
-                headers=sent,
-                allow_redirects=False,
-                server_hostname=self._server_name,
-            ) as response:
-                await self._check(response, asked, expected)
-                yield response
+            remembered, hops = self._moved, 0
+            place = remembered or self._place(target)
+            while True:
+                async with place.session.request(
+                    method,
+                    place.url,
+                    headers={**place.headers, **headers, "Accept-Encoding": "identity"},
+                    allow_redirects=False,
+                    server_hostname=place.server_name,
+                ) as response:
+                    if self._elsewhere is not None and response.status in redirects.STATUSES:
+                        hops += 1
+                        place = self._next(place, response, hops, asked)
+                        continue
+                    if place is remembered and response.status not in expected:
+                        self._moved = remembered = None  # a signed URL does not live for ever
+                        place = self._place(target)
+                        continue
+                    await self._check(response, asked, expected)
+                    self._moved = place if hops or place is remembered else None
+                    yield response
+                    return
         except TimeoutError as error:
+            self._moved = None
             raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._moved = None
             reason = str(error) or type(error).__name__
             raise self.error(f"the connection failed: {reason}", asked) from error
+
+    def _place(self, target: str) -> Place:
+        return replace(self._home, url=URL(self._url + target, encoded="%" in self._url))
+
+    def _next(self, place: Place, response: aiohttp.ClientResponse, hops: int, asked: str) -> Place:
+        """Where a redirect leads; raises :class:`~dnc_async.errors.GatewayError` where it is not followed."""
+        if self._elsewhere is None or hops > redirects.MAX_HOPS:
+            raise GatewayRefusedError(f"redirects more than {redirects.MAX_HOPS} times", gateway=self.name, cid=asked)
+        try:
+            return redirects.follow(place, response, self._elsewhere)
+        except redirects.RedirectError as error:
+            raise GatewayRefusedError(str(error), gateway=self.name, cid=asked) from error
+
+    def forget_redirects(self) -> None:
+        """Ask at the URL itself again."""
+        self._moved = None
 
     async def body(
         self,

@@ -1,4 +1,4 @@
-"""The HTTP sessions: one for hosts that the user named, and guarded ones for hosts that strangers named."""
+"""The HTTP sessions: one for hosts that the user named, and guarded ones for hosts that routers and redirects named."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dnc_async.gateways.providers import reach
+from dnc_async.gateways.redirects import PeerResponse
 
 #: What an answer's head may have. CDNs send policies of tens of kilobytes, and hundreds of fields; aiohttp takes 8 KiB and 128.
 _HEAD_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
@@ -48,7 +49,7 @@ class Sessions:
         return self._named
 
     def guarded(self, *, local: bool) -> aiohttp.ClientSession:
-        """For hosts that a router named; those of this machine and of private networks only where ``local``."""
+        """For hosts that a router or a redirect named; those of this machine and of private networks only where ``local``."""
         if local not in self._guarded:
             permitted = {"public", "local"} if local else {"public"}
             resolver = GuardedResolver(self._resolver(), lambda address: reach(address) in permitted)
@@ -73,6 +74,7 @@ class Sessions:
             headers={"User-Agent": self._user_agent},
             trust_env=trust_env,
             timeout=self._timeout,
+            response_class=PeerResponse,
             **_HEAD_LIMITS,
         )
 
@@ -97,7 +99,9 @@ class GuardedResolver(AbstractResolver):
         permitted = [each for each in found if self._permitted(each["host"])]
         if not permitted:
             addresses = ", ".join(each["host"] for each in found) or "nothing"
-            raise PermissionError(EACCES, f"{host} leads to {addresses}: not where a router may send us")
+            raise PermissionError(
+                EACCES, f"{host} leads to {addresses}: not where a router may send us, nor a redirect"
+            )
         return permitted
 
     async def close(self) -> None:
