@@ -15,11 +15,10 @@ from urllib.parse import unquote
 from dnc_async.config import (
     FetchSettings,
     Gateway,
-    default_budget,
     environ_gateways,
-    parse_size,
+    own_store,
     sources_of,
-    spool_path,
+    spool_of,
     store_path,
 )
 from dnc_async.dataset.info import DatasetInfo
@@ -102,10 +101,8 @@ class Client:
         if engine not in ("thread", "process"):
             raise ArgumentError(f"engine: expected 'thread' or 'process', got {engine!r}")
         self._gateways, self._routers = sources_of(gateways, routers)
-        self._store = store_path(store)
-        self._store_is_named = store is not None
-        spool = spool_path(spool_dir)
-        budget = default_budget(spool) if disk_budget is None else parse_size(disk_budget, name="disk_budget")
+        self._store = None if store is None else store_path(store)
+        spool, budget = spool_of(spool_dir, disk_budget)
         settings, told = settings or FetchSettings(), [_observer(each, "observers") for each in observers]
 
         def make() -> tuple[Runtime, EngineThread, RemoteEngine | None]:
@@ -319,10 +316,11 @@ class Client:
     def _origin(self, root: Cid) -> Origin:
         if self._gateways is not None:
             return Origin(gateways=self._gateways, routers=self._routers, root=root)
-        if self._store_is_named or self._store.exists():
-            store = BlockStore.open(self._store)
+        path = self._store or own_store()
+        if path is not None:
+            store = BlockStore.open(path)
             if store.has(root):
-                return Origin(store_name=f"local store {self._store}", read=store.read)
+                return Origin(store_name=f"local store {path}", read=store.read)
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root)
 
 

@@ -6,11 +6,11 @@ It stands above the mechanisms on purpose: gateways, spool and dataset take plai
 from __future__ import annotations
 
 import base64
-import ipaddress
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from dnc_async.errors import ArgumentError
-from dnc_async.gateways.providers import is_loopback_url, is_name
+from dnc_async.gateways.multiaddr import url_of
+from dnc_async.gateways.providers import is_loopback_url
 from dnc_async.gateways.urls import without_secrets
 from dnc_async.telemetry import logger
 
@@ -47,11 +48,6 @@ for _power, _letter in enumerate("KMGT", 1):
     _UNITS[f"{_letter}B"] = 1000**_power
     _UNITS[f"{_letter}IB"] = 1024**_power
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What Kubo writes into its file "api", and what people write by hand: over TCP, in clear or with TLS.
-_RPC_MULTIADDR = re.compile(
-    r"/(ip[46]|dns[46]?)/([^/]+)(?:/tcp/([0-9]{1,5}))?"
-    r"(/https?|/tls(?:/sni/([^/]+))?(?:/https?)?)?(?:/(?:p2p|ipfs)/[^/]+)?/*"
-)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -217,10 +213,9 @@ def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway,
     environ = os.environ if environ is None else environ
     named = environ.get("IPFS_GATEWAY", "").split()
     if not named:
-        file = Path(environ.get("IPFS_PATH") or "~/.ipfs").expanduser() / "gateway"
         try:
-            named = file.read_text(encoding="utf-8").split()
-        except OSError:
+            named = _kubo_file("gateway", environ).read_text(encoding="utf-8").split()
+        except (OSError, ArgumentError, UnicodeDecodeError):
             named = []
     return gateways_of(
         named or [Gateway(url, requests_per_minute=PUBLIC_REQUESTS_PER_MINUTE) for url in PUBLIC_GATEWAYS]
@@ -269,9 +264,9 @@ def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[st
     another machine only where the address is a URL that says ``http://``; that is told in the log.
     """
     environ = os.environ if environ is None else environ
-    file = Path(environ.get("IPFS_PATH") or "~/.ipfs").expanduser() / "api"
-    named = bool(address)
+    named, file = bool(address), Path()
     if not named:
+        file = _kubo_file("api", environ)
         try:
             address = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -290,7 +285,7 @@ def _rpc_url(address: str, name: str) -> str:
     """The RPC's URL by a URL or multiaddr; one that names TLS gives https, and what is not understood is refused."""
     if address.startswith("/"):
         try:
-            return _from_multiaddr(address)
+            return url_of(address)
         except ValueError as error:
             raise ArgumentError(
                 f"{name}: the address {address!r} is not one that we can use ({error}); expected /ip4/HOST/tcp/PORT, "
@@ -309,27 +304,6 @@ def _rpc_url(address: str, name: str) -> str:
     return address
 
 
-def _from_multiaddr(address: str) -> str:
-    match = _RPC_MULTIADDR.fullmatch(address)
-    if match is None:
-        raise ValueError("another transport, or none")
-    kind, host, port, transport, server_name = match.groups()
-    if kind.startswith("ip"):
-        ip = (ipaddress.IPv4Address if kind == "ip4" else ipaddress.IPv6Address)(host)
-        local = "127.0.0.1" if kind == "ip4" else "::1"
-        host = local if ip.is_unspecified else str(ip)  # who listens everywhere is reached here
-    elif not is_name(host.lower()):
-        raise ValueError(f"{host!r} is no host's name")
-    if server_name is not None and server_name.lower() != host.lower():
-        raise ValueError(f"the certificate's name {server_name!r} is not the host's; use 'kubo=https://{server_name}'")
-    if port is None and not transport:
-        raise ValueError("it has no port")
-    if port is not None and not 0 < int(port) < 2**16:
-        raise ValueError(f"{port} is no port")
-    scheme = "https" if transport and transport != "/http" else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{int(port)}'}"
-
-
 def _guard_credentials(url: str, *, is_written: bool, has_header: bool) -> None:
     """Refuse, or where somebody wrote ``http://`` himself, say, that a secret would go over a network in clear."""
     parts = urlsplit(url)
@@ -344,21 +318,66 @@ def _guard_credentials(url: str, *, is_written: bool, has_header: bool) -> None:
     logger.warning("the password or token for http://%s goes there in clear: use https where you can", parts.hostname)
 
 
+def _kubo_file(name: str, environ: Mapping[str, str]) -> Path:
+    """A file that Kubo keeps in its repository."""
+    return _expanded(environ.get("IPFS_PATH") or "~/.ipfs", "IPFS_PATH") / name
+
+
 def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> Path:
-    """The folder of the local store: the argument, else ``DNC_STORE``, else in the user's data folder."""
+    """The folder of the local store: the argument, else ``DNC_STORE``, else in the user's data folder.
+
+    Raises :class:`~dnc_async.errors.ArgumentError` where no home folder is known and it is needed.
+    """
     environ = os.environ if environ is None else environ
     chosen = store or environ.get("DNC_STORE")
-    # Absolute, for whoever changes the working directory later.
-    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_data_path("dnc_async") / "store"
+    if chosen:
+        return _expanded(chosen, "store" if store else "DNC_STORE")
+    return _own(platformdirs.user_data_path, "store: name a folder for it (--store DIR, DNC_STORE)") / "store"
+
+
+def own_store() -> Path | None:
+    """The folder of the user's own store, where it is there."""
+    try:
+        path = store_path(None)
+    except ArgumentError:
+        return None
+    return path if os.path.exists(path) else None  # noqa: PTH110 - a Path raises where it may not look
 
 
 def spool_path(spool_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder that spools are made in: the argument, else in the user's cache folder."""
-    return Path(spool_dir).expanduser().absolute() if spool_dir else platformdirs.user_cache_path("dnc_async") / "spool"
+    """The folder that spools are made in: the argument, else in the user's cache folder; errors as of :func:`store_path`."""
+    if spool_dir:
+        return _expanded(spool_dir, "spool_dir")
+    return _own(platformdirs.user_cache_path, "spool_dir: name a folder for it (--spool-dir DIR)") / "spool"
+
+
+def spool_of(spool_dir: str | os.PathLike[str] | None, disk_budget: float | str | None) -> tuple[Path, int]:
+    """The folder that spools are made in, and the budget in bytes; without a budget no folder is needed."""
+    budget = None if disk_budget is None else parse_size(disk_budget, name="disk_budget")
+    if budget == 0 and not spool_dir:
+        return Path(), 0
+    spool = spool_path(spool_dir)
+    return spool, default_budget(spool) if budget is None else budget
+
+
+def _own(folder: Callable[[str], Path], remedy: str) -> Path:
+    """One of the user's own folders; there is none where the user's home is not known."""
+    with contextlib.suppress(RuntimeError):
+        found = folder("dnc_async")
+        if found.parts[:1] != ("~",):
+            return found
+    raise ArgumentError(f"{remedy}, or set HOME: this user has no home folder")
+
+
+def _expanded(path: str | os.PathLike[str], name: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()  # for whoever changes the working directory later
+    except RuntimeError as error:  # nobody has such a home, or nobody knows who we are
+        raise ArgumentError(f"{name}: {os.fspath(path)!r} has no home folder to begin with; name it in full") from error
 
 
 def default_budget(folder: Path) -> int:
     """A tenth of the free disk beneath ``folder``, at most 2 GB."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 - as above
         folder = folder.parent
     return min(DEFAULT_BUDGET_BYTES, int(shutil.disk_usage(folder).free * DEFAULT_BUDGET_SHARE))

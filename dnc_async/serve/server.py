@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
@@ -39,7 +39,7 @@ class Listener:
     @property
     def url(self) -> str:
         """Where clients on this machine reach it, without a slash at the end."""
-        host = _WILDCARDS.get(self._host, self._host)
+        host = _WILDCARDS.get(self._host, self._host)  # the bound address: a name may lead to others, too
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     @property
@@ -87,21 +87,37 @@ class Listener:
     def _bind(self) -> socket.socket:
         """Bind the port without listening: until somebody does, connections to it are refused."""
         try:
-            family, kind, proto, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
-            bound = socket.socket(family, kind, proto)
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, ValueError) as error:
+            raise self._refusal(error) from error
+        failed: OSError | None = None
+        # IPv4 first: clients that know only a name's IPv4 address are many, those that know only the other are few.
+        for family, kind, proto, _, address in sorted(found, key=lambda each: each[0] != socket.AF_INET):
             try:
-                if os.name == "posix":  # elsewhere this option lets others take the port
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                bound.setblocking(False)
-                bound.bind(address)
-            except BaseException:
-                bound.close()
-                raise
-        except OSError as error:
-            where = f"{self._host}:{self._port}"
-            raise ArgumentError(f"cannot listen on {where}: {error.strerror}; choose another host or port") from error
-        self._port = bound.getsockname()[1]
-        return bound
+                bound = _bound(family, kind, proto, address)
+            except OSError as error:  # a machine may have a name for an address of a kind that it does not have
+                failed = failed or error
+                continue
+            self._host, self._port = bound.getsockname()[:2]
+            return bound
+        raise self._refusal(failed or OSError("the name has no address")) from failed
+
+    def _refusal(self, error: Exception) -> ArgumentError:
+        why = getattr(error, "strerror", None) or error
+        return ArgumentError(f"cannot listen on {self._host}:{self._port}: {why}; choose another host or port")
+
+
+def _bound(family: int, kind: int, proto: int, address: Any) -> socket.socket:  # noqa: ANN401 - as of getaddrinfo
+    bound = socket.socket(family, kind, proto)
+    try:
+        if os.name == "posix":  # elsewhere this option lets others take the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setblocking(False)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 class GatewayServer:

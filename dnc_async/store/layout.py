@@ -63,7 +63,7 @@ class Layout:
 
     def create(self) -> None:
         """Make an empty store here, or complete one. A folder with anything else in it is refused."""
-        if self.path.exists() and not self.path.is_dir():
+        if self._exists() and not self.path.is_dir():
             raise StoreError(f"{self.path} is a file, not a folder; name a folder for the store")
         with store_errors(f"cannot make a store in {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class Layout:
 
     def check(self) -> None:
         """Raise :class:`StoreError` unless this folder holds a store that this version reads."""
-        if not self.path.exists():
+        if not self._exists():
             raise StoreError(f"{self.path}: there is no store here; publish to it first, or open it with create=True")
         if not self.path.is_dir():
             raise StoreError(f"{self.path} is a file, not a folder; name the folder of a store")
@@ -95,6 +95,10 @@ class Layout:
                 f"{self.path} holds {found!r}, this version reads {FORMAT!r}; use the version that wrote it, "
                 "or another folder"
             )
+
+    def _exists(self) -> bool:
+        with store_errors(f"cannot look for a store in {self.path}"):  # in a folder of somebody else's, say
+            return self.path.exists()
 
     def check_writable(self) -> None:
         """Raise :class:`StoreError` if blocks cannot be added here. Reading needs no permission to write."""

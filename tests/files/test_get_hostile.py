@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dnc_async as dnc
+from dnc_async.engine.files import output
 from dnc_async.engine.files.output import Part
 from dnc_async.errors import DagError, OutputError
 from dnc_async.ipld import dagpb, unixfs
@@ -20,6 +21,7 @@ from dnc_async.ipld.builder import (
 )
 from dnc_async.ipld.cid import DAG_PB, Cid
 from dnc_async.ipld.dagpb import Link
+from dnc_async.ipld.plan import Leaf
 from dnc_async.ipld.unixfs import Kind
 
 from .conftest import Keep
@@ -87,6 +89,24 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
             Part(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
         first.close()
         assert not (tmp_path / f".{folder}").exists()
+
+
+def test_a_part_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not where all that we make belongs to somebody else, as on a mount that squashes users."""
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    for folder in (True, False):
+        for resumed in (False, True):
+            part = Part(tmp_path / f".{folder}", tmp_path / f"out-{folder}-{resumed}", folder=folder)
+            assert part.resumed is resumed
+            part.file("f" if folder else "").place(Leaf(make(b"x").cid, 0, 1, b"x"), b"x")
+            part.close()
+        monkeypatch.setattr(output, "_owner_of_new_files", lambda _: own + 1)
+        with pytest.raises(OutputError, match="is another user's; remove it, or choose another place"):
+            Part(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    assert sorted(os.listdir(tmp_path)) == [".False", ".True"]
 
 
 async def test_a_file_larger_than_the_disk(keep: Keep, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -340,3 +341,38 @@ async def test_a_port_that_is_taken_is_an_argument_error(gateway: GatewayServer,
     with pytest.raises(ArgumentError, match="cannot listen on"):
         async with GatewayServer(kubo_store, host="no-such-host.invalid"):
             pass
+    with pytest.raises(ArgumentError, match="cannot listen on"):
+        async with GatewayServer(kubo_store, host="\udcff"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("addresses", "url"),
+    [
+        (["::1", "127.0.0.1"], "http://127.0.0.1:"),
+        (["192.0.2.1", "127.0.0.1"], "http://127.0.0.1:"),
+        (["::1", "192.0.2.1"], "http://[::1]:"),
+    ],
+)
+async def test_a_name_with_several_addresses(
+    kubo_store: BlockStore, monkeypatch: pytest.MonkeyPatch, addresses: list[str], url: str
+) -> None:
+    """The URL is the address that was bound, IPv4 where it can be; not the name, which clients may take for another."""
+    families = {address: socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses}
+
+    def found(_: str, port: int, **__: object) -> list[Any]:
+        return [(families[each], socket.SOCK_STREAM, 0, "", (each, port)) for each in addresses]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", found)
+        server = GatewayServer(kubo_store, host="localhost")
+        try:
+            await server.__aenter__()
+        except ArgumentError as error:
+            pytest.skip(f"this machine has no IPv6: {error}")
+    try:
+        assert server.url.startswith(url)
+        async with aiohttp.ClientSession() as session, session.get(f"{server.url}/ipfs/{EMPTY}?format=raw") as response:
+            assert response.status == 200
+    finally:
+        await server.__aexit__(None, None, None)

@@ -2,7 +2,7 @@
 
 The part's name holds the CID, so that a call that was killed is gone on with: every byte is hashed again before it counts.
 Nothing is written through a symlink: those of the tree are made last, a file is opened so that none is followed, and a part
-that somebody else owns is refused. All of it is synchronous, for worker threads.
+that somebody else owns, as far as the file system tells users apart, is refused. All of it is synchronous, for worker threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,9 +76,15 @@ class Part:
             return -1
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.path, flags | (os.O_DIRECTORY if self._folder else os.O_CREAT), 0o666)
-        ours = os.fstat(descriptor).st_uid == os.geteuid()
-        if ours and try_lock(descriptor):
-            return descriptor
+        try:
+            # Whoever owns the part can change it behind our back, also once it stands at the target.
+            owner = os.fstat(descriptor).st_uid
+            ours = owner == os.geteuid() or owner == _owner_of_new_files(self.path.parent)
+            if ours and try_lock(descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         why = "is being written by another process; wait for it" if ours else "is another user's; remove it"
         raise OutputError(f"{self.path} {why}, or choose another place")
@@ -193,6 +200,16 @@ class Part:
             other = self._made.setdefault(identity, path)
         if other != path:
             raise OutputError(f"{path} and {other} are one file here: this file system does not tell their names apart")
+
+
+def _owner_of_new_files(folder: Path) -> int:
+    """Whom files belong to that we make in a folder: on mounts that squash users, and on some of FUSE's, it is not us."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+    try:
+        return os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
+        os.unlink(name)  # noqa: PTH108 - as above
 
 
 def refuse_taken(target: Path, *, folder: bool) -> None:
