@@ -371,7 +371,11 @@ def _own(folder: Callable[[str], Path], remedy: str) -> Path:
 
 def _expanded(path: str | os.PathLike[str], name: str) -> Path:
     try:
+        if b"\0" in os.fsencode(path):
+            raise ArgumentError(f"{name}: {os.fspath(path)!r} holds a zero byte, which no path can")
         return Path(path).expanduser().absolute()  # for whoever changes the working directory later
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{name}: {os.fspath(path)!r} is a name that this system cannot write") from error
     except RuntimeError as error:  # nobody has such a home, or nobody knows who we are
         raise ArgumentError(f"{name}: {os.fspath(path)!r} has no home folder to begin with; name it in full") from error
 
