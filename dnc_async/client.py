@@ -343,10 +343,13 @@ def _observer(observer: object, name: str) -> Observer:
     return observer
 
 
-def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
-    """A root and a path beneath it from any of the forms in which people write them."""
+def parse_address(cid: object, *, foreign: bool = False) -> tuple[Cid, tuple[str, ...]]:
+    """A root and a path beneath it from any of the forms in which people write them.
+
+    A ``foreign`` root, of a codec or hash function that is not read, is given only to those who ask for it.
+    """
     if isinstance(cid, Cid):
-        return cid, ()
+        cid = str(cid)
     text = str(cid) if isinstance(cid, (str, UploadResult)) else None
     if text is None:
         raise ArgumentError(f"cid: expected a CID, 'ipfs://…', '/ipfs/…' or an UploadResult, got {type(cid).__name__}")
@@ -357,7 +360,7 @@ def parse_address(cid: object) -> tuple[Cid, tuple[str, ...]]:
     root, slash, below = text.partition("/")
     try:
         # A name may end in white space, and only a name: what stands behind a CID alone was pasted along.
-        return Cid.parse(root if slash else root.rstrip()), _names(below)
+        return Cid.parse(root if slash else root.rstrip(), foreign=foreign), _names(below)
     except CidError as error:
         raise CidError(f"cid: {error}") from error
 

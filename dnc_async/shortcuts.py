@@ -143,7 +143,8 @@ async def get(
 
     It is written under a hidden name beside the target, which it becomes when it is whole; a call that was cut off is gone on
     with by the next one. Symlinks are kept as they are and never followed; modes (without set-uid) and times are kept where
-    the DAG has them.
+    the DAG has them. Entries of a tree that are no files, or of codecs or hash functions that are not read, are left out, and
+    named in ``left_out``.
 
     Parameters
     ----------

@@ -115,6 +115,10 @@ def _run_get(options: argparse.Namespace) -> None:
         say(
             f"{_many(len(saved.outward), 'symlink')} out of the tree, kept as they are: {', '.join(saved.outward[:_SHOWN])}"
         )
+    if saved.others:
+        names = [f"{name or saved.path.name} ({why})" for name, why in saved.left_out[:_SHOWN]]
+        more = f", … and {saved.others - len(names):,} more" if saved.others > len(names) else ""
+        say(f"left out {_entries(saved.others)} of the tree: {', '.join(names)}{more}")
     parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
     counts = [_many(count, thing) for count, thing in parts if count]
     reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""
@@ -172,6 +176,10 @@ def _run_import(options: argparse.Namespace) -> None:
         line.end()
     for root in done.absent:
         say(f"the CAR names the root {root}, and its block is neither in it nor in the store: it is not listed")
+    if done.unchecked_count:
+        names = ", ".join(f"{cid} ({cid.hash_name})" for cid in done.unchecked[:_SHOWN])
+        more = f", … and {done.unchecked_count - _SHOWN:,} more" if done.unchecked_count > _SHOWN else ""
+        say(f"left out {_many(done.unchecked_count, 'block')} whose hash cannot be checked here: {names}{more}")
     for root, fault in done.incomplete:
         say(f"{root} is not complete: {fault} is missing or wrong ('dnc verify {root}' lists all)")
     say(_blocks(done.blocks, done.size_bytes))
@@ -179,8 +187,9 @@ def _run_import(options: argparse.Namespace) -> None:
         roots = [str(root) for root in done.roots]
         incomplete = {str(root): str(fault) for root, fault in done.incomplete}
         absent = [str(root) for root in done.absent]
-        counts = {"blocks": done.blocks, "size_bytes": done.size_bytes}
-        print_line(json.dumps({"roots": roots, "absent": absent, "incomplete": incomplete, **counts}))
+        counts = {"blocks": done.blocks, "size_bytes": done.size_bytes, "unchecked_blocks": done.unchecked_count}
+        counts_and = {**counts, "unchecked": [str(cid) for cid in done.unchecked]}
+        print_line(json.dumps({"roots": roots, "absent": absent, "incomplete": incomplete, **counts_and}))
     else:
         for root in done.roots:
             print_line(str(root))
@@ -193,13 +202,31 @@ def _run_export(options: argparse.Namespace) -> None:
     name = options.output or f"{root}.car"
     if options.indexed and name == "-":
         raise ArgumentError("--indexed: the file's beginning is written last, so name a file with -o")
+    left_out: list[str] = []
+    left_out_count = 0
+
+    def tell_left_out(cid: Cid, why: str) -> None:
+        nonlocal left_out_count
+        left_out_count += 1
+        if left_out_count <= _SHOWN:
+            left_out.append(f"{cid}: {why}")
+
     try:
         with _sink(name) as sink:
             done = export_car(
-                store, root, sink, indexed=options.indexed, progress=lambda *far: line.show(lambda: _blocks(*far))
+                store,
+                root,
+                sink,
+                indexed=options.indexed,
+                progress=lambda *far: line.show(lambda: _blocks(*far)),
+                left_out=tell_left_out,
             )
     finally:
         line.end()
+    for text in left_out:
+        say(f"not all of the DAG: {text}")
+    if left_out_count > _SHOWN:
+        say(f"… and {left_out_count - _SHOWN:,} more")
     say(_blocks(*done))
     if options.json:
         result = {"cid": str(root), "file": name, "blocks": done[0], "size_bytes": done[1]}
@@ -225,15 +252,17 @@ def _run_verify(options: argparse.Namespace) -> int:
 
 
 def _found(found: Integrity) -> dict[str, object]:
-    lists = {"missing": [str(cid) for cid in found.missing], "damaged": [str(cid) for cid in found.damaged]}
+    named = {"missing": found.missing, "damaged": found.damaged, "unchecked": found.unchecked}
+    lists = {name: [str(cid) for cid in cids] for name, cids in named.items()}
     counts = {"blocks": found.blocks, "size_bytes": found.size_bytes}
     return {"cid": str(found.root), "complete": found.complete, **counts, **lists}
 
 
 def _verdict(found: Integrity) -> str:
     said = "complete" if found.complete else f"{len(found.missing)} blocks missing, {len(found.damaged)} wrong"
+    said += f", but for {_many(len(found.unchecked), 'block')} that nobody here can check" if found.unchecked else ""
     lines = [f"{found.root}: {said}; {_blocks(found.blocks, found.size_bytes)} are right"]
-    for what, cids in (("missing", found.missing), ("wrong", found.damaged)):
+    for what, cids in (("missing", found.missing), ("wrong", found.damaged), ("not checked", found.unchecked)):
         lines += [f"  {what} {cid}" for cid in cids[:_SHOWN]]
         lines += [f"  … and {len(cids) - _SHOWN} more"] if len(cids) > _SHOWN else []
     return "\n".join(lines)
@@ -249,7 +278,7 @@ def _store(options: argparse.Namespace, *, create: bool = False) -> BlockStore:
 def _root(text: str) -> Cid:
     from dnc_async.client import parse_address  # noqa: PLC0415 - as above
 
-    cid, path = parse_address(text)
+    cid, path = parse_address(text, foreign=True)
     if path:
         raise ArgumentError(f"expected a CID alone, got {text!r}: 'dnc get' follows paths")
     return cid
@@ -297,6 +326,10 @@ def _size(size_bytes: int) -> str:
 
 def _many(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
 def _blocks(blocks: int, size_bytes: int) -> str:

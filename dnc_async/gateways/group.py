@@ -8,7 +8,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import anyio
 
-from dnc_async.errors import StreamClosedError
+from dnc_async.errors import CidError, StreamClosedError
 from dnc_async.gateways.spans import Within
 from dnc_async.gateways.wanted import Priority, WantedBlock
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
@@ -76,6 +76,8 @@ class FetchGroup:
 
         if self._closed:
             raise StreamClosedError("the stream was closed")
+        if (problem := cid.problem) is not None:  # whatever is fetched is verified by a hash that resists forgery
+            raise CidError(f"{cid}: {problem}")
         limit = min(size_bytes, MAX_BLOCK_BYTES) if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
         want = WantedBlock(
             cid=cid,
@@ -111,7 +113,7 @@ class FetchGroup:
                 changed.set()
 
         for place, cid in enumerate(cids):
-            if cid.inline is not None:
+            if cid.inline is not None and cid.problem is None:
                 found[place] = verify(cid, cid.inline)
             else:
                 accept = partial(found.__setitem__, place)

@@ -1,12 +1,12 @@
 """Content identifiers: the name of a block is a hash of its bytes.
 
-A :class:`Cid` cannot be changed, and exists only if its version, codec and hash function are ones that we read. A CIDv0
-and a CIDv1 of the same block are unequal and share their ``multihash``: that is what names the bytes.
+A :class:`Cid` cannot be changed. A CIDv0 and a CIDv1 of the same block are unequal and share their ``multihash``: that is what
+names the bytes. Links and CARs may hold *foreign* ones, of codecs and hash functions that we do not read: :attr:`Cid.problem`
+says why. Whoever takes a CID from outside, by :meth:`Cid.parse` or :meth:`Cid.decode`, gets those only by asking for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NoReturn, Self
 
 from libipld import decode_multibase, encode_multibase
@@ -22,11 +22,13 @@ DAG_CBOR = 0x71
 DAG_JSON = 0x0129
 
 _CODECS = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor", DAG_JSON: "dag-json"}
-_REFUSED_CODECS = {
+_FOREIGN_CODECS = {
     0x51: "cbor",
     0x72: "libp2p-key",
     0x78: "git-raw",
+    0x7B: "torrent-info",
     0x85: "dag-jose",
+    0x86: "dag-cose",
     0x90: "eth-block",
     0xB0: "bitcoin-block",
     0x0200: "json",
@@ -39,7 +41,7 @@ _COMMON = {b"\x01\x55\x12\x20": RAW, b"\x01\x70\x12\x20": DAG_PB, b"\x01\x71\x12
 COMMON_BYTES = 36
 _V0_PREFIX = b"\x12\x20"
 _V0_BYTES = 34
-_LONGEST_TEXT = 1200  # the longest identity CID in base 2; base 58 takes quadratic time
+_LONGEST_TEXT = 1800  # the longest identity CID that anybody wrote, in base 32; base 58 takes quadratic time
 
 _set = object.__setattr__
 
@@ -56,9 +58,8 @@ class Cid:
     def __init__(self, version: int, codec: int, multihash: bytes) -> None:
         if version not in {0, 1}:
             raise CidError(f"CID version {version} is not supported: 0 and 1 are read")
-        if codec not in _CODECS:
-            name = _REFUSED_CODECS.get(codec)
-            raise CidError(f"the codec {codec:#x}{f' ({name})' if name else ''} is not supported: {_codec_names()}")
+        if not 0 <= codec < 1 << 63:
+            raise CidError(f"{codec} is no codec: they are numbers of at most 63 bits")
         if mh.read(multihash, 0)[2] != len(multihash):
             raise CidError("bytes follow the end of the multihash")
         if version == 0 and (codec != DAG_PB or not multihash.startswith(_V0_PREFIX)):
@@ -68,32 +69,34 @@ class Cid:
         _set(self, "multihash", multihash)
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, foreign: bool = False) -> Self:
         """Read a CID from text: base58 (``Qm…``) for version 0, any multibase for version 1."""
         if not isinstance(text, str) or not 2 <= len(text) <= _LONGEST_TEXT:
             shown = text if not isinstance(text, str) else f"text of {len(text)} characters"
             raise CidError(f"not a CID: expected text like bafy… or Qm…, got {shown!r}")
         try:
             if len(text) == 46 and text.startswith("Qm"):
-                return cls.decode(decode_multibase("z" + text)[1])
+                return cls.decode(decode_multibase("z" + text)[1], foreign=foreign)
             data = decode_multibase(text)[1]
         except ValueError as error:
             raise CidError(f"not a CID: expected text like bafy… or Qm…, got {text[:80]!r}: {error}") from error
         if data[:1] != b"\x01":
             raise CidError(f"not a CID: {text[:80]!r} does not hold a version 1 (version 0 is written Qm…)")
-        return cls.decode(data)
+        return cls.decode(data, foreign=foreign)
 
     @classmethod
-    def decode(cls, data: Buffer) -> Self:
+    def decode(cls, data: Buffer, *, foreign: bool = False) -> Self:
         """Read a CID from bytes, all of which it must take."""
         cid, end = cls.read(data, 0)
         if end != len(data):
             raise CidError(f"{len(data) - end} bytes follow the end of a CID")
+        if not foreign and (problem := cid.problem) is not None:
+            raise CidError(problem)
         return cid
 
     @classmethod
     def read(cls, data: Buffer, offset: int) -> tuple[Self, int]:
-        """Read the CID at ``offset`` of longer data; returns it and where it ends."""
+        """Read the CID at ``offset`` of longer data, foreign or not; returns it and where it ends."""
         end = offset + COMMON_BYTES
         if end <= len(data):
             codec = _COMMON.get(bytes(data[offset : offset + 4]))
@@ -144,6 +147,24 @@ class Cid:
         return cls._trusted(1, codec, data[offset + 2 : offset + COMMON_BYTES])
 
     @property
+    def problem(self) -> str | None:
+        """Why what it names is not read, where it is foreign; ``None`` for nearly all."""
+        if self.codec not in _CODECS:
+            name = _FOREIGN_CODECS.get(self.codec)
+            return f"the codec {self.codec:#x}{f' ({name})' if name else ''} is not supported: {_codec_names()}"
+        return None if self.multihash.startswith(_V0_PREFIX) else mh.problem(self.multihash)
+
+    @property
+    def codec_name(self) -> str:
+        """The codec's name in the multicodec table, or its number."""
+        return _CODECS.get(self.codec) or _FOREIGN_CODECS.get(self.codec) or f"{self.codec:#x}"
+
+    @property
+    def hash_name(self) -> str:
+        """The hash function's name in the multicodec table, or its number."""
+        return mh.name_of(mh.read(self.multihash, 0)[0])
+
+    @property
     def inline(self) -> bytes | None:
         """The data itself, where the CID holds it (the hash function is ``identity``)."""
         if self.multihash[0] != mh.IDENTITY:
@@ -152,7 +173,9 @@ class Cid:
 
     def encode(self) -> bytes:
         """The CID as bytes."""
-        return self.multihash if self.version == 0 else _PREFIXES[self.codec] + self.multihash
+        if self.version == 0:
+            return self.multihash
+        return (_PREFIXES.get(self.codec) or b"\x01" + varint.encode(self.codec)) + self.multihash
 
     def __str__(self) -> str:
         if self.version == 0:
@@ -176,8 +199,8 @@ class Cid:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a Cid cannot be changed: {name}")
 
-    def __reduce__(self) -> tuple[Callable[[Buffer], Cid], tuple[bytes]]:
-        return Cid.decode, (self.encode(),)
+    def __reduce__(self) -> tuple[type[Cid], tuple[int, int, bytes]]:
+        return Cid, (self.version, self.codec, self.multihash)
 
 
 # The slots' own setters: half the time of object.__setattr__, and a CAR of small blocks makes many.

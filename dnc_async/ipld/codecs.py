@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from dnc_async.errors import CidError, DagError
 from dnc_async.ipld import dagpb
-from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, Cid
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEEPEST = 256
+_WITHOUT_LINKS = (0x51, 0x72, 0x0200)  # cbor, libp2p-key, json
 _LINK_TAG = 42
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 
 
 def links(cid: Cid, data: bytes) -> list[Cid]:
-    """Every link of a block, in its order; raises :class:`DagError` where the block cannot be read."""
+    """Every link of a block, in its order, none of a foreign codec's; raises :class:`DagError` where it cannot be read."""
     if cid.codec == DAG_PB:
         return [link.cid for link in dagpb.decode(data).links]
     if cid.codec == DAG_CBOR:
@@ -31,6 +32,11 @@ def links(cid: Cid, data: bytes) -> list[Cid]:
     if cid.codec == DAG_JSON:
         return list(links_in(decode_dag_json(data)))
     return []
+
+
+def follows_links(cid: Cid) -> bool:
+    """Whether :func:`links` finds all links that a block of this codec may have: we read it, or it has none."""
+    return cid.codec in (RAW, DAG_PB, DAG_CBOR, DAG_JSON, *_WITHOUT_LINKS)
 
 
 def decode_dag_cbor(data: bytes) -> Any:  # noqa: ANN401 - the data model is what it is
@@ -76,7 +82,7 @@ def step(value: object, segment: str) -> object:
 
 def _json_object(found: dict[str, Any]) -> Any:  # noqa: ANN401 - the data model is what it is
     if list(found) == ["/"] and isinstance(found["/"], str):
-        return Cid.parse(found["/"])
+        return Cid.parse(found["/"], foreign=True)
     return found
 
 
@@ -131,7 +137,7 @@ def _tagged(data: bytes, at: int, tag: int, depth: int) -> tuple[Any, int]:
     value, end = _item(data, at, depth + 1)
     if tag != _LINK_TAG or not isinstance(value, bytes) or not value.startswith(b"\0"):
         raise DagError(f"not a DAG-CBOR block: tag {tag} is not a link")
-    return Cid.decode(value[1:]), end
+    return Cid.decode(value[1:], foreign=True), end
 
 
 def _simple(low: int, payload: bytes, end: int) -> tuple[Any, int]:

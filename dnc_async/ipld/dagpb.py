@@ -97,7 +97,7 @@ def _any_link(body: bytes) -> Link:
         last = number
         if number == _HASH and isinstance(value, bytes):
             try:
-                cid = Cid.decode(value)
+                cid = Cid.decode(value, foreign=True)
             except CidError as error:
                 raise DagError(f"a dag-pb link's CID cannot be read: {error}") from error
         elif number == _NAME and isinstance(value, bytes):

@@ -106,6 +106,10 @@ class DirectoryReader:
                 continue
             if self._digest is not None and index != hamt.step(self._digest, depth, bits):
                 continue
+            if link.cid.codec != DAG_PB or link.cid.problem is not None:
+                raise DagError(
+                    f"{link.cid} is no part of a sharded directory that we read: {link.cid.problem or 'not dag-pb'}"
+                )
             if link.cid.multihash in (*above, cid.multihash):
                 raise DagError(f"{link.cid} is its own ancestor")
             self._open[link.cid.multihash] = (link.cid, depth + 1, body.fanout, (*above, cid.multihash))

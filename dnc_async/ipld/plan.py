@@ -176,6 +176,8 @@ class FilePlanner:
     def _child(self, cid: Cid, offset: int, size: int, above: tuple[bytes, ...]) -> None:
         if not size or offset + size <= self._start or (self._end is not None and offset >= self._end):
             return
+        if (problem := cid.problem) is not None:
+            raise DagError(f"{cid} is a part of the file {self._root}, and is not read: {problem}")
         if cid.codec == RAW:
             inline = cid.inline
             if inline is not None and len(inline) != size:

@@ -141,9 +141,11 @@ def parse_path(raw_path: str) -> tuple[Cid, tuple[str, ...], bool]:
     _, _, rest = path.partition("/ipfs/")
     text, _, below = rest.partition("/")
     try:
-        root = Cid.parse(text)
+        root = Cid.parse(text, foreign=True)
     except CidError as error:
         raise RefusalError(400, f"{text[:120]!r} is not a CID that this gateway reads: {error}") from error
+    if root.inline is not None and root.problem is not None:  # by the specification
+        raise RefusalError(400, f"{text[:120]!r} is {root.problem}")
     segments: list[str] = []
     for segment in below.split("/"):
         if segment == "..":

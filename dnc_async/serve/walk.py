@@ -69,7 +69,7 @@ def resolve(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
             proof.append(cid)
             cid = value
         else:
-            raise RefusalError(404, f"{cid} is a raw block and has no {left[0]!r} in it")
+            raise RefusalError(404, f"{cid} is a {cid.codec_name} block and has no {left[0]!r} in it")
         roots.append(cid)
     return Resolved(cid, _load(read, cid), tuple(proof), tuple(roots))
 

@@ -1,6 +1,7 @@
 """CAR files in and out of the store: streamed, every block verified on the way, all or nothing.
 
 An import reads CARv1 and CARv2, and takes DAGs that are not complete, because a CAR may be one part of several: it says so.
+Blocks of codecs and hash functions that are not read otherwise are kept as well, where the hash can be checked.
 An export is deterministic: the root, then its blocks depth first, each once (``order=dfs; dups=n``), without inline ones.
 """
 
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from dnc_async.errors import IpldError, StoreError
+from dnc_async.errors import CidError, IpldError, StoreError
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
 from dnc_async.ipld.car_index import HEADER_BYTES, Layout, encode_index
+from dnc_async.ipld.codecs import follows_links
 
 from .integrity import check, walk
 
@@ -32,7 +34,8 @@ class Imported:
     """What an import brought. ``blocks`` and ``size_bytes`` count the CAR's blocks, also those that were there already.
 
     ``absent`` are roots that the CAR names and that are not in the store after it; ``incomplete`` are roots of which a
-    block is missing or cannot be read, each with the first of these.
+    block is missing or cannot be read, each with the first of these. ``unchecked_count`` blocks were not kept, because their
+    hashes cannot be checked; ``unchecked`` are the first 1,000 of them.
     """
 
     roots: tuple[Cid, ...]
@@ -40,6 +43,8 @@ class Imported:
     incomplete: tuple[tuple[Cid, Cid], ...]
     blocks: int
     size_bytes: int
+    unchecked: tuple[Cid, ...] = ()
+    unchecked_count: int = 0
 
 
 def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Progress | None = None) -> Imported:
@@ -77,24 +82,37 @@ def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Prog
         incomplete=tuple((root, faults[0]) for root, faults in lacking),
         blocks=blocks,
         size_bytes=size_bytes,
+        unchecked=tuple(reader.unchecked),
+        unchecked_count=reader.unchecked_count,
     )
 
 
 def export_car(
-    store: BlockStore, root: Cid, sink: BinaryIO, *, indexed: bool = False, progress: Progress | None = None
+    store: BlockStore,
+    root: Cid,
+    sink: BinaryIO,
+    *,
+    indexed: bool = False,
+    progress: Progress | None = None,
+    left_out: Callable[[Cid, str], None] | None = None,
 ) -> tuple[int, int]:
     """Write the DAG at ``root`` as CARv1; gives its blocks and bytes written.
 
     With ``indexed`` it is a CARv2 file with an index at its end, from which single blocks can be read by HTTP ranges; the
-    sink must be at its beginning, and able to seek. ``progress`` is called with the blocks and bytes so far. Raises
-    :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then is no
-    whole CAR, and the caller throws it away.
+    sink must be at its beginning, and able to seek. ``progress`` is called with the blocks and bytes so far, ``left_out`` with
+    what does not come along, and why: blocks whose hash cannot be checked, and links of blocks whose codec is not read.
+    Raises :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then is
+    no whole CAR, and the caller throws it away.
     """
 
     def fault(cid: Cid, error: Exception | None) -> None:
+        if isinstance(error, CidError):
+            told(cid, str(error))
+            return
         what = "is not in the store" if error is None else f"is damaged: {error}"
         raise StoreError(f"cannot export {root}: the block {cid} {what}; 'dnc verify {root}' lists all that is wrong")
 
+    told = left_out or (lambda _cid, _why: None)
     front = sink.write(bytes(HEADER_BYTES)) if indexed else 0
     size_bytes = sink.write(encode_header([root]))
     entries: dict[bytes, tuple[Cid, int]] = {}
@@ -102,6 +120,8 @@ def export_car(
     for block in walk(store, root, fault):
         if block.cid.inline is not None:
             continue
+        if not follows_links(block.cid):
+            told(block.cid, f"its links are not followed: {block.cid.codec_name} is not read")
         if indexed:
             entries.setdefault(block.cid.multihash, (block.cid, size_bytes))
         size_bytes += sink.write(encode_section(block))

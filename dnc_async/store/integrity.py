@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnc_async.errors import BlockMismatchError, DagError
+from dnc_async.errors import BlockMismatchError, CidError, DagError
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.codecs import links
+from dnc_async.ipld.multihash import is_checkable
 
 if TYPE_CHECKING:
     from dnc_async.ipld.block import Block
@@ -22,10 +23,10 @@ _MOST_FAULTS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integrity:
-    """What a walk found. ``missing`` and ``damaged`` are in the walk's order, at most 1,000 of each.
+    """What a walk found. ``missing``, ``damaged`` and ``unchecked`` are in the walk's order, at most 1,000 of each.
 
     ``blocks`` and ``size_bytes`` count what is there and right, each block once. ``complete`` says that nothing is
-    missing or wrong.
+    missing or wrong; ``unchecked`` blocks are neither: their hash functions cannot be computed, so that no store holds them.
     """
 
     root: Cid
@@ -33,6 +34,7 @@ class Integrity:
     size_bytes: int
     missing: tuple[Cid, ...]
     damaged: tuple[Cid, ...]
+    unchecked: tuple[Cid, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -45,8 +47,9 @@ def walk(
 ) -> Iterator[Block]:
     """Yield every block below ``root`` that the store holds, verified, depth first and each once; inline ones too.
 
-    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store. Without
-    ``leaves`` raw blocks are looked for and neither read nor yielded. Memory grows by a hash for each block.
+    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store, and a
+    :class:`~dnc_async.errors.CidError` where its hash cannot be checked. Without ``leaves`` raw blocks are looked for and
+    neither read nor yielded. The links of codecs that we do not read are not followed. Memory grows by a hash for each block.
     """
     waiting, seen = [root], set[tuple[int, bytes]]()
     while waiting:
@@ -54,6 +57,9 @@ def walk(
         if (cid.codec, cid.multihash) in seen:
             continue
         seen.add((cid.codec, cid.multihash))
+        if not is_checkable(cid.multihash):
+            fault(cid, CidError(f"the hash function {cid.hash_name} cannot be checked"))
+            continue
         if cid.codec == RAW and not leaves and store.has(cid):
             continue
         data = store.read(cid)
@@ -79,10 +85,11 @@ def check(
     """
     missing: list[Cid] = []
     damaged: list[Cid] = []
+    unchecked: list[Cid] = []
     blocks = size_bytes = 0
 
     def fault(cid: Cid, error: Exception | None) -> None:
-        found = missing if error is None else damaged
+        found = missing if error is None else unchecked if isinstance(error, CidError) else damaged
         if len(found) < _MOST_FAULTS:
             found.append(cid)
 
@@ -91,4 +98,11 @@ def check(
         size_bytes += len(block.data)
         if progress is not None:
             progress(blocks, size_bytes)
-    return Integrity(root=root, blocks=blocks, size_bytes=size_bytes, missing=tuple(missing), damaged=tuple(damaged))
+    return Integrity(
+        root=root,
+        blocks=blocks,
+        size_bytes=size_bytes,
+        missing=tuple(missing),
+        damaged=tuple(damaged),
+        unchecked=tuple(unchecked),
+    )

@@ -145,7 +145,7 @@ class Layout:
 
     def list_roots(self) -> list[Cid]:
         """Give the committed roots, sorted by their text."""
-        return [Cid.parse(name) for name in sorted(os.listdir(self.roots))]  # noqa: PTH208 - names, not Paths
+        return [Cid.parse(name, foreign=True) for name in sorted(os.listdir(self.roots))]  # noqa: PTH208 - names, not Paths
 
     def _refuse_strangers(self) -> None:
         strangers = [entry.name for entry in self.path.iterdir() if entry.name not in _PARTS]

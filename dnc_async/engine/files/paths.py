@@ -10,7 +10,7 @@ from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.wanted import Priority
 from dnc_async.ipld.block import Block
-from dnc_async.ipld.cid import RAW, Cid
+from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
 from dnc_async.ipld.plan import file_size
 
@@ -28,13 +28,16 @@ class DirectoryEntry:
     """One entry of a directory.
 
     ``kind`` is ``file``, ``directory``, ``symlink`` or ``other``. ``size_bytes`` is a file's size: as its root node says, or,
-    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else.
+    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else. ``codec`` and
+    ``hash_name`` are what the CID says: an entry of codecs or hash functions that are not read is ``other``.
     """
 
     name: str
     cid: str
     kind: str
     size_bytes: int | None
+    codec: str = ""
+    hash_name: str = ""
 
 
 async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tuple[int, int] | None = None) -> Block:
@@ -56,7 +59,13 @@ async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tu
         if found is None:
             raise PathError(f"{at} has no {name!r} in it")
         cid, at = found, f"{at}/{name}"
+    _check_readable(cid, at)
     return await group.block(cid, priority=URGENT, within=within, ahead=True)
+
+
+def _check_readable(cid: Cid, at: str) -> None:
+    if (problem := cid.problem) is not None:
+        raise PathError(f"{at} cannot be read: {problem}")
 
 
 def path_within(path: str, start: int = 0, end: int = GUESS_BYTES) -> tuple[Within, ...]:
@@ -71,6 +80,7 @@ async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str, withi
 
     Raises :class:`~dnc_async.errors.PathError` where this is no directory.
     """
+    _check_readable(directory, at)
     block = await group.block(directory, priority=URGENT, within=within, ahead=True)
     try:
         kind = node_kind(block)
@@ -110,15 +120,18 @@ async def listing(group: FetchGroup, root: Cid, path: Sequence[str]) -> list[Dir
         return [itself]
     entries = await entries_of(group, block)
     found: dict[str, DirectoryEntry] = {}
-    nodes = [entry for entry in entries if entry.cid.codec != RAW]
+    nodes = [entry for entry in entries if entry.cid.codec == DAG_PB and entry.cid.problem is None]
     for start in range(0, len(nodes), _CHILDREN_AT_ONCE):
         some = nodes[start : start + _CHILDREN_AT_ONCE]
         blocks = await group.blocks([entry.cid for entry in some], priority=URGENT)
         found |= {e.name: describe(e.name, child) for e, child in zip(some, blocks, strict=True)}
-    return [
-        found.get(e.name) or DirectoryEntry(name=e.name, cid=str(e.cid), kind="file", size_bytes=e.tsize)
-        for e in entries
-    ]
+    return [found.get(entry.name) or _unseen(entry) for entry in entries]
+
+
+def _unseen(entry: Entry) -> DirectoryEntry:
+    """An entry whose CID alone tells what it is."""
+    is_file = entry.cid.codec == RAW and entry.cid.problem is None
+    return _entry(entry.name, entry.cid, "file" if is_file else "other", entry.tsize if is_file else None)
 
 
 def describe(name: str, root: Block) -> DirectoryEntry:
@@ -128,6 +141,9 @@ def describe(name: str, root: Block) -> DirectoryEntry:
     except DagError:  # dag-pb that is not UnixFS
         kind = "other"
     kind = "file" if kind == "raw" else kind
-    return DirectoryEntry(
-        name=name, cid=str(root.cid), kind=kind, size_bytes=file_size(root) if kind == "file" else None
-    )
+    return _entry(name, root.cid, kind, file_size(root) if kind == "file" else None)
+
+
+def _entry(name: str, cid: Cid, kind: str, size_bytes: int | None) -> DirectoryEntry:
+    codec, hash_name = cid.codec_name, cid.hash_name
+    return DirectoryEntry(name=name, cid=str(cid), kind=kind, size_bytes=size_bytes, codec=codec, hash_name=hash_name)

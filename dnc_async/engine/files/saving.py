@@ -29,6 +29,7 @@ from dnc_async.ipld.unixfs import UnixFs
 
 _WORKERS = 32
 _DEEPEST = 256
+_MOST_TOLD = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class Saved:
     """What ``get`` wrote, or has written so far. ``os.fspath()`` and ``str()`` give the path.
 
     ``size_bytes`` counts the bytes of files; ``reused_bytes`` those of them that an earlier call had left. ``outward`` are
-    symlinks, at most 100, that lead out of the tree: they are kept as they are.
+    symlinks, at most 100, that lead out of the tree: they are kept as they are. ``others`` counts entries that are none of
+    these, or of codecs or hash functions that are not read: they were left out, the first 100 are ``left_out``, each with why.
     """
 
     path: Path
@@ -48,6 +50,8 @@ class Saved:
     size_bytes: int = 0
     reused_bytes: int = 0
     outward: tuple[str, ...] = ()
+    others: int = 0
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -167,6 +171,9 @@ class _Saver:
                 self._changed = anyio.Event()
 
     async def _do(self, item: _Item) -> None:
+        if item.cid.problem is not None:
+            self._leave_out(item, f"{item.cid.codec_name} by {item.cid.hash_name}, which is not read")
+            return
         if self._part.resumed:
             size = await self._group.in_worker(self._part.has, item.name, item.cid)
             if size is not None:
@@ -183,7 +190,7 @@ class _Saver:
         elif kind == "file":
             await self._file(item, block)
         else:
-            raise DagError(f"{item.name} ({item.cid}) is neither a file, a directory nor a symlink")
+            self._leave_out(item, f"{item.cid.codec_name}, neither a file, a directory nor a symlink")
 
     async def _directory(self, item: _Item, block: Block) -> None:
         if item.depth > _DEEPEST:
@@ -230,9 +237,15 @@ class _Saver:
         text = symlink_target(block)
         body = unixfs.decode(dagpb.decode(block.data).data)
         await self._group.in_worker(self._part.link, name, text, body.mtime)
-        if leads_out(name, text) and len(self.saved.outward) < 100:
+        if leads_out(name, text) and len(self.saved.outward) < _MOST_TOLD:
             self.saved = replace(self.saved, outward=(*self.saved.outward, name or self.saved.path.name))
         self._count(symlinks=1)
+
+    def _leave_out(self, item: _Item, why: str) -> None:
+        """What is not ours to read does not keep the rest of the tree away."""
+        if len(self.saved.left_out) < _MOST_TOLD:
+            self.saved = replace(self.saved, left_out=(*self.saved.left_out, (item.name, why)))
+        self._count(others=1)
 
     def _count(self, **more: int) -> None:
         self.saved = replace(self.saved, **{name: getattr(self.saved, name) + count for name, count in more.items()})
