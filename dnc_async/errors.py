@@ -10,7 +10,8 @@
     │   ├── CarError                        a CAR stream is malformed, at .offset
     │   │   └── CarTruncatedError               it ended inside a section: everything before is good
     │   └── DagError                        a dag-pb or UnixFS node breaks its specification
-    │       └── PlanTooLargeError               a range of a file has more leaves than one plan may hold
+    │       ├── PlanTooLargeError               a range of a file has more leaves than one plan may hold
+    │       └── UnsizedFileError                a file does not say, or not truly, how long its parts are
     ├── DatasetError (ValueError)       you: the source of an upload cannot be divided into batches
     ├── ManifestError                   this CID is not a dataset that we can read
     ├── PathError (LookupError)         a path leads to nothing, or to a directory where a file is expected
@@ -96,6 +97,10 @@ class DagError(IpldError):
 
 class PlanTooLargeError(DagError):
     """A range of a file has more leaves than one plan may hold: a smaller range may do."""
+
+
+class UnsizedFileError(DagError):
+    """A file whose nodes do not say, or not truly, how long its parts are: it can be read from its start on, and only so."""
 
 
 class DatasetError(DncError, ValueError):

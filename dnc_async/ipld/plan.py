@@ -2,7 +2,8 @@
 
 A :class:`FilePlanner` says which nodes it needs, is given them, and knows every leaf's CID, offset and size when it is done.
 With those any gateway can serve any leaf. It reads balanced and trickle trees, raw and dag-pb leaves, data on inner nodes
-(which comes before their children) and inline CIDs, and refuses sizes that do not add up, cycles and depth bombs.
+(which comes before their children) and inline CIDs, and refuses cycles and depth bombs. Where sizes are missing or do not add
+up, it says so: such a file can be read from its start on alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dnc_async.errors import DagError, PlanTooLargeError
+from dnc_async.errors import DagError, PlanTooLargeError, UnsizedFileError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
@@ -65,7 +66,10 @@ def holds(leaf: Leaf, data: bytes) -> bool:
 
 
 def file_size(root: Block) -> int:
-    """The size of the file whose root this is, in bytes; raises :class:`~dnc_async.errors.DagError` for anything else."""
+    """The size of the file whose root this is, in bytes.
+
+    Raises :class:`~dnc_async.errors.UnsizedFileError` where it does not say, :class:`~dnc_async.errors.DagError` for all else.
+    """
     if root.cid.codec == RAW:
         return len(root.data)
     planner = FilePlanner(root.cid, 0, 0)
@@ -159,10 +163,10 @@ class FilePlanner:
         if not body.is_file:
             raise DagError(f"{part.cid} is a {body.kind.name.lower()}, expected a file")
         if len(node.links) != len(body.blocksizes):
-            raise DagError(f"{part.cid} has {len(node.links)} links and {len(body.blocksizes)} sizes")
+            raise UnsizedFileError(f"{part.cid} has {len(node.links)} links and {len(body.blocksizes)} sizes")
         size = len(body.data) + sum(body.blocksizes)
-        if body.filesize not in (None, size) or part.size not in (None, size):
-            raise DagError(f"{part.cid}: its parts have {size} bytes, expected {part.size or body.filesize}")
+        if body.filesize not in (None, 0, size) or part.size not in (None, size):
+            raise UnsizedFileError(f"{part.cid}: its parts have {size} bytes, expected {part.size or body.filesize}")
         if part.size is None:
             self.size = size
         offset, above = part.offset, (*part.above, part.cid.multihash)
@@ -174,6 +178,8 @@ class FilePlanner:
             offset += child_size
 
     def _child(self, cid: Cid, offset: int, size: int, above: tuple[bytes, ...]) -> None:
+        if not size and (cid.problem is not None or not holds(Leaf(cid, offset, 0, cid.inline), b"")):
+            raise UnsizedFileError(f"{cid} is said to be an empty part of a file, and is not")
         if not size or offset + size <= self._start or (self._end is not None and offset >= self._end):
             return
         if (problem := cid.problem) is not None:

@@ -196,6 +196,9 @@ class _Walk:
             yield from self._send(cid, data)
             if cid.codec != DAG_PB:
                 continue
+            if not _is_sized(data):  # which of its parts hold the range, nobody can say
+                yield from self._below(_entity_links(cid, data), _entity_links)
+                continue
             parts = []
             for link, size_bytes, at in _file_parts(cid, data, offset):
                 if size_bytes and at < stop and at + size_bytes > start:
@@ -266,11 +269,18 @@ def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
 
 
 def _file_size(cid: Cid, data: bytes) -> int | None:
-    """Give the size of a file; None if this is not one."""
+    """Give the size of a file; None if this is not one, or does not say."""
     if cid.codec == RAW:
         return len(data)
-    body = _unixfs(dagpb.decode(data)) if cid.codec == DAG_PB else None
+    body = _unixfs(dagpb.decode(data)) if cid.codec == DAG_PB and _is_sized(data) else None
     return len(body.data or b"") + sum(body.blocksizes) if body is not None and body.kind in _FILE_KINDS else None
+
+
+def _is_sized(data: bytes) -> bool:
+    """Whether a dag-pb node says how long each of its parts is."""
+    node = dagpb.decode(data)
+    body = _unixfs(node)
+    return body is not None and len(node.links) == len(body.blocksizes)
 
 
 def _unixfs(node: dagpb.Node) -> unixfs.UnixFs | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dnc_async.errors import StoreError
-from dnc_async.ipld import dagpb
+from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make, verify
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
@@ -118,6 +118,22 @@ def test_a_range_brings_what_it_needs_and_nothing_else(
         found, needed = file_bytes(reader_of(blocks), root, first, last + 1)
         assert whole[first : last + 1] in found
         assert {cid.multihash for cid, _ in blocks} == needed
+
+
+def test_a_range_of_a_file_that_does_not_say_its_sizes() -> None:
+    """All of it comes, or of the part that does not say: where the range lies, nobody knows."""
+    leaves = [make(bytes([i]) * 10) for i in range(6)]
+    links = [dagpb.Link(leaf.cid, "", 10) for leaf in leaves]
+    inner = make(dagpb.encode(unixfs.encode(unixfs.Kind.FILE), links[2:4]), DAG_PB)
+    around = [*links[:2], dagpb.Link(inner.cid, "", 20), *links[4:]]
+    sized = make(dagpb.encode(unixfs.encode(unixfs.Kind.FILE, blocksizes=[10, 10, 20, 10, 10]), around), DAG_PB)
+    unsized = make(dagpb.encode(unixfs.encode(unixfs.Kind.FILE, filesize=60), around), DAG_PB)
+    read = reader_of((block.cid, block.data) for block in [*leaves, inner, sized, unsized])
+    for dups in (True, False):
+        found = [cid for cid, _ in car(read, sized.cid, entity_bytes="25:25", dups=dups)]
+        assert found == [sized.cid, inner.cid, leaves[2].cid, leaves[3].cid]
+        whole = [unsized.cid, *(block.cid for block in [*leaves[:2], inner, *leaves[2:]])]
+        assert [cid for cid, _ in car(read, unsized.cid, entity_bytes="1000:2000", dups=dups)] == whole
 
 
 @pytest.mark.parametrize("name", DIRECTORIES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dnc_async.errors import DagError, PathError
+from dnc_async.errors import DagError, PathError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.wanted import Priority
@@ -28,7 +28,8 @@ class DirectoryEntry:
     """One entry of a directory.
 
     ``kind`` is ``file``, ``directory``, ``symlink`` or ``other``. ``size_bytes`` is a file's size: as its root node says, or,
-    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else. ``codec`` and
+    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else, and for a file
+    that does not say. ``codec`` and
     ``hash_name`` are what the CID says: an entry of codecs or hash functions that are not read is ``other``.
     """
 
@@ -141,7 +142,15 @@ def describe(name: str, root: Block) -> DirectoryEntry:
     except DagError:  # dag-pb that is not UnixFS
         kind = "other"
     kind = "file" if kind == "raw" else kind
-    return _entry(name, root.cid, kind, file_size(root) if kind == "file" else None)
+    return _entry(name, root.cid, kind, size_of(root) if kind == "file" else None)
+
+
+def size_of(root: Block) -> int | None:
+    """The size of the file whose root this is, where that tells it."""
+    try:
+        return file_size(root)
+    except UnsizedFileError:
+        return None
 
 
 def _entry(name: str, cid: Cid, kind: str, size_bytes: int | None) -> DirectoryEntry:

@@ -6,6 +6,7 @@ any size, honest or not, takes bounded memory.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import OrderedDict
@@ -13,14 +14,15 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate
-from dnc_async.errors import PathError, PlanTooLargeError
+from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate, size_of
+from dnc_async.engine.files.sequential import read_range
+from dnc_async.errors import PathError, PlanTooLargeError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Within
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
-from dnc_async.ipld.plan import FilePlanner, Leaf, file_size, payload
+from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
 _WINDOW_BYTES = 64 * 2**20
 _SMALLEST_WINDOW_BYTES = 4096
@@ -41,7 +43,9 @@ class FileReader:
         self._nodes: OrderedDict[bytes, Block] = OrderedDict()
         self._window_bytes = _WINDOW_BYTES
         self._presume_bytes = MAX_BLOCK_BYTES
-        self.size_bytes = file_size(root)
+        #: Where it is unknown, the file can be read sequentially alone.
+        self.is_sized = (size := size_of(root)) is not None
+        self.size_bytes = size or 0
         self.within = Within(str(root.cid), 0, self.size_bytes, self.size_bytes, via=about)
 
     async def leaves(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
@@ -131,9 +135,13 @@ async def cat_range(
 ) -> bytes:
     """The bytes of the file at a path, from ``start`` to before ``end``, taken as a slice of Python takes them."""
     ahead = (start, min(end, start + GUESS_BYTES)) if end is not None and 0 <= start < end else None
-    reader = FileReader(await locate(group, root, path, ahead=ahead), about="/".join([str(root), *path]))
-    first, last, _ = slice(start, end).indices(reader.size_bytes)
-    return await reader.read(group, first, last, limit_bytes=limit_bytes)
+    block = await locate(group, root, path, ahead=ahead)
+    reader = FileReader(block, about="/".join([str(root), *path]))
+    if reader.is_sized:
+        first, last, _ = slice(start, end).indices(reader.size_bytes)
+        with contextlib.suppress(UnsizedFileError):  # deep in it sizes do not add up
+            return await reader.read(group, first, last, limit_bytes=limit_bytes)
+    return await read_range(group, block, start, end)
 
 
 class LeafRun:

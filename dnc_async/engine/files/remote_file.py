@@ -9,7 +9,7 @@ from typing import Protocol, Self, TypeVar
 
 from dnc_async.engine.files.paths import locate
 from dnc_async.engine.files.reader import FileReader
-from dnc_async.errors import ArgumentError, StreamClosedError
+from dnc_async.errors import ArgumentError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 
@@ -125,7 +125,12 @@ class RemoteFile:
         if self._reader is None:
 
             async def locate_it(group: FetchGroup) -> FileReader:
-                return FileReader(await locate(group, self._root, self._path), about=self._about)
+                reader = FileReader(await locate(group, self._root, self._path), about=self._about)
+                if not reader.is_sized:
+                    raise PathError(
+                        f"{self._about} does not say how long its parts are: read it whole, by cat() or get()"
+                    )
+                return reader
 
             self._reader = await self._call(locate_it)
         return self._reader

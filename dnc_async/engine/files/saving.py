@@ -18,7 +18,8 @@ import anyio
 from dnc_async.engine.files.output import OutputFile, Part, output_errors, part_of, refuse_taken
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
-from dnc_async.errors import DagError, OutputError
+from dnc_async.engine.files.sequential import read_through
+from dnc_async.errors import DagError, OutputError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block
@@ -119,6 +120,25 @@ def _final(target: str | None, name: str, kind: str) -> Path:
     return final.absolute()
 
 
+class _Brought:
+    """Counts what came of one file, until that turns out to be worth nothing."""
+
+    def __init__(self, count: Callable[..., None]) -> None:
+        self._count = count
+        self._size_bytes = self._reused_bytes = 0
+        self._taken_back = False
+
+    def count(self, size_bytes: int, reused_bytes: int) -> None:
+        if not self._taken_back:
+            self._size_bytes += size_bytes
+            self._reused_bytes += reused_bytes
+            self._count(size_bytes=size_bytes, reused_bytes=reused_bytes)
+
+    def take_back(self) -> None:
+        self._taken_back = True
+        self._count(size_bytes=-self._size_bytes, reused_bytes=-self._reused_bytes)
+
+
 class _Saver:
     """One run. Everything but the disk is done in the engine's thread."""
 
@@ -206,29 +226,58 @@ class _Saver:
 
     async def _file(self, item: _Item, block: Block) -> None:
         reader = FileReader(block, about="/".join(filter(None, (self._root, item.name))))
-        body = unixfs.decode(dagpb.decode(block.data).data) if block.cid.codec == DAG_PB else None
-        if body is None or not body.blocksizes:
+        node = dagpb.decode(block.data) if block.cid.codec == DAG_PB else None
+        body = None if node is None else unixfs.decode(node.data)
+        if node is None or body is None or not node.links:
             data = block.data if body is None else body.data
             await self._group.in_worker(self._part.write, item.name, block.cid, data, body)
             self._count(files=1, size_bytes=len(data))
             return
-        file = await self._group.in_worker(self._part.file, item.name, reader.size_bytes)
-        try:
-            await self._leaves(reader, file)
-            await self._group.in_worker(file.finish, reader.size_bytes, body)
-        finally:
-            file.close()
+        if not (reader.is_sized and await self._by_leaves(item, reader, body)):
+            await self._in_order(item, block, body)
         self._count(files=1)
 
-    async def _leaves(self, reader: FileReader, file: OutputFile) -> None:
+    async def _by_leaves(self, item: _Item, reader: FileReader, body: UnixFs) -> bool:
+        """Bring the leaves that lack, in any order; ``False`` where the file's sizes turn out not to add up."""
+        file = await self._group.in_worker(self._part.file, item.name, reader.size_bytes)
+        brought = _Brought(self._count)
+        try:
+            await self._leaves(reader, file, brought)
+            await self._group.in_worker(file.finish, reader.size_bytes, body)
+        except UnsizedFileError:
+            brought.take_back()
+            return False
+        finally:
+            file.close()  # leaves that are still on their way go nowhere
+        return True
+
+    async def _in_order(self, item: _Item, block: Block, body: UnixFs) -> None:
+        """Bring a file whose sizes say nothing, from its start to its end."""
+        file = await self._group.in_worker(self._part.file, item.name)
+        position = 0
+
+        async def take(data: bytes) -> bool:
+            nonlocal position
+            await self._group.in_worker(file.place, Leaf(block.cid, position, len(data), data), data)
+            position += len(data)
+            self._count(size_bytes=len(data))
+            return True
+
+        try:
+            await read_through(self._group, block, take)
+            await self._group.in_worker(file.finish, position, body)
+        finally:
+            file.close()
+
+    async def _leaves(self, reader: FileReader, file: OutputFile, brought: _Brought) -> None:
         async def lacking(leaves: list[Leaf]) -> list[Leaf]:
             left = await self._group.in_worker(file.lacking, leaves)
             there = sum(leaf.size or 0 for leaf in leaves) - sum(leaf.size or 0 for leaf in left)
-            self._count(size_bytes=there, reused_bytes=there)
+            brought.count(there, there)
             return left
 
         def placed(leaf: Leaf) -> None:
-            self._count(size_bytes=leaf.size or 0)
+            brought.count(leaf.size or 0, 0)
 
         run = LeafRun(self._group, file.place, within=reader.within, limit_bytes=self._limit_bytes, placed=placed)
         await reader.bring(self._group, run, 0, reader.size_bytes, choose=lacking)
