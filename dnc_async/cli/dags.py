@@ -287,6 +287,8 @@ def _root(text: str) -> Cid:
 @contextlib.contextmanager
 def _source(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if sys.stdin is None:  # it was closed
+            raise StoreError("standard input is closed; name a CAR file")
         yield sys.stdin.buffer
         return
     try:

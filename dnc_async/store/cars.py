@@ -57,7 +57,7 @@ def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Prog
     blocks = size_bytes = 0
     with store.begin() as transaction:
         try:
-            while piece := source.read(_PIECE_BYTES):
+            while piece := _read(source, name):
                 for block in reader.feed(piece):
                     transaction.put(block)
                     blocks += 1
@@ -85,6 +85,13 @@ def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Prog
         unchecked=tuple(reader.unchecked),
         unchecked_count=reader.unchecked_count,
     )
+
+
+def _read(source: BinaryIO, name: str) -> bytes:
+    try:
+        return source.read(_PIECE_BYTES)
+    except OSError as error:
+        raise StoreError(f"{name}: {error.strerror or error}; nothing of it was kept") from error
 
 
 def export_car(

@@ -44,6 +44,21 @@ def car(roots: list[Cid], blocks: list[Block]) -> bytes:
     return b"".join([encode_header(roots), *map(encode_section, blocks)])
 
 
+def test_a_source_that_cannot_be_read(store: BlockStore) -> None:
+    """A disk that fails is told as such, with the file's name; nothing is kept."""
+    good = make(b"good")
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if found := super().read(size):
+                return found
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(StoreError, match=r"x\.car: Input/output error; nothing of it was kept"):
+        import_car(store, Failing(car([good.cid], [good])), name="x.car")
+    assert not store.has(good.cid)
+
+
 def as_v2(payload: bytes, padding: int = 0, index: bytes = b"") -> bytes:
     """A CARv2 around a CARv1 (ipld.io/specs/transport/car/carv2)."""
     offset = 51 + padding
