@@ -31,6 +31,10 @@ _SHOWN = 20
 def add_get(commands: Commands) -> None:
     """Declare ``dnc get``."""
     get = command(commands, "get", _run_get, "write a file or directory tree from IPFS to the disk, verified")
+    get.epilog = (
+        "Entries of a tree that are neither files, folders nor symlinks, or of a codec or hash function that is not read, are "
+        "left out and named on stderr; the exit status stays 0."
+    )
     get.add_argument("path", help="a CID, CID/path, ipfs://… or /ipfs/…/path")
     get.add_argument("-o", "--output", metavar="OUT", help="the file or folder to write (default: its own name, here)")
     get.add_argument("--json", action="store_true", help="what was written as JSON")
