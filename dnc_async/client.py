@@ -20,6 +20,7 @@ from dnc_async.config import (
     sources_of,
     spool_of,
     store_path,
+    whole_number,
 )
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
@@ -242,11 +243,13 @@ class Client:
     ) -> StreamHandle:
         """A stream as both faces, the async and the blocking one, hold it; ``owned`` streams close this client."""
         root, path = parse_address(cid)
-        if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
-            raise ArgumentError(f"epochs: expected a number of at least 1, or None for no end, got {epochs!r}")
-        if prefetch != "auto" and (isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0):
-            raise ArgumentError(f"prefetch: expected 'auto' or how many batches ahead to fetch, got {prefetch!r}")
-        ahead = prefetch if isinstance(prefetch, int) else None
+        if epochs is not None:
+            epochs = whole_number(epochs, name="epochs", least=1, meaning="a number of passes, or None for no end")
+        ahead = None
+        if not (isinstance(prefetch, str) and prefetch == "auto"):
+            ahead = whole_number(
+                prefetch, name="prefetch", least=0, meaning="'auto' or how many batches ahead to fetch"
+            )
         observers = () if progress is None else (_observer(progress, "progress"),)
         checked = Transform.of(transform, transform_workers)
         if checked is not None and self._process is not None:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from operator import index
 from pathlib import Path
+from typing import SupportsFloat, SupportsIndex
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -45,10 +49,12 @@ DEFAULT_BUDGET_SHARE = 0.1
 
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):
-    _UNITS[f"{_letter}B"] = 1000**_power
+    _UNITS[_letter] = _UNITS[f"{_letter}B"] = 1000**_power
     _UNITS[f"{_letter}IB"] = 1024**_power
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE = re.compile(
+    r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*"
+)  # what \d takes are other scripts' digits, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +72,11 @@ class Gateway:
     def __init__(
         self, url: str, *, headers: Mapping[str, str] | None = None, requests_per_minute: float | None = None
     ) -> None:
-        if requests_per_minute is not None and not requests_per_minute > 0:
-            raise ArgumentError(f"requests_per_minute: expected more than 0, or None, got {requests_per_minute!r}")
+        if requests_per_minute is not None:
+            rate = _number(requests_per_minute)
+            if rate is None or not 0 < rate < math.inf:
+                raise ArgumentError(f"requests_per_minute: expected more than 0, or None, got {requests_per_minute!r}")
+            requests_per_minute = float(rate)
         object.__setattr__(self, "url", gateway_url(url))
         object.__setattr__(self, "headers", _headers(headers or {}))
         object.__setattr__(self, "requests_per_minute", requests_per_minute)
@@ -143,19 +152,59 @@ def user_agent() -> str:
     return f"dnc-async/{installed_version()}"
 
 
-def parse_size(value: float | str, *, name: str) -> int:
-    """A size in bytes: a number, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
+def parse_size(value: SupportsFloat | str, *, name: str) -> int:
+    """A size in bytes: a number, numpy's too, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
 
+    A part of a byte is dropped, but a size between 0 and 1 is refused: whoever writes 0.5 means megabytes or a share.
     Raises :class:`~dnc_async.errors.ArgumentError` that names the argument.
     """
+    size = _exact_size(value)
+    if size is None or not 0 <= size < 2**63 or 0 < size < 1:
+        raise ArgumentError(f"{name}: expected a size such as 64000000, '64 MB' or '61 MiB', got {value!r}")
+    return int(size)
+
+
+def _exact_size(value: object) -> Decimal | None:
+    """The size without rounding; ``None`` for what is no finite number."""
     if isinstance(value, str):
         match = _SIZE.fullmatch(value)
         unit = _UNITS.get(match[2].upper()) if match else None
-        if match and unit:
-            return int(float(match[1]) * unit)
-    elif not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value < 2**63:
-        return int(value)
-    raise ArgumentError(f"{name}: expected a size such as 64000000, '64 MB' or '61 MiB', got {value!r}")
+        return Decimal(match[1]) * unit if match and unit else None
+    number = _number(value)
+    return None if number is None or not math.isfinite(number) else Decimal(number)
+
+
+def _number(value: object) -> int | float | None:
+    """A Python number of a number, numpy's too; ``None`` for all else, and for booleans."""
+    if _is_boolean(value) or isinstance(value, (str, bytes, bytearray)):
+        return None
+    if hasattr(value, "__index__") or hasattr(value, "__float__"):
+        try:
+            return index(value) if isinstance(value, SupportsIndex) else float(value)  # type: ignore[arg-type]  # asked above
+        except (TypeError, ValueError, OverflowError):  # such as an array of several numbers
+            return None
+    return None
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's is named so, and is no bool
+
+
+def whole_number(
+    value: object, *, name: str, least: int, most: int = 2**63 - 1, meaning: str = "a whole number"
+) -> int:
+    """An option that is a whole number, numpy's integers included and booleans not.
+
+    ``meaning`` is what the error says was expected. Raises :class:`~dnc_async.errors.ArgumentError` that names the option.
+    """
+    try:
+        number = None if _is_boolean(value) else index(value)  # type: ignore[arg-type]  # what has none raises TypeError
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        limits = f"at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+        raise ArgumentError(f"{name}: expected {meaning}, {limits}, got {value!r}")
+    return number
 
 
 def gateway_url(url: object) -> str:

@@ -38,6 +38,7 @@ from typing import Any
 
 import anyio
 
+from dnc_async.config import whole_number
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.errors import ArgumentError, TransformError
 from dnc_async.telemetry import logger
@@ -78,12 +79,9 @@ class Transform:
     @classmethod
     def of(cls, function: object, workers: object) -> Transform | None:
         """Check the two arguments; ``None`` where nothing is to be done. Raises :class:`~dnc_async.errors.ArgumentError`."""
-        wrong = isinstance(workers, bool) or (isinstance(workers, int) and workers < 0)
-        if wrong or not isinstance(workers, (int, Executor)):
-            raise ArgumentError(
-                "transform_workers: expected how many threads, 0 for one call at a time, or an executor such as "
-                f"concurrent.futures.ProcessPoolExecutor(), got {workers!r}"
-            )
+        if not isinstance(workers, Executor):
+            meaning = "how many threads (0: one call at a time), or an executor such as concurrent.futures.ProcessPoolExecutor()"
+            workers = whole_number(workers, name="transform_workers", least=0, meaning=meaning)
         if function is None:
             return None
         if not callable(function):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import anyio.to_thread
 
+from dnc_async.config import whole_number
 from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.manifest import (
     CHUNKS_ON_FIRST_PAGE,
@@ -29,7 +30,7 @@ from dnc_async.dataset.page import (
     encode_page,
 )
 from dnc_async.dataset.schema import Columns, Schema
-from dnc_async.errors import ArgumentError, DatasetError
+from dnc_async.errors import DatasetError
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_directory, build_file
 from dnc_async.publish.rows import RowStream
@@ -62,9 +63,7 @@ def leaf_bytes(chunk_bytes: int) -> int:
 async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | None, chunk_bytes: int) -> int:
     """The batch size to publish with: the one that was asked for, else two chunks of about ``chunk_bytes`` each."""
     if batch_size is not None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ArgumentError(f"batch_size: expected a whole number of samples, at least 1, got {batch_size!r}")
-        return batch_size
+        return whole_number(batch_size, name="batch_size", least=1, most=2**48, meaning="a whole number of samples")
     probe = await rows.peek(_PROBE_ROWS)
     samples = len(next(iter(probe.values())))
     encoded = len(await anyio.to_thread.run_sync(chunk_format.encode, schema, probe))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dnc_async.config import parse_size
+from dnc_async.config import parse_size, whole_number
 from dnc_async.engine.report.page import tables
 from dnc_async.engine.report.saving import replace_file
 from dnc_async.engine.report.text import render
@@ -133,7 +133,8 @@ class Report:
         the run as it was. ``None`` where too little was measured, or nothing was fetched ahead (``prefetch=0``).
         """
         budget = None if disk_budget is None else parse_size(disk_budget, name="disk_budget")
-        return idle_share(self, budget_bytes=budget, more_gateways=more_gateways)
+        more = whole_number(more_gateways, name="more_gateways", least=0)
+        return idle_share(self, budget_bytes=budget, more_gateways=more)
 
     def scenarios(self) -> tuple[Scenario, ...]:
         """The model's idle share for the run as it was, and for some that were not. Empty where :meth:`what_if` is ``None``."""
