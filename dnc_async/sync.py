@@ -17,11 +17,13 @@ When a batch is returned, the one before it is off the disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from dnc_async.client import Size, StreamOptions, StrPath
 from dnc_async.engine.bridge import finalize
@@ -34,6 +36,8 @@ from dnc_async.publish.target import UploadResult
 from dnc_async.publish.uploading import upload as _upload
 from dnc_async.shortcuts import stream_handle
 from dnc_async.telemetry import StreamStatistics
+
+T = TypeVar("T")
 
 
 class BlockingStream:
@@ -139,19 +143,43 @@ def upload(
     *,
     batch_size: int | None = None,
     chunk_bytes: Size | None = None,
+    samples: bool = False,
     store: StrPath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> UploadResult:
     """Publish a dataset. Options and errors as for :func:`dnc_async.upload`."""
-
-    def run() -> UploadResult:
-        return asyncio.run(
-            _upload(source, to, batch_size=batch_size, chunk_bytes=chunk_bytes, store=store, progress=progress)
+    return _run_in_thread(
+        _upload(
+            source,
+            to,
+            batch_size=batch_size,
+            chunk_bytes=chunk_bytes,
+            samples=samples,
+            store=store,
+            progress=progress,
         )
+    )
 
-    # In a thread, because a notebook's own thread already runs a loop.
+
+def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread, because a notebook's own thread already runs a loop. An interrupt here cancels it."""
+    running: Future[Callable[[], object]] = Future()
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        running.set_result(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        return await work
+
     with ThreadPoolExecutor(1, thread_name_prefix="dnc_async upload") as executor:
-        return executor.submit(run).result()
+        future = executor.submit(asyncio.run, cancellable())
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                with contextlib.suppress(RuntimeError):  # its loop has just ended
+                    running.result()()
+            raise
 
 
 class _Notebook:

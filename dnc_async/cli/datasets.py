@@ -90,28 +90,43 @@ def _run_demo(options: argparse.Namespace) -> int:
 
 
 def _run_upload(options: argparse.Namespace) -> None:
-    from dnc_async.publish.uploading import upload  # noqa: PLC0415
+    from dnc_async.publish.uploading import upload_file_or_rows  # noqa: PLC0415
 
-    size = Path(options.path).stat().st_size if Path(options.path).is_file() else 0
-
-    line = Progress()
+    path, line, divided = Path(options.path), Progress(), ""
 
     def progress(samples: int, size_bytes: int) -> None:
-        line.show(lambda: f"{samples:,} samples, {size_bytes / 1e6:,.1f} MB divided (the file: {size / 1e6:,.1f} MB)")
+        nonlocal divided
+        divided = f", {samples:,} samples, {size_bytes / 1e6:,.1f} MB divided"
 
-    done = asyncio.run(
-        upload(
-            options.path,
-            options.to,
-            batch_size=options.batch_size,
-            chunk_bytes=options.chunk_bytes,
-            store=options.store,
-            progress=progress,
+    def reading(read_bytes: int, size_bytes: int) -> None:
+        line.show(lambda: f"{path.name}: {read_bytes / 1e6:,.1f} of {size_bytes / 1e6:,.1f} MB read{divided}")
+
+    try:
+        done = asyncio.run(
+            upload_file_or_rows(
+                path,
+                options.to,
+                batch_size=options.batch_size,
+                chunk_bytes=options.chunk_bytes,
+                samples=False,
+                store=options.store,
+                progress=progress,
+                reading=reading,
+            )
         )
-    )
-    line.end()
+    finally:
+        line.end()
+    for note in done.notes:
+        say(f"{path}, {note}")
+    for column in done.columns:
+        say(column_line(*column, name_of_array=path.name if done.structure == "array" else ""))
     say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, at {done.target}")
     print_line(json.dumps(asdict(done)) if options.json else done.cid)
+
+
+def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array: str = "") -> str:
+    """A column for people: its name, its dtype, and the shape of a sample."""
+    return f"  {name_of_array or name}: {dtype}{list(shape) if shape else ''}"
 
 
 def _run_stream(options: argparse.Namespace) -> None:
@@ -167,4 +182,4 @@ def _run_inspect(options: argparse.Namespace) -> None:
     print_line(f"{info.cid}\n{info.samples:,} samples in {info.batches:,} batches of {info.batch_size:,}")
     print_line(f"{info.size_bytes:,} bytes in {info.chunks:,} chunks, the largest {info.largest_chunk_bytes:,}")
     for name, dtype, shape in info.columns:
-        print_line(f"  {name}: {dtype}{list(shape) if shape else ''}")
+        print_line(column_line(name, dtype, shape))

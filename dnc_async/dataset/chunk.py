@@ -17,11 +17,14 @@ chunk: a reader can place bytes into its arrays before it has seen the header, a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import msgpack
 import numpy as np
+import numpy.typing as npt
 
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array, Column, Columns, Schema
@@ -30,6 +33,7 @@ from dnc_async.errors import ArgumentError, DecodeError
 MAGIC = b"DNCCHUNK"
 VERSION = 1
 ALIGNMENT = 64
+_PIECE_BYTES = 2**20
 _PREFIX = len(MAGIC) + 4
 
 
@@ -65,28 +69,71 @@ def fixed_layout(schema: Schema, samples: int) -> Layout:
     return _layout(schema, samples, [[column.sample_bytes * samples] for column in schema.columns])
 
 
+class Encoded:
+    """One chunk from pieces of columns that fit the schema, encoded as it is read: ``layout`` says its size before.
+
+    A column of fixed size is not copied as a whole, so that a chunk takes little memory beside its rows.
+    """
+
+    def __init__(self, schema: Schema, parts: Sequence[Columns]) -> None:
+        samples = sum(len(next(iter(part.values()))) for part in parts)
+        self._columns = [_segments(column, [part[column.name] for part in parts]) for column in schema.columns]
+        sizes = [[segment.size_bytes for segment in column] for column in self._columns]
+        self.layout = _layout(schema, samples, sizes)
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        """The chunk's bytes, in pieces of about a megabyte at most."""
+        yield self.layout.header
+        for column in self._columns:
+            for segment in column:
+                yield from segment.pieces()
+                yield bytes(_aligned(segment.size_bytes) - segment.size_bytes)
+
+
 def encode(schema: Schema, columns: Columns) -> bytearray:
-    """One chunk from columns of equal length that fit the schema."""
-    samples = len(next(iter(columns.values())))
-    parts = [_column_segments(column, columns[column.name]) for column in schema.columns]
-    layout = _layout(schema, samples, [[part.nbytes for part in column] for column in parts])
-    out = bytearray(layout.size_bytes)
-    out[: len(layout.header)] = layout.header
-    for column, placed in zip(parts, layout.segments, strict=True):
-        for part, (offset, size) in zip(column, placed, strict=True):
-            out[offset : offset + size] = part.reshape(-1).view(np.uint8).data
-    return out
+    """One chunk as a whole."""
+    return bytearray().join(Encoded(schema, [columns]))
 
 
-def _column_segments(column: Column, array: Array | Ragged) -> list[Array]:
-    if isinstance(array, Ragged):
-        return [array.offsets.astype("<u8"), np.ascontiguousarray(array.values)]
-    if not column.is_text:
-        return [np.ascontiguousarray(array)]
-    encoded = [str(sample).encode("utf-8") for sample in array]
-    offsets = np.zeros(len(encoded) + 1, dtype="<u8")
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    return [offsets, np.frombuffer(b"".join(encoded), dtype=np.uint8)]
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Rows of arrays, one after the other, as little-endian bytes."""
+
+    arrays: Sequence[Array]
+    dtype: np.dtype[Any]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(array.size for array in self.arrays) * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[memoryview]:
+        for array in self.arrays:
+            if not array.size or not self.dtype.itemsize:
+                continue
+            rows = max(1, _PIECE_BYTES * len(array) // (array.size * self.dtype.itemsize))
+            for start in range(0, len(array), rows):
+                piece = np.ascontiguousarray(array[start : start + rows], dtype=self.dtype)
+                data = piece.reshape(-1).view(np.uint8).data
+                yield from (data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
+
+
+def _segments(column: Column, arrays: Sequence[Array | Ragged]) -> list[_Segment]:
+    if not column.varies:
+        fixed = [array for array in arrays if not isinstance(array, Ragged)]
+        return [_Segment(fixed, np.dtype(column.dtype))]
+    if column.is_bytes:
+        ragged = [array for array in arrays if isinstance(array, Ragged)]
+        lengths = np.concatenate([np.diff(each.offsets) for each in ragged])
+        return [_offsets(lengths), _Segment([each.values for each in ragged], np.dtype(np.uint8))]
+    encoded = [str(sample).encode("utf-8") for array in arrays for sample in array]
+    values = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return [_offsets(np.array([len(text) for text in encoded], dtype=np.int64)), _Segment([values], values.dtype)]
+
+
+def _offsets(lengths: npt.NDArray[np.int64]) -> _Segment:
+    offsets = np.zeros(len(lengths) + 1, dtype="<u8")
+    np.cumsum(lengths, out=offsets[1:])
+    return _Segment([offsets], offsets.dtype)
 
 
 def check_header(schema: Schema, samples: int, header: bytes) -> None:

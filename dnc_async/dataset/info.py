@@ -28,7 +28,7 @@ class DatasetInfo:
         return cls(
             cid=cid,
             structure=manifest.schema.structure,
-            columns=tuple((c.name, c.dtype, c.shape) for c in manifest.schema.columns),
+            columns=tuple((c.name, c.dtype, c.shape) for c in manifest.schema.ordered),
             samples=manifest.samples,
             batch_size=manifest.batch_size,
             batches=manifest.batches,

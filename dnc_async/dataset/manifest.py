@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import msgpack
 
 from dnc_async.dataset.chunk import fixed_layout
+from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT
 from dnc_async.dataset.page import (
     CHUNKS_PER_DIRECTORY,
     ChunkDirectory,
@@ -40,10 +41,6 @@ CHUNKS_PER_PAGE = 1024
 CHUNKS_ON_FIRST_PAGE = CHUNKS_PER_DIRECTORY
 #: Chunks lie in directories, those in directories of up to so many, and so on, up to ``chunks``.
 ENTRIES_PER_DIRECTORY = 1024
-#: No chunk may be larger: its size is reserved in memory and on disk before a byte of it was seen.
-MAX_CHUNK_BYTES = 2**32
-MAX_MANIFEST_BYTES = 2**26
-_MAX_COUNT = 2**48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +190,6 @@ def halves(samples: int) -> tuple[int, ...]:
 
 def _count(wire: dict[object, object], key: str) -> int:
     value = wire.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_COUNT:
-        raise ManifestError(f"the manifest's {key!r} is {str(value)[:80]}, expected a number from 1 to {_MAX_COUNT}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_COUNT:
+        raise ManifestError(f"the manifest's {key!r} is {str(value)[:80]}, expected a number from 1 to {MAX_COUNT}")
     return value

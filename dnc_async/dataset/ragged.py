@@ -85,6 +85,10 @@ class Ragged:
 
     __hash__ = None  # type: ignore[assignment]  # it can change
 
+    def copy(self) -> Self:
+        """The same samples in memory of their own."""
+        return type(self)(self.values.copy(), self.offsets.copy())
+
     def tolist(self) -> list[bytes]:
         """The samples as ``bytes``."""
         return [sample.tobytes() for sample in self]

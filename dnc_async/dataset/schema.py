@@ -1,23 +1,25 @@
 """The schema of a dataset: its columns, and the structure that a batch has.
 
 A batch has the structure of what was uploaded: a dict of arrays comes back as a dict, ``(X, y)`` as a tuple, one
-array as an array. Inside, all of them are *columns* with a name, a dtype and the shape of one sample. Columns are kept
-in sorted order, so that two dicts with the same arrays in another order are the same dataset.
+array as an array. Inside, all of them are *columns* with a name, a dtype and the shape of one sample. Chunks hold them in
+sorted order, so that two dicts with the same arrays in another order have the same chunks; the schema keeps the order in which
+they were published.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from dnc_async.dataset.limits import MAX_COLUMNS, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_SAMPLE_BYTES
 from dnc_async.dataset.ragged import Ragged
-from dnc_async.errors import DatasetError, ManifestError
+from dnc_async.errors import ManifestError
 
 Structure = Literal["dict", "tuple", "array"]
 Array = npt.NDArray[Any]
@@ -29,9 +31,9 @@ TEXT = "text"
 BYTES = "bytes"
 
 # longdouble and its complex are left out: their size and format differ from machine to machine.
-_DTYPE = re.compile(r"[|<](b1|[iu][1248]|f[248]|c8|c16|S[1-9]\d{0,6}|[Mm]8\[\d{0,4}(?:[YMWDhms]|ms|us|ns|ps|fs|as)\])")
-_MAX_COLUMNS = 4096
-_MAX_SAMPLE_BYTES = 2**40
+_DTYPE = re.compile(
+    r"[|<](b1|[iu][1248]|f[248]|c8|c16|S[1-9][0-9]{0,6}|[Mm]8\[(?:[1-9][0-9]{0,3})?(?:[YMWDhms]|ms|us|ns|ps|fs|as)\])"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """The columns, in sorted order, and the structure of a batch."""
+    """The columns, in sorted order as chunks have them, and the structure of a batch.
+
+    ``order`` lists the columns' places in the order of the publisher; it is empty where that is the sorted one.
+    """
 
     columns: tuple[Column, ...]
     structure: Structure
+    order: tuple[int, ...] = ()
+
+    @property
+    def ordered(self) -> tuple[Column, ...]:
+        """The columns in the publisher's order, as batches have them."""
+        return tuple(self.columns[place] for place in self.order) or self.columns
 
     @property
     def sample_bytes(self) -> int:
@@ -94,14 +105,18 @@ class Schema:
     def restore(self, columns: Columns) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
         """Columns in the structure that was uploaded."""
         if self.structure == "dict":
-            return columns
+            return {column.name: columns[column.name] for column in self.ordered}
         if self.structure == "array":
             return columns["0"]
         return tuple(columns[str(i)] for i in range(len(columns)))
 
     def to_wire(self) -> dict[str, object]:
         """The form in a manifest."""
-        return {"structure": self.structure, "columns": [[c.name, c.dtype, list(c.shape)] for c in self.columns]}
+        wire: dict[str, object] = {
+            "structure": self.structure,
+            "columns": [[c.name, c.dtype, list(c.shape)] for c in self.columns],
+        }
+        return {**wire, "order": list(self.order)} if self.order else wire
 
     @classmethod
     def from_wire(cls, wire: object) -> Schema:
@@ -109,103 +124,62 @@ class Schema:
         if not isinstance(wire, dict) or wire.get("structure") not in ("dict", "tuple", "array"):
             raise ManifestError("the manifest's schema has no known structure")
         rows = wire.get("columns")
-        if not isinstance(rows, list) or not 1 <= len(rows) <= _MAX_COLUMNS:
-            raise ManifestError(f"the manifest's schema must list 1 to {_MAX_COLUMNS} columns")
+        if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_COLUMNS:
+            raise ManifestError(f"the manifest's schema must list 1 to {MAX_COLUMNS} columns")
         columns = tuple(_column_from_wire(row) for row in rows)
         names = [column.name for column in columns]
-        expected = sorted(set(names), key=_column_order(wire["structure"]))
-        if names != expected:
+        if wire["structure"] == "dict" and names != sorted(set(names)):
             raise ManifestError("the manifest's columns are not sorted, or a name stands twice")
         if wire["structure"] != "dict" and names != [str(i) for i in range(len(names))]:
             raise ManifestError("the columns of a tuple or array must be named 0, 1, …")
-        return cls(columns=columns, structure=wire["structure"])
+        return cls(columns=columns, structure=wire["structure"], order=_order_from_wire(wire.get("order", []), wire))
 
 
-def _column_order(structure: Structure) -> Any:  # noqa: ANN401 - a sort key: str or int
-    return str if structure == "dict" else (lambda name: int(name) if name.isdecimal() else -1)
+def _order_from_wire(order: object, wire: Mapping[str, Any]) -> tuple[int, ...]:
+    if order == []:
+        return ()
+    are_places = isinstance(order, list) and all(type(place) is int for place in order)
+    if not are_places or wire["structure"] != "dict" or sorted(order) != list(range(len(wire["columns"]))):  # type: ignore[call-overload]
+        raise ManifestError("the order of the manifest's columns does not name each of them once")
+    return tuple(order)  # type: ignore[arg-type]
+
+
+def column_problem(column: Column) -> str | None:
+    """Why a column cannot be published, nor read: what it is, and the limit; ``None`` where it can."""
+    try:
+        name_bytes = len(column.name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "its name holds half a character (a lone surrogate), which is no text"
+    if name_bytes > MAX_NAME_BYTES:
+        return f"its name has {name_bytes} bytes, at most {MAX_NAME_BYTES} are allowed"
+    if not (_DTYPE.fullmatch(column.dtype) or column.varies):
+        return f"its dtype {column.dtype} is none that can be published"
+    if len(column.shape) > (0 if column.varies else MAX_DIMENSIONS):
+        return f"a sample has {len(column.shape)} axes, at most {0 if column.varies else MAX_DIMENSIONS} are allowed"
+    if column.sample_bytes > MAX_SAMPLE_BYTES:
+        return f"a sample has {column.sample_bytes} bytes, at most {MAX_SAMPLE_BYTES} are allowed"
+    return None
 
 
 def _column_from_wire(row: object) -> Column:
     match row:
-        case [str() as name, str() as dtype, list() as shape] if (
-            (dtype in (TEXT, BYTES) and not shape) or _DTYPE.fullmatch(dtype)
-        ) and all(isinstance(n, int) and n >= 0 for n in shape):
-            column = Column(name=name, dtype=dtype, shape=tuple(shape))
-            if len(shape) <= 32 and column.sample_bytes <= _MAX_SAMPLE_BYTES:
-                return column
+        case [str() as name, str() as dtype, list() as shape] if all(type(n) is int and n >= 0 for n in shape):
+            if dtype in (TEXT, BYTES) or _DTYPE.fullmatch(dtype):
+                column = Column(name=name, dtype=dtype, shape=tuple(shape))
+                if column_problem(column) is None:
+                    return column
     raise ManifestError(f"the manifest describes a column that this version cannot read: {str(row)[:200]}")
 
 
-def columns_of(value: object, *, where: str) -> tuple[Columns, Structure]:
-    """Take a dict of arrays, a tuple of arrays or an array apart into normalised columns.
-
-    ``where`` is put into the errors. Raises :class:`~dnc_async.errors.DatasetError` for ragged or object arrays,
-    unequal first axes and names that are not text.
-    """
-    structure: Structure
-    if isinstance(value, Mapping):
-        bad = next((key for key in value if not isinstance(key, str)), None)
-        if bad is not None:
-            raise DatasetError(f"{where}: column names must be text, not {bad!r}")
-        named, structure = dict(sorted(value.items())), "dict"
-    elif isinstance(value, tuple):
-        named, structure = {str(i): item for i, item in enumerate(value)}, "tuple"
-    else:
-        named, structure = {"0": value}, "array"
-    if not named:
-        raise DatasetError(f"{where}: there are no columns")
-    columns = {name: _normalise(item, f"{where}, column {name!r}") for name, item in named.items()}
-    lengths = {name: len(array) for name, array in columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
-        raise DatasetError(f"{where}: all columns need the same number of samples (first axis), but {listed}")
-    return columns, structure
-
-
-def _normalise(value: object, where: str) -> Array | Ragged:
-    if isinstance(value, Ragged):
-        return value
-    if isinstance(value, list) and _are_bytes(value):  # numpy would cut their zeros off, and pad them to one length
-        return Ragged.of(value)
-    array = _as_array(value, where)
-    if array.dtype.kind in "UT":
-        if array.ndim != 1:
-            raise DatasetError(f"{where}: text must be one string a sample, got shape {array.shape}")
-        return array
-    if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(item, str) for item in array):
-        return array.astype(np.dtypes.StringDType())  # as pandas keeps its text
-    if array.dtype.kind == "O" and array.ndim == 1 and _are_bytes(array):
-        return Ragged.of(array)
-    if array.dtype.kind == "O":
-        raise DatasetError(f"{where}: Python objects cannot be published (is it ragged?); use numbers, text or bytes")
-    dtype = array.dtype.newbyteorder("<")
-    if not _DTYPE.fullmatch(dtype.str):
-        raise DatasetError(
-            f"{where}: dtype {array.dtype} differs from machine to machine or has fields; "
-            "convert it, or pass its fields as columns of their own"
-        )
-    return array if array.dtype == dtype else array.astype(dtype)
-
-
-def _as_array(value: object, where: str) -> Array:
-    try:
-        array = np.asanyarray(value)
-    except ValueError as error:  # numpy: "setting an array element with a sequence …"
-        raise DatasetError(f"{where}: the samples do not all have the same shape; pad or cut them") from error
-    if array.ndim == 0:
-        raise DatasetError(f"{where}: expected an array whose first axis is the samples, got {type(value).__name__}")
-    return array
-
-
-def _are_bytes(samples: Sequence[object] | Array) -> bool:
-    return bool(len(samples)) and all(isinstance(item, (bytes, bytearray, memoryview)) for item in samples)
-
-
 def schema_of(columns: Columns, structure: Structure) -> Schema:
-    """The schema of normalised columns."""
+    """The schema of normalised columns, which stand in the publisher's order."""
+    names = sorted(columns) if structure == "dict" else list(columns)
+    places = {name: place for place, name in enumerate(names)}
+    order = tuple(places[name] for name in columns)
     return Schema(
-        columns=tuple(_column_of(name, values) for name, values in columns.items()),
+        columns=tuple(_column_of(name, columns[name]) for name in names),
         structure=structure,
+        order=() if order == tuple(range(len(order))) else order,
     )
 
 
@@ -214,13 +188,3 @@ def _column_of(name: str, values: Array | Ragged) -> Column:
         return Column(name=name, dtype=BYTES, shape=())
     dtype = TEXT if values.dtype.kind in "UT" else values.dtype.newbyteorder("<").str
     return Column(name=name, dtype=dtype, shape=values.shape[1:])
-
-
-def join(parts: Sequence[Columns]) -> Columns:
-    """The rows of several pieces of one dataset, one after the other."""
-    return {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _concatenate(parts: Sequence[Array | Ragged]) -> Array | Ragged:
-    ragged = [part for part in parts if isinstance(part, Ragged)]
-    return Ragged.join(ragged) if ragged else np.concatenate([part for part in parts if not isinstance(part, Ragged)])

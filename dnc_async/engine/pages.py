@@ -7,7 +7,8 @@ from collections import OrderedDict
 import anyio
 from anyio.abc import TaskGroup
 
-from dnc_async.dataset.manifest import MAX_MANIFEST_BYTES, Manifest
+from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
+from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkEntry, decode_page
 from dnc_async.engine.files.paths import URGENT
 from dnc_async.engine.reading import read_file

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from dnc_async.dataset.manifest import MAX_MANIFEST_BYTES, Manifest
+from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
+from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkEntry
 from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError

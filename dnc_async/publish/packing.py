@@ -7,18 +7,18 @@ each level list is held. The same rows give the same root, byte for byte, on any
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import anyio.to_thread
 
 from dnc_async.config import whole_number
 from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT, MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import (
     CHUNKS_ON_FIRST_PAGE,
     CHUNKS_PER_PAGE,
     ENTRIES_PER_DIRECTORY,
-    MAX_CHUNK_BYTES,
     Manifest,
     halves,
 )
@@ -27,18 +27,22 @@ from dnc_async.dataset.page import (
     MAX_LISTED_LEAVES,
     ChunkDirectory,
     ChunkRow,
+    decode_page,
     encode_page,
 )
 from dnc_async.dataset.schema import Columns, Schema
-from dnc_async.errors import DatasetError
+from dnc_async.errors import DatasetError, ManifestError
 from dnc_async.ipld.block import Block
-from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_directory, build_file
-from dnc_async.publish.rows import RowStream
+from dnc_async.ipld.builder import UNIXFS_V1_2025, FileBuilder, Root, build_directory, build_file
+from dnc_async.publish.rows import RowStream, count_rows, first_rows
 
+_END = object()
 _LEAVES_PER_CHUNK = 8
 _USEFUL_LEAF_BYTES, _MAX_LEAF_BYTES = 192 * 2**10, 2**20
 _LEAF_STEP_BYTES = 2**12
-_PROBE_ROWS = 1024
+_PROBE_ROWS, _PROBE_CHUNKS = 1024, 4
+#: A call of the packer's returns after about so many bytes, so that whoever waits sees that it is to stop.
+_TURN_BYTES = 8 * 2**20
 
 
 class BlockSink(Protocol):
@@ -61,13 +65,20 @@ def leaf_bytes(chunk_bytes: int) -> int:
 
 
 async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | None, chunk_bytes: int) -> int:
-    """The batch size to publish with: the one that was asked for, else two chunks of about ``chunk_bytes`` each."""
+    """The batch size to publish with: the one that was asked for, else two chunks of about ``chunk_bytes`` each.
+
+    The first rows are looked at, as many as tell the size of one: a function of the rows, not of the blocks that they came in.
+    """
     if batch_size is not None:
-        return whole_number(batch_size, name="batch_size", least=1, most=2**48, meaning="a whole number of samples")
-    probe = await rows.peek(_PROBE_ROWS)
-    samples = len(next(iter(probe.values())))
-    encoded = len(await anyio.to_thread.run_sync(chunk_format.encode, schema, probe))
-    return 2 * max(1, chunk_bytes * samples // encoded)
+        return whole_number(batch_size, name="batch_size", least=1, most=MAX_COUNT, meaning="a whole number of samples")
+    asked = 1
+    while True:
+        probe = await rows.peek(asked)
+        samples = count_rows(probe)
+        encoded = (await anyio.to_thread.run_sync(chunk_format.Encoded, schema, probe)).layout.size_bytes
+        if samples < asked or samples == _PROBE_ROWS or encoded >= _PROBE_CHUNKS * chunk_bytes:
+            return 2 * max(1, chunk_bytes * samples // encoded)
+        asked *= 2
 
 
 class Packer:
@@ -83,38 +94,40 @@ class Packer:
         self._page: list[ChunkDirectory] = []
         self._first_page: tuple[ChunkDirectory, ...] | None = None
         self._pages: list[Root] = []
-        self._largest = self._size = self._samples = self._chunks = 0
+        self._largest = self._samples = self._chunks = 0
+        self.size_bytes = 0
 
-    def add(self, columns: Columns) -> int:
-        """Add the next chunk; returns its size in bytes."""
-        data = chunk_format.encode(self._schema, columns)
-        if len(data) > MAX_CHUNK_BYTES:
-            raise DatasetError(
-                f"half a batch has {len(data)} bytes, more than {MAX_CHUNK_BYTES}: use a smaller batch_size"
-            )
-        self._add_file(data)
-        self._samples += len(next(iter(columns.values())))
+    def add(self, parts: Sequence[Columns]) -> Iterator[None]:
+        """Add the next chunk, whose rows come in pieces; yields each time after a few megabytes."""
+        chunk = chunk_format.Encoded(self._schema, parts)
+        size = chunk.layout.size_bytes
+        if size > MAX_CHUNK_BYTES:
+            raise DatasetError(f"half a batch has {size} bytes, more than {MAX_CHUNK_BYTES}: use a smaller batch_size")
+        yield from self._add_file(chunk)
+        self._samples += count_rows(parts)
         self._chunks += 1
-        self._size += len(data)
-        self._largest = max(self._largest, len(data))
+        self.size_bytes += size
+        self._largest = max(self._largest, size)
         if len(self._directory) == CHUNKS_PER_DIRECTORY:
             self._close_directory()
-        return len(data)
 
     def finish(self) -> tuple[Manifest, Root]:
-        """Close the last page and build the manifest and the root directory."""
+        """Close the last page and build the manifest and the root directory.
+
+        Raises :class:`~dnc_async.errors.DatasetError` where no reader would take them.
+        """
         self._close_directory()
         self._close_page()
         manifest = Manifest(
             schema=self._schema,
             samples=self._samples,
             batch_size=self._batch_size,
-            size_bytes=self._size,
+            size_bytes=self.size_bytes,
             largest_chunk_bytes=self._largest,
             first_page=self._first_page or (),
             pages=tuple(page.cid for page in self._pages),
         )
-        body = manifest.encode()
+        body = _readable(manifest)
         pages = _DirectoryTree(self._keep, ENTRIES_PER_DIRECTORY)
         for page in self._pages:
             pages.add(page)
@@ -125,13 +138,26 @@ class Packer:
         ]
         return manifest, self._keep(*build_directory(entries, UNIXFS_V1_2025))
 
-    def _add_file(self, data: bytearray) -> None:
-        size = leaf_bytes(len(data))
-        blocks, root = build_file(data, dataclasses.replace(UNIXFS_V1_2025, leaf_bytes=size))
-        self._directory.append(self._keep(blocks, root))
-        row = ChunkRow(root.cid, len(data))
-        if 1 < -(-len(data) // size) <= MAX_LISTED_LEAVES:  # the root over them is the last block
-            row = row._replace(leaf_bytes=size, digests=b"".join(block.cid.multihash[2:] for block in blocks[:-1]))
+    def _add_file(self, chunk: chunk_format.Encoded) -> Iterator[None]:
+        size = chunk.layout.size_bytes
+        leaf_size = leaf_bytes(size)
+        builder = FileBuilder(dataclasses.replace(UNIXFS_V1_2025, leaf_bytes=leaf_size))
+        digests, since = [], 0
+        for piece in chunk:
+            for block in builder.feed(piece):
+                self._sink.put(block)
+                digests.append(block.cid.multihash[2:])
+                since += len(block.data)
+            if since >= _TURN_BYTES:
+                yield
+                since = 0
+        blocks, root = builder.finish()
+        self._keep(blocks, root)
+        self._directory.append(root)
+        row = ChunkRow(root.cid, size)
+        if 1 < -(-size // leaf_size) <= MAX_LISTED_LEAVES:  # the root over them is the last block
+            digests += [block.cid.multihash[2:] for block in blocks[:-1]]
+            row = row._replace(leaf_bytes=leaf_size, digests=b"".join(digests))
         self._rows.append(row)
 
     def _file(self, data: bytes | bytearray, size: int) -> Root:
@@ -159,7 +185,9 @@ class Packer:
         if self._first_page is None:
             self._first_page = tuple(self._page)
         else:
-            self._pages.append(self._file(encode_page(tuple(self._page)), _MAX_LEAF_BYTES))
+            page = encode_page(tuple(self._page))
+            decode_page(page)  # as a reader does
+            self._pages.append(self._file(page, _MAX_LEAF_BYTES))
         self._page = []
 
 
@@ -192,18 +220,36 @@ def _numbered(roots: Sequence[Root]) -> list[tuple[str, Root]]:
     return [(f"{number:06d}", root) for number, root in enumerate(roots)]
 
 
+def _readable(manifest: Manifest) -> bytes:
+    """The bytes of a manifest, after they were read as a reader reads them."""
+    try:
+        body = manifest.encode()
+        if len(body) > MAX_MANIFEST_BYTES:
+            raise DatasetError(
+                f"the manifest would have {len(body)} bytes, more than {MAX_MANIFEST_BYTES}: use a larger batch_size"
+            )
+        if Manifest.decode(body) != manifest:
+            raise DatasetError("the manifest does not come back as it was written")
+    except (ManifestError, UnicodeError, OverflowError) as error:
+        raise DatasetError(f"no reader would take this dataset: {error}") from error
+    return body
+
+
 async def pack(
     rows: RowStream, schema: Schema, batch_size: int, sink: BlockSink, progress: Callable[[int, int], None] | None
 ) -> tuple[Manifest, Root]:
     """Divide all rows into half-batch chunks and build the dataset; ``progress(samples, bytes)`` after each chunk."""
     packer = Packer(schema, batch_size, sink)
-    samples = size = 0
-    while (batch := await rows.take(batch_size)) is not None:
-        start = 0
-        for count in halves(len(next(iter(batch.values())))):
-            part = {name: array[start : start + count] for name, array in batch.items()}
-            size += await anyio.to_thread.run_sync(packer.add, part)
-            samples, start = samples + count, start + count
+    samples = 0
+    while batch := await rows.take(batch_size):
+        for count in halves(count_rows(batch)):
+            part, batch = first_rows(batch, count)  # what was packed is not held any longer
+            steps = packer.add(part)
+            while await anyio.to_thread.run_sync(next, steps, _END) is not _END:
+                pass
+            samples += count
+            del part, steps
             if progress is not None:
-                progress(samples, size)
+                progress(samples, packer.size_bytes)
+    rows.check_unchanged()
     return await anyio.to_thread.run_sync(packer.finish)

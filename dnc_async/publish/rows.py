@@ -1,12 +1,13 @@
 """From whatever a user has to half-batches of columns, in memory bounded by the batch.
 
 The rows of a source come in blocks of any size and leave in pieces of the sizes that were asked for: the cut of the
-source into blocks leaves no trace in the dataset.
+source into blocks leaves no trace in the dataset. What is kept of a block when the next one is asked for is a copy, because
+whoever made it may fill the same arrays again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,112 +15,186 @@ from typing import Any
 import anyio.to_thread
 import numpy as np
 
-from dnc_async.dataset.formats import read_file
+from dnc_async.dataset.formats import SourceFile, read_file
 from dnc_async.dataset.ragged import Ragged
-from dnc_async.dataset.schema import Columns, Schema, columns_of, join, schema_of
+from dnc_async.dataset.schema import Columns, Schema, schema_of
 from dnc_async.errors import ArgumentError, DatasetError
+from dnc_async.publish.columns import are_samples, columns_of, describe
+from dnc_async.publish.samples import blocks_of_later_samples, blocks_of_list, blocks_of_samples
+from dnc_async.publish.tables import table_columns
+from dnc_async.publish.values import is_sequence
 
 _END = object()
 
+#: Called with the bytes that were read so far, and those of the file.
+Reading = Callable[[int, int], None]
+
 
 class RowStream:
-    """The rows of a source as columns: ``await take(n)`` gives the next ``n`` rows, fewer at the end."""
+    """The rows of a source as columns: ``await take(n)`` gives the next ``n`` rows in pieces, fewer at the end."""
 
-    def __init__(self, source: object) -> None:
-        self._blocks = _blocks(source)
+    def __init__(self, source: object, *, samples: bool = False, reading: Reading | None = None) -> None:
+        self._file: SourceFile | None = None
+        self.where = "the source"
+        #: Whether the blocks may be filled again by whoever gives them.
+        self._is_lent = False
+        self._blocks = self._open(source, samples=samples)
+        self._reading = reading
         self._parts: list[Columns] = []
         self._rows = 0
         self._seen = 0
         self._ended = False
         self._schema: Schema | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of a file has to say about it."""
+        return () if self._file is None else tuple(self._file.notes)
+
     async def open(self) -> Schema:
         """Read the first rows; raises :class:`~dnc_async.errors.DatasetError` where there are none."""
         await self._fill(1)
         if self._schema is None or not self._rows:
-            raise DatasetError("the dataset is empty: it has no samples to publish")
+            raise DatasetError(f"{self.where}: the dataset is empty: it has no samples to publish")
         return self._schema
 
-    async def peek(self, rows: int) -> Columns:
+    async def peek(self, rows: int) -> list[Columns]:
         """The next rows, fewer at the end, which a later :meth:`take` gives again."""
         await self._fill(rows)
-        return self._join(min(rows, self._rows), consume=False)
+        return first_rows(self._parts, rows)[0]
 
-    async def take(self, rows: int) -> Columns | None:
-        """The next rows, fewer at the end; ``None`` when there are no more."""
+    async def take(self, rows: int) -> list[Columns]:
+        """The next rows, fewer at the end; none when there are no more. They hold until the next call."""
         await self._fill(rows)
-        return self._join(min(rows, self._rows), consume=True) if self._rows else None
+        taken, self._parts = first_rows(self._parts, rows)
+        self._rows -= count_rows(taken)
+        return taken
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`~dnc_async.errors.DatasetError` where the source's file is not what it was when it was opened."""
+        if self._file is not None:
+            self._file.check_unchanged()
 
     async def aclose(self) -> None:
-        """Close the source's generator, where it is one."""
-        close = getattr(self._blocks, "aclose", None)
-        if close is not None:
-            await close()
+        """Close the source's generator, where it is one, and its file."""
+        try:
+            close = getattr(self._blocks, "aclose", None)
+            if close is not None:
+                await close()
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     async def _fill(self, rows: int) -> None:
         while self._rows < rows and not self._ended:
+            if self._is_lent:
+                self._parts = [_copied(part) for part in self._parts]
             block = await anext(self._blocks, _END)
+            if self._reading is not None and self._file is not None:
+                self._reading(self._file.read_bytes, self._file.size_bytes)
             if block is _END:
                 self._ended = True
-                return
-            self._add(block)
+            elif block is not None:
+                self._add(block)
+            del block
 
     def _add(self, block: object) -> None:
-        where = f"block {self._seen} of the source" if self._seen else "the source"
+        where = f"block {self._seen} of {self.where}" if self._seen else self.where
         columns, structure = columns_of(block, where=where)
         schema = schema_of(columns, structure)
         self._seen += 1
         if self._schema is None:
             self._schema = schema
-        elif schema != self._schema:
-            raise DatasetError(
-                f"{where} has {_describe(schema)}, but the blocks before it had {_describe(self._schema)}"
-            )
+        elif (schema.columns, schema.structure) != (self._schema.columns, self._schema.structure):
+            raise DatasetError(f"{where} has {describe(schema)}, but the blocks before it had {describe(self._schema)}")
         rows = len(next(iter(columns.values())))
         if rows:
             self._parts.append(columns)
             self._rows += rows
 
-    def _join(self, rows: int, *, consume: bool) -> Columns:
-        taken: list[Columns] = []
-        missing = rows
-        for position, part in enumerate(self._parts):
-            length = len(next(iter(part.values())))
-            if length > missing:
-                taken.append({name: array[:missing] for name, array in part.items()})
-                rest = [{name: array[missing:] for name, array in part.items()}, *self._parts[position + 1 :]]
-                break
-            taken.append(part)
-            missing -= length
-            rest = self._parts[position + 1 :]
-            if not missing:
-                break
-        if consume:
-            self._parts, self._rows = rest, self._rows - rows
-        return join(taken)
+    def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
+        if isinstance(source, (str, PathLike)):
+            self._file = read_file(Path(source).expanduser())
+            self.where = str(self._file.path)
+            self._only_for_iterables(samples, "a file")
+            return _in_thread(self._file.blocks)
+        if isinstance(source, Mapping) or table_columns(source, self.where) is not None:
+            self._only_for_iterables(samples, f"a {type(source).__name__}")
+            return _in_thread(iter([source]))
+        if isinstance(source, tuple) and not (samples or are_samples(source)):
+            return _in_thread(iter([source]))
+        if is_sequence(source):
+            return _in_thread(blocks_of_list(list(source), self.where))
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            raise ArgumentError(f"source: {type(source).__name__} are one value; a list of bytes is a column of them")
+        if isinstance(source, (np.ndarray, Ragged)) or hasattr(source, "__array__"):
+            return _in_thread(iter([source]))
+        return self._open_lazy(source, samples=samples)
+
+    def _open_lazy(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
+        """What gives its samples, or blocks of them, when it is asked."""
+        if isinstance(source, AsyncIterable):
+            self._is_lent = not samples
+            return blocks_of_later_samples(aiter(source), where=self.where) if samples else aiter(source)
+        if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+            return _in_thread(blocks_of_samples(_indexed(source), copies=True, where=self.where))
+        if isinstance(source, Iterable) and not isinstance(source, (set, frozenset)):
+            self._is_lent = not samples
+            return _in_thread(blocks_of_samples(source, copies=True, where=self.where) if samples else iter(source))
+        raise ArgumentError(
+            f"source: cannot publish a {type(source).__name__}; expected a dict of arrays, a tuple (X, y), an array, a list of "
+            "samples, the path of a file, or an iterable of dicts of arrays"
+        )
+
+    @staticmethod
+    def _only_for_iterables(samples: bool, what: str) -> None:
+        if samples:
+            raise ArgumentError(
+                f"samples: {what} holds columns; samples=True is for what yields one sample after another"
+            )
 
 
-def _describe(schema: Schema) -> str:
-    columns = ", ".join(f"{c.name}: {c.dtype}{list(c.shape) if c.shape else ''}" for c in schema.columns)
-    return f"a {schema.structure} of {columns}"
+def first_rows(parts: Sequence[Columns], rows: int) -> tuple[list[Columns], list[Columns]]:
+    """Pieces of a dataset divided into its first rows, fewer where there are not so many, and the rest; nothing is copied."""
+    taken: list[Columns] = []
+    for position, part in enumerate(parts):
+        length = count_rows([part])
+        if length > rows:
+            if rows:
+                taken.append(_sliced(part, slice(None, rows)))
+            return taken, [_sliced(part, slice(rows, None)), *parts[position + 1 :]]
+        taken.append(part)
+        rows -= length
+    return taken, []
 
 
-def _blocks(source: object) -> AsyncIterator[Any]:
-    if isinstance(source, (str, PathLike)):
-        return _in_thread(read_file(Path(source).expanduser()))
-    if isinstance(source, (Mapping, tuple, np.ndarray, Ragged)):
-        return _in_thread(iter([source]))
-    if isinstance(source, AsyncIterable):
-        return aiter(source)
-    if isinstance(source, Iterable):
-        return _in_thread(iter(source))
-    raise ArgumentError(
-        f"source: cannot publish a {type(source).__name__}; expected a dict of arrays, a tuple (X, y), an array, "
-        "the path of a file, or an iterable of dicts of arrays"
-    )
+def _sliced(part: Columns, rows: slice) -> Columns:
+    return type(part)((name, array[rows]) for name, array in part.items())
+
+
+def count_rows(parts: Sequence[Columns]) -> int:
+    """The rows of several pieces together."""
+    return sum(len(next(iter(part.values()))) for part in parts)
+
+
+def _copied(part: Columns) -> Columns:
+    """A piece in memory of its own; one that is so already stays."""
+    return part if isinstance(part, _Owned) else _Owned((name, array.copy()) for name, array in part.items())
+
+
+class _Owned(dict[str, Any]):
+    """Columns that nobody else has."""
+
+
+def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that has both
+    return (source[index] for index in range(len(source)))
 
 
 async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run an iterator that may read files, or take its time, off the event loop."""
-    while (block := await anyio.to_thread.run_sync(next, blocks, _END)) is not _END:
+    """Run an iterator that may read files, or take its time, off the event loop. A block is not held while the next is made."""
+    while True:
+        block = await anyio.to_thread.run_sync(next, blocks, _END)
+        if block is _END:
+            return
         yield block
+        del block

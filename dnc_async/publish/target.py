@@ -9,18 +9,26 @@ from typing import Protocol
 from dnc_async.config import DEFAULT_CHUNK_BYTES
 from dnc_async.ipld.builder import Root
 from dnc_async.publish.packing import BlockSink, choose_batch_size, pack
-from dnc_async.publish.rows import RowStream
+from dnc_async.publish.rows import Reading, RowStream
+from dnc_async.telemetry import logger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadResult:
-    """What was published. ``str()`` gives the CID. ``size_bytes`` is the sum of the chunks."""
+    """What was published. ``str()`` gives the CID. ``size_bytes`` is the sum of the chunks.
+
+    ``structure`` and ``columns`` (name, dtype, shape of one sample) say how the source was understood, ``notes`` what of it
+    deserves a look, a line each.
+    """
 
     cid: str
     batches: int
     samples: int
     size_bytes: int
     target: str
+    structure: str = "dict"
+    columns: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.cid
@@ -47,10 +55,15 @@ async def publish(
     *,
     batch_size: int | None,
     chunk_bytes: int | None,
+    samples: bool = False,
     progress: Callable[[int, int], None] | None,
+    reading: Reading | None = None,
 ) -> UploadResult:
-    """Divide a source and have a target keep its blocks. The source is looked at first, the target after it."""
-    rows = RowStream(source)
+    """Divide a source and have a target keep its blocks. The source is looked at first, the target after it.
+
+    ``reading`` is called with the bytes that were read of a file, and its size.
+    """
+    rows = RowStream(source, samples=samples, reading=reading)
     try:
         schema = await rows.open()
         size = await choose_batch_size(rows, schema, batch_size, chunk_bytes or DEFAULT_CHUNK_BYTES)
@@ -61,10 +74,15 @@ async def publish(
             await target.aclose()
     finally:
         await rows.aclose()
+    for note in rows.notes:
+        logger.warning("%s, %s", rows.where, note)
     return UploadResult(
         cid=str(root.cid),
         batches=manifest.batches,
         samples=manifest.samples,
         size_bytes=manifest.size_bytes,
         target=target.name,
+        structure=schema.structure,
+        columns=tuple((column.name, column.dtype, column.shape) for column in schema.ordered),
+        notes=rows.notes,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dnc_async.config import PublishSettings, kubo_rpc, parse_size, store_path
 from dnc_async.errors import ArgumentError
+from dnc_async.publish.rows import Reading
 from dnc_async.publish.target import Target, UploadResult, publish
 
 StrPath = str | os.PathLike[str]
@@ -19,16 +20,35 @@ async def upload(
     *,
     batch_size: int | None = None,
     chunk_bytes: Size | None = None,
+    samples: bool = False,
     store: StrPath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> UploadResult:
     """Divide a dataset into half-batch chunks and publish it; the same rows give the same CID anywhere.
 
+    What is taken for columns and what for samples does not depend on the values, and the result says it: its ``columns`` have
+    name, dtype and shape.
+
     Parameters
     ----------
     source:
-        A dict of arrays, a tuple ``(X, y)``, an array, the path of an ``.npy``, ``.npz`` or ``.csv`` file, or a sync or
-        async iterable of any of these but paths, for a dataset larger than memory. The first axis is the samples.
+        *Columns*, whose first axis is the samples: a dict of them, a tuple such as ``(X, y)``, an array, a table of pandas,
+        polars or Arrow. A column is an array, a series, or a list of values, one a sample.
+
+        *Samples*, stacked, one element a sample: a list, a tuple of dicts or of tuples, and anything else with ``__len__`` and
+        ``__getitem__``. Dicts with the same keys become columns of these names, tuples columns without names, arrays and lists
+        of one shape one array: ``[[1, 2], [3, 4]]`` are two samples of two numbers, ``([1, 2], [3, 4])`` two columns,
+        ``((1, 2), (3, 4))`` and ``[(1, 2), (3, 4)]`` two samples of two fields, ``(["a", "b"], [0, 1])`` a column of text and one
+        of numbers. Text, and bytes, are one a sample: ``[["a", "b"], ["c", "d"]]`` is refused. Arrays of unlike shapes are
+        refused, but for ``uint8`` of one axis, which is bytes.
+
+        An iterable, or async iterable, of *blocks*: dicts, tuples or arrays of columns, for a dataset larger than memory. It may
+        fill the same arrays again. With ``samples=True`` it yields one sample after the other.
+
+        The path of an ``.npy``, ``.npz`` or ``.csv`` file. It must not change meanwhile.
+
+        Columns keep their order. Values that would not come back as they are, such as masked or missing ones, ``None`` beside
+        text, or whole numbers beyond 2^53 among floats, are refused with their row.
     to:
         Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them;
         ``"kubo=http://127.0.0.1:5001"`` sends them to a Kubo node's RPC and pins them there, ``"kubo"`` to the node of
@@ -37,6 +57,8 @@ async def upload(
         Samples in a batch; without it half a batch has about ``chunk_bytes``.
     chunk_bytes:
         The size of half a batch where ``batch_size`` does not say it; 4 MiB by default.
+    samples:
+        Whether an iterable yields samples, not blocks of them.
     store:
         The folder of the local store, else ``DNC_STORE``, else in the user's data folder.
     progress:
@@ -48,14 +70,36 @@ async def upload(
         Nothing was published.
 
     """
-    if chunk_bytes is not None and parse_size(chunk_bytes, name="chunk_bytes") < 1:
+    return await upload_file_or_rows(
+        source, to, batch_size=batch_size, chunk_bytes=chunk_bytes, samples=samples, store=store, progress=progress
+    )
+
+
+async def upload_file_or_rows(
+    source: object,
+    to: str,
+    *,
+    batch_size: int | None,
+    chunk_bytes: Size | None,
+    samples: bool,
+    store: StrPath | None,
+    progress: Callable[[int, int], None] | None,
+    reading: Reading | None = None,
+) -> UploadResult:
+    """As :func:`upload`; ``reading`` is called with the bytes that were read of a file, and its size."""
+    if not isinstance(samples, bool):
+        raise ArgumentError(f"samples: expected True or False, got {samples!r}")
+    size = None if chunk_bytes is None else parse_size(chunk_bytes, name="chunk_bytes")
+    if size == 0:
         raise ArgumentError("chunk_bytes: expected at least 1 byte")
     return await publish(
         source,
         _target(to, store),
         batch_size=batch_size,
-        chunk_bytes=None if chunk_bytes is None else parse_size(chunk_bytes, name="chunk_bytes"),
+        chunk_bytes=size,
+        samples=samples,
         progress=progress,
+        reading=reading,
     )
 
 

@@ -21,6 +21,7 @@ TEXT = [f"sample {i} ü 数" for i in range(ROWS)]
 #: A release that changes one of them gives new links to rows that were published before, which then lie twice on every pin.
 PINNED = {
     "dict": "bafybeibsnh2fza3cq7b3afve6ruodqoqvngbo3vjtnnwcsh6jjoz74dqze",
+    "other order": "bafybeihjzmbaqzhmz7zjywruq6fqgc2jxfzmpnxqm3sxnwx34b2j6uzy2i",
     "tuple": "bafybeihejgnjymonpovqa6vsdwynuae5zz3cuykod5co4h6s6laofkwo2q",
     "array": "bafybeidh2wzvv544ih2n5mvd6nbihz426e7hjbdjlc2gqf3k7vewgdniwa",
     "text": "bafybeiheyrpiwwoyrusgu3lhafydjczofaynctwyeq2asmh63ybm23vjee",
@@ -55,12 +56,11 @@ def npz(folder: Path) -> Path:
 
 
 def compressed(folder: Path) -> Path:
-    np.savez_compressed(folder / "t.npz", y=Y, x=np.asfortranarray(X))
+    np.savez_compressed(folder / "t.npz", x=np.asfortranarray(X), y=Y)
     return folder / "t.npz"
 
 
 SOURCES: dict[str, Callable[[Path], Any]] = {
-    "the other order of the dict": lambda _: {"y": Y, "x": X},
     "lists": lambda _: {"x": X.tolist(), "y": Y.tolist()},
     "Fortran order": lambda _: {"x": np.asfortranarray(X), "y": Y},
     "big endian": lambda _: {"x": X.astype(">f8"), "y": Y.astype(">i8")},
@@ -68,7 +68,11 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "npz": npz,
     "compressed npz": compressed,
     "an iterable": lambda _: pieces(1, 500, 3),
-    "a list of blocks": lambda _: list(pieces(10, 10)),
+    "a list of samples": lambda _: [{"x": x, "y": y} for x, y in zip(X, Y.tolist(), strict=True)],
+    "samples with other orders of keys": lambda _: [
+        {"x": X[0], "y": 0},
+        *({"y": Y[i], "x": X[i]} for i in range(1, ROWS)),
+    ],
     "an async iterable": lambda _: later(127, 1, 129),
     "a path as text": lambda folder: str(npz(folder)),
 }
@@ -104,9 +108,26 @@ async def test_csv_is_the_dict(tmp_path: Path) -> None:
     """Numbers are numbers, text is text; the same as the columns in a dict."""
     with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["y", "t"])
-        writer.writerows(zip(Y.tolist(), TEXT, strict=True))
+        writer.writerow(["t", "y"])
+        writer.writerows(zip(TEXT, Y.tolist(), strict=True))
     assert await cid(tmp_path / "t.csv", tmp_path) == PINNED["text"]
+
+
+async def test_the_order_of_columns(tmp_path: Path) -> None:
+    """Another order is another manifest over the same chunks, and batches keep it; a manifest without one is sorted."""
+    published = [
+        await dnc.upload(source, batch_size=BATCH, store=tmp_path / "s") for source in (table(), {"y": Y, "x": X})
+    ]
+    assert published[0].cid == PINNED["dict"]
+    assert published[1].cid == PINNED["other order"]
+    chunks = [await dnc.ls(f"{each}/chunks", store=tmp_path / "s") for each in published]
+    assert chunks[0] == chunks[1]
+    for each, names in zip(published, (["x", "y"], ["y", "x"]), strict=True):
+        assert [column[0] for column in each.columns] == names
+        assert [column[0] for column in (await dnc.inspect(each, store=tmp_path / "s")).columns] == names
+        async for batch in dnc.stream(each, store=tmp_path / "s", disk_budget=0):
+            assert list(batch) == names
+            assert batch["x"].shape[1:] == (6,)
 
 
 async def test_batch_size_by_bytes_is_a_function_of_the_rows(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, Manifest, halves
 from dnc_async.dataset.page import ChunkDirectory, ChunkEntry, ChunkRow, decode_page, encode_page
 from dnc_async.dataset.plan import Plan
-from dnc_async.dataset.schema import Column, Schema, columns_of, schema_of
+from dnc_async.dataset.schema import Column, Schema, schema_of
 from dnc_async.errors import DecodeError, ManifestError
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.cid import DAG_PB, Cid
 from dnc_async.ipld.plan import FilePlanner
+from dnc_async.publish.columns import columns_of
 
 COLUMNS, STRUCTURE = columns_of(
     {"b": np.arange(10), "a": np.ones((10, 3), "f4"), "t": [str(i) * i for i in range(10)]}, where=""

@@ -1,7 +1,8 @@
 """The file formats that a dataset can be read from: a registry by suffix.
 
-A reader takes a path and yields blocks of rows, each a dict, tuple or array as :func:`~dnc_async.dataset.schema.columns_of`
-takes them, small enough that a file larger than memory can be read. Readers block: they run in a worker thread.
+A reader takes an open :class:`SourceFile` and yields blocks of rows, each a dict or an array whose first axis is the samples,
+small enough that a file larger than memory can be read; and ``None`` where it has read on without a row to give, so that whoever
+waits can stop it. Readers block: they run in a worker thread.
 """
 
 from __future__ import annotations
@@ -11,25 +12,43 @@ from pathlib import Path
 from typing import Any
 
 from dnc_async.dataset.formats import delimited, numpy_files
+from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.errors import DatasetError
 
-Reader = Callable[[Path], Iterator[Any]]
+__all__ = ["READERS", "Reader", "SourceFile", "read_file"]
+
+Reader = Callable[[SourceFile], Iterator[Any]]
 
 READERS: dict[str, Reader] = {
     ".npy": numpy_files.read_npy,
     ".npz": numpy_files.read_npz,
     ".csv": delimited.read_csv,
 }
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 
 
-def read_file(path: Path) -> Iterator[Any]:
-    """Blocks of rows of a file in a known format; raises :class:`~dnc_async.errors.DatasetError`."""
+def read_file(path: Path) -> SourceFile:
+    """A file in a known format, open; its blocks follow. Raises :class:`~dnc_async.errors.DatasetError`."""
+    source = SourceFile(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DatasetError(f"{path}: cannot read a {path.suffix or 'file without suffix'}; known: {', '.join(READERS)}")
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+        source.close()
+        raise DatasetError(f"{path}: {_unknown(path.suffix)}")
+    source.blocks = _blocks(reader, source)
+    return source
+
+
+def _blocks(reader: Reader, source: SourceFile) -> Iterator[Any]:
     try:
-        yield from reader(path)
+        yield from reader(source)
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
+        raise DatasetError(f"{source.path}: {error.strerror or error}") from error
+
+
+def _unknown(suffix: str) -> str:
+    *most, last = READERS
+    known = f"{', '.join(most)} and {last}"
+    if suffix.lower() in _COMPRESSED:
+        return f"compressed files ({suffix}) are not read yet; decompress it first (read are {known})"
+    said = f"{suffix} files are not read yet" if suffix else "a file without a suffix does not say its format"
+    return f"{said}; read are {known}. Convert it, or pass its columns in Python; 'dnc add' takes any file as it is, without rows"

@@ -1,99 +1,209 @@
-"""CSV files with a header line, read twice: once to learn the type of each column, once for the rows.
+"""CSV files with a line of names, read twice: once to learn the type of each column, once for the rows.
 
-A column becomes ``int64`` when every field is a whole number, ``float64`` when every field is a number or empty (empty is
-NaN), else text. The first pass reads everything, so that a file gives the same types however it is cut into blocks.
+The first pass reads everything, so that a file gives the same types however it is cut into blocks. The separator is found in the
+first lines: a comma, a semicolon, a tab or ``|``. A file that does not say one thing is refused, with the line.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from dnc_async.dataset.schema import Array, Columns
+from dnc_async.dataset.formats.csv_columns import CsvColumn, convert
+from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.formats.text_lines import LineReader
+from dnc_async.dataset.limits import MAX_COLUMNS
+from dnc_async.dataset.schema import Columns
 from dnc_async.errors import DatasetError
 
-_BLOCK_ROWS = 4096
-_INT64 = np.iinfo(np.int64)
+_BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 4 * 2**20
+_SEPARATORS = ",;\t|"
+_SAMPLED_ROWS = 20
+#: The longest cell, in characters; an unclosed quote is found no later.
+_LONGEST_CELL = 2**24
+_NUMBER_OR_DATE = re.compile(
+    r"\s*[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?\s*|\s*\d{4}-\d\d-\d\d(?:[T ]\S*)?\s*|-?inf|nan|NaN|\s*"
+)
 
-# The kinds of a column, from narrow to wide: a field can only widen its column.
-_INTEGER, _NUMBER, _TEXT = range(3)
+Block = tuple[list[list[str]], list[int]]
 
 
-def read_csv(path: Path) -> Iterator[Columns]:
-    """Blocks of rows as a dict of columns, named as in the first line."""
+def read_csv(source: SourceFile) -> Iterator[Columns | None]:
+    """Blocks of rows as a dict of columns, named as in the first line; ``None`` for each block that was only looked at."""
+    # The limit is the whole process's; it is only ever raised, because a cell may be a long text.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    table = _Table(source)
+    columns = [CsvColumn() for _ in table.names]
+    for rows, lines in table.blocks():
+        for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
+            column.look(cells, lines)
+        yield None
     try:
-        names, kinds = _learn(path)
-        for block in _row_blocks(path, names):
-            fields = zip(*block, strict=True) if block else iter([()] * len(names))
-            yield {
-                name: _column(list(column), kinds[i])
-                for i, (name, column) in enumerate(zip(names, fields, strict=True))
-            }
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text at byte {error.start}; convert the file first") from error
+        kinds = [column.decide(name) for column, name in zip(columns, table.names, strict=True)]
+    except ValueError as error:
+        raise DatasetError(f"{source.path}, {error}") from error
+    source.notes += [note for column in columns for note in column.notes]
+    try:
+        for rows, _ in table.blocks():
+            cells_of = list(zip(*rows, strict=True)) or [()] * len(kinds)
+            yield {name: convert(cells, kind) for name, cells, kind in zip(table.names, cells_of, kinds, strict=True)}
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(
+            f"{source.path} changed while it was read ({error}); upload it when it is at rest"
+        ) from error
 
 
-def _learn(path: Path) -> tuple[list[str], list[int]]:
-    names = _header(path)
-    kinds = [_INTEGER] * len(names)
-    for block in _row_blocks(path, names):
-        for row in block:
-            for i, field in enumerate(row):
-                if kinds[i] != _TEXT:
-                    kinds[i] = max(kinds[i], _kind(field))
-    return names, kinds
+class _Table:
+    """The rows of a file: ``names`` are those of its first line."""
 
+    def __init__(self, source: SourceFile) -> None:
+        self._source = source
+        head = LineReader(source).first()
+        self._separator = _separator_of(head, f"{source.path}")
+        self.names: list[str] = next((row for row in csv.reader(head, delimiter=self._separator) if row), [])
+        self._check_names()
 
-def _header(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    if not names:
-        raise DatasetError(f"{path}: is empty; expected a first line with the names of the columns")
-    if len(set(names)) != len(names):
-        raise DatasetError(f"{path}: a column name stands twice in the first line: {names}")
-    return names
+    def blocks(self) -> Iterator[Block]:
+        """All rows but the names, and the lines where they begin; at least one block."""
+        rows: list[list[str]] = []
+        lines: list[int] = []
+        reader = LineReader(self._source)
+        for line, row in self._rows(reader):
+            if len(row) != len(self.names):
+                raise self._error(
+                    line,
+                    f"{len(row)} fields, expected {len(self.names)} as in the first line; a value with "
+                    f"{self._separator!r} in it must stand in quotes",
+                )
+            if row == self.names and len(row) > 1:
+                raise self._error(line, "the line of names stands here again; are these several files joined?")
+            rows.append(row)
+            lines.append(line)
+            if len(rows) == _BLOCK_ROWS or reader.characters >= _BLOCK_CHARACTERS:
+                yield rows, lines
+                rows, lines, reader.characters = [], [], 0
+        yield rows, lines
 
-
-def _row_blocks(path: Path, names: list[str]) -> Iterator[list[list[str]]]:
-    block: list[list[str]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        next(reader, None)
+    def _rows(self, reader: LineReader) -> Iterator[tuple[int, list[str]]]:
+        """Each row with the line where it begins, the names' and empty lines left out."""
+        records = csv.reader(iter(reader), delimiter=self._separator, strict=True)
+        line, empty_line, has_names = 1, 0, False
         try:
-            for row in reader:
-                if not row:  # an empty line, as at the end of many files
-                    continue
-                if len(row) != len(names):
-                    raise DatasetError(f"{path}, line {reader.line_num}: {len(row)} fields, expected {len(names)}")
-                block.append(row)
-                if len(block) == _BLOCK_ROWS:
-                    yield block
-                    block = []
+            for row in records:
+                if row and empty_line and len(self.names) == 1 and has_names:
+                    raise self._error(empty_line, 'an empty line in a table of one column; write an empty value as ""')
+                if row and has_names:
+                    yield line, row
+                elif row:
+                    has_names = True
+                elif has_names:
+                    empty_line = empty_line or line
+                reader.record.clear()
+                line = records.line_num + 1
         except csv.Error as error:
-            raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
-    yield block
+            raise self._broken(error, reader.record, line, records.line_num) from error
+
+    def _broken(self, error: csv.Error, record: Sequence[str], line: int, last: int) -> DatasetError:
+        opened = line + _last_opened(record, self._separator)
+        said = str(error)
+        if "end of data" in said:
+            return self._error(
+                opened, 'the quote that opens in this line is never closed; close it, or write it twice ("")'
+            )
+        if "limit" in said:
+            return self._error(
+                opened, f"the quote that opens in this line is not closed within {_LONGEST_CELL} characters"
+            )
+        return self._error(
+            last,
+            f'text follows a closing quote (one that opened in line {opened}); a quote within a value is written twice ("")',
+        )
+
+    def _error(self, line: int, said: str) -> DatasetError:
+        return DatasetError(f"{self._source.path}, line {line}: {said}")
+
+    def _check_names(self) -> None:
+        path, names = self._source.path, self.names
+        if not names:
+            raise DatasetError(f"{path}: is empty; expected a first line with the names of the columns")
+        if len(names) > MAX_COLUMNS:
+            raise DatasetError(f"{path}: {len(names)} columns, at most {MAX_COLUMNS} are allowed")
+        counts = Counter(names)
+        for place, name in enumerate(names, 1):
+            if _NUMBER_OR_DATE.fullmatch(name) and name.strip():
+                raise DatasetError(
+                    f"{path}: there seems to be no header: {name!r} in the first line looks like data; put a line with the names "
+                    "of the columns before it (a column whose name is a number needs another name)"
+                )
+            if not name.strip():
+                raise DatasetError(
+                    f"{path}: column {place} has no name in the first line; give it one (pandas: to_csv(index=False))"
+                )
+            if counts[name] > 1:
+                raise DatasetError(
+                    f"{path}: the column name {name!r} stands twice in the first line; give each a name of its own"
+                )
 
 
-def _kind(field: str) -> int:
+def _separator_of(head: list[str], where: str) -> str:
+    """The separator that the first lines agree on. Raises where several could be meant."""
+    widths = {separator: _widths(head, separator) for separator in _SEPARATORS}
+    several = [separator for separator, found in widths.items() if found[:1] > [1]]
+    agreed = [separator for separator in several if len(set(widths[separator])) == 1]
+    if len(agreed) > 1:
+        raise DatasetError(
+            f"{where}: the fields may be separated by {' or '.join(map(repr, agreed))}; use one, and quote values "
+            "that hold the other"
+        )
+    if several:
+        return agreed[0] if agreed else max(several, key=lambda separator: widths[separator][0])
+    _check_single(head, widths, where)
+    return ","
+
+
+def _widths(head: list[str], separator: str) -> list[int]:
+    """How many fields the first rows have, the last of them aside where it may be cut off."""
     try:
-        if _INT64.min <= int(field) <= _INT64.max:
-            return _INTEGER
-    except ValueError:
-        if not field:
-            return _NUMBER
-    try:
-        float(field)
-    except ValueError:
-        return _TEXT
-    return _NUMBER
+        rows = [row for row, _ in zip(csv.reader(head, delimiter=separator), range(_SAMPLED_ROWS), strict=False) if row]
+    except csv.Error:
+        return [1]
+    return [len(row) for row in rows]
 
 
-def _column(fields: list[str], kind: int) -> Array:
-    if kind == _INTEGER:
-        return np.array([int(field) for field in fields], dtype=np.int64)
-    if kind == _NUMBER:
-        return np.array([float(field) if field else np.nan for field in fields], dtype=np.float64)
-    return np.array(fields, dtype=np.dtypes.StringDType())
+def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> None:
+    """Raise where a table of one column seems to be one of several, with a separator that is not looked for."""
+    for separator in _SEPARATORS[1:]:
+        below = set(widths[separator][1:])
+        if len(below) == 1 and below != {1}:
+            raise DatasetError(
+                f"{where}: the first line names one column, but the rows have {below.pop()} fields separated by {separator!r}; "
+                "name each of them"
+            )
+    rows = [line.split() for line in head[:_SAMPLED_ROWS] if line.strip()]
+    width = len(rows[0]) if rows else 0
+    is_regular = width > 1 and len(rows) > 1 and all(len(row) == width for row in rows)
+    if is_regular and any(all(_NUMBER_OR_DATE.fullmatch(row[i]) for row in rows[1:]) for i in range(width)):
+        raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
+
+
+def _last_opened(record: Sequence[str], separator: str) -> int:
+    """In which of a record's lines the last quote opened."""
+    opened, is_inside, is_start = 0, False, True
+    for number, line in enumerate(record):
+        place = 0
+        while place < len(line):
+            letter = line[place]
+            if is_inside and letter == '"':
+                if line[place + 1 : place + 2] == '"':
+                    place += 1
+                else:
+                    is_inside = False
+            elif not is_inside and letter == '"' and is_start:
+                opened, is_inside = number, True
+            is_start = not is_inside and letter in (separator, "\n", "\r")
+            place += 1
+    return opened

@@ -2,98 +2,185 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy_format
 
+from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.dataset.schema import Array, Columns
 from dnc_async.errors import DatasetError
 
 _BLOCK_BYTES = 4 * 2**20
+_LARGEST_BLOCK_BYTES = 64 * 2**20
+#: A piece of a column that is worth a read of its own.
+_PIECE_BYTES = 4096
+#: numpy reads no longer header.
+_HEADER_BYTES = 2**14
 
 
-def read_npy(path: Path) -> Iterator[Array]:
-    """Blocks of rows of one array; the file is mapped, not loaded."""
+def read_npy(source: SourceFile) -> Iterator[Array]:
+    """Blocks of rows of one array; the file is never mapped, nor loaded whole."""
+    head = bytearray(min(_HEADER_BYTES, source.size_bytes))
+    source.read_into(memoryview(head), 0)
+    if head.startswith(b"PK\x03\x04"):
+        raise DatasetError(f"{source.path}: this is an .npz archive, or another zip file; name it .npz")
+    header = _Header(io.BytesIO(head), str(source.path))
+    header.check_size(source.size_bytes - header.offset)
+    rows = header.rows_at_once()
+    for start in range(0, max(1, header.samples), rows):
+        count = min(rows, header.samples - start)
+        yield _columnwise(source, header, start, count) if header.is_fortran else _rowwise(source, header, start, count)
+
+
+def _rowwise(source: SourceFile, header: _Header, start: int, count: int) -> Array:
+    block = np.empty((count, *header.shape[1:]), dtype=header.dtype)
+    if block.nbytes:
+        source.read_into(_bytes_of(block), header.offset + start * header.sample_bytes)
+    return block
+
+
+def _columnwise(source: SourceFile, header: _Header, start: int, count: int) -> Array:
+    """Rows of an array that lies column by column: a piece of each column."""
+    size = header.dtype.itemsize
+    columns = math.prod(header.shape[1:])
+    block = np.empty((columns, count), dtype=header.dtype)
+    if block.nbytes:
+        view = _bytes_of(block)
+        for column in range(columns):
+            piece = view[column * count * size : (column + 1) * count * size]
+            source.read_into(piece, header.offset + (column * header.samples + start) * size)
+    return block.reshape(*header.shape[:0:-1], count).transpose()
+
+
+def _bytes_of(block: Array) -> memoryview:
+    return block.reshape(-1).view(np.uint8).data
+
+
+class _Header:
+    """What stands before an array's values: ``offset`` is where those begin."""
+
+    def __init__(self, file: IO[bytes], where: str) -> None:
+        self.where = where
+        try:
+            version = npy_format.read_magic(file)
+            # Version 3 differs from 2 in the names of fields alone, which are refused.
+            read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            self.shape, is_fortran, self.dtype = read(file)
+        except Exception as error:  # Python's own parser reads it, and damage makes it raise anything
+            raise DatasetError(
+                f"{where}: not an array of numpy's, or damaged ({str(error) or type(error).__name__})"
+            ) from error
+        self.offset = file.tell()
+        if self.dtype.hasobject:
+            raise DatasetError(f"{where}: holds pickled Python objects, which are refused; save numbers or text")
+        if not all(type(length) is int and length >= 0 for length in self.shape):
+            raise DatasetError(f"{where}: damaged, its shape is {self.shape}")
+        if not self.shape:
+            raise DatasetError(f"{where}: expected an array whose first axis is the samples, got a single value")
+        self.is_fortran = is_fortran and len(self.shape) > 1
+        self.samples: int = self.shape[0]
+        self.sample_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raise unless the values have so many bytes."""
+        expected = self.samples * self.sample_bytes
+        if size_bytes < expected:
+            raise DatasetError(
+                f"{self.where}: the file ends before its last row: {size_bytes} bytes of values, expected {expected}"
+            )
+        if size_bytes > expected:
+            raise DatasetError(
+                f"{self.where}: {size_bytes - expected} bytes follow its array of shape {self.shape}: damaged, or several arrays "
+                "in one file; save them as an .npz"
+            )
+
+    def rows_at_once(self) -> int:
+        """How many rows a block has."""
+        sample_bytes = max(1, self.sample_bytes)
+        rows = _BLOCK_BYTES // sample_bytes
+        if self.is_fortran:  # wide rows make small pieces, so more of them at once
+            rows = max(rows, min(_PIECE_BYTES // max(1, self.dtype.itemsize), _LARGEST_BLOCK_BYTES // sample_bytes))
+        return max(1, rows)
+
+
+def read_npz(source: SourceFile) -> Iterator[Columns]:
+    """Blocks of rows of an archive's arrays, side by side in its order, as a dict; no array is loaded whole."""
+    members: list[_Member] = []
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: not an .npy file of numbers ({error})") from error
-    if array.ndim == 0:
-        raise DatasetError(f"{path}: expected an array whose first axis is the samples, got a single value")
-    rows = max(1, _BLOCK_BYTES // max(1, array.nbytes // max(1, len(array))))
-    for start in range(0, max(1, len(array)), rows):
-        yield np.asarray(array[start : start + rows])
-
-
-def read_npz(path: Path) -> Iterator[Columns]:
-    """Blocks of rows of an archive's arrays, side by side, as a dict; no array is loaded whole."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [_Member(archive, name, path) for name in sorted(archive.namelist())]
+        with zipfile.ZipFile(source.raw) as archive:
             try:
-                yield from _blocks(members, path)
+                members.extend(_Member(archive, entry, source) for entry in archive.infolist())
+                yield from _blocks(members, source)
             finally:
                 for member in members:
                     member.close()
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DatasetError(f"{path}: not an .npz file ({error})") from error
+    except (DatasetError, OSError):
+        raise
+    except Exception as error:  # zipfile and the decompressors raise many kinds for damage
+        raise DatasetError(
+            f"{source.path}: not an .npz file, or damaged ({str(error) or type(error).__name__})"
+        ) from error
 
 
-def _blocks(members: list[_Member], path: Path) -> Iterator[Columns]:
-    lengths = {member.name: member.shape[0] for member in members}
+def _blocks(members: list[_Member], source: SourceFile) -> Iterator[Columns]:
+    lengths = {member.name: member.header.samples for member in members}
+    if len(lengths) < len(members):
+        raise DatasetError(
+            f"{source.path}: two of its arrays have one name: {sorted(member.name for member in members)}"
+        )
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{name!r} has {n}" for name, n in lengths.items()) or "there are none"
-        raise DatasetError(f"{path}: all arrays need the same number of samples (first axis), but {listed}")
+        raise DatasetError(f"{source.path}: all arrays need the same number of samples (first axis), but {listed}")
     total = next(iter(lengths.values()))
-    rows = max(1, _BLOCK_BYTES // max(1, sum(member.sample_bytes for member in members)))
+    rows = max(1, _BLOCK_BYTES // max(1, sum(member.header.sample_bytes for member in members)))
     for start in range(0, max(1, total), rows):
         yield {member.name: member.read(min(rows, total - start)) for member in members}
+    for member in members:
+        member.check_end()
 
 
 class _Member:
     """One array of an archive, read from its first row to its last."""
 
-    def __init__(self, archive: zipfile.ZipFile, entry: str, path: Path) -> None:
-        self.name = entry.removesuffix(".npy")
-        self._where = f"{path}, array {self.name!r}"
+    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: SourceFile) -> None:
+        self.name = entry.filename.removesuffix(".npy")
+        self._where = f"{source.path}, array {self.name!r}"
+        if entry.flag_bits & 1:
+            raise DatasetError(f"{self._where}: is encrypted; save it without a password")
         self._file: IO[bytes] = archive.open(entry)
-        try:
-            self.shape, fortran, self._dtype = _read_header(self._file)
-        except ValueError as error:
-            raise DatasetError(f"{self._where}: not an array ({error})") from error
-        if self._dtype.hasobject:
-            raise DatasetError(f"{self._where}: holds pickled Python objects, which are refused; save numbers or text")
-        if not self.shape:
-            raise DatasetError(f"{self._where}: expected an array whose first axis is the samples, got a single value")
-        self.sample_bytes = self._dtype.itemsize * math.prod(self.shape[1:])
-        self._whole = self._load_fortran() if fortran and len(self.shape) > 1 else None
+        self.header = _Header(self._file, self._where)
+        self.header.check_size(entry.file_size - self.header.offset)
+        self._whole = self._load_fortran() if self.header.is_fortran else None
         self._next = 0
 
     def _load_fortran(self) -> Array:
         """A column-major array cannot be read by rows: this one is held whole."""
-        flat = np.frombuffer(self._file.read(), dtype=self._dtype)
-        return flat.reshape(self.shape[::-1]).transpose()
+        return self._array(self.header.samples, self.header.shape[::-1]).transpose()
 
     def read(self, rows: int) -> Array:
         if self._whole is not None:
             self._next += rows
             return self._whole[self._next - rows : self._next]
-        data = self._file.read(rows * self.sample_bytes)
-        if len(data) != rows * self.sample_bytes:
+        return self._array(rows, (rows, *self.header.shape[1:]))
+
+    def _array(self, rows: int, shape: tuple[int, ...]) -> Array:
+        size = rows * self.header.sample_bytes
+        data = self._file.read(size) if size else b""
+        if len(data) != size:
             raise DatasetError(f"{self._where}: the file ends before its last row")
-        return np.frombuffer(data, dtype=self._dtype).reshape(rows, *self.shape[1:])
+        return (
+            np.frombuffer(data, dtype=self.header.dtype).reshape(shape) if size else np.empty(shape, self.header.dtype)
+        )
+
+    def check_end(self) -> None:
+        """Read to the member's end, where zipfile compares its checksum."""
+        if self._file.read(1):
+            raise DatasetError(f"{self._where}: bytes follow its array")
 
     def close(self) -> None:
         self._file.close()
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy_format.read_magic(file)
-    if version == (1, 0):
-        return npy_format.read_array_header_1_0(file)
-    return npy_format.read_array_header_2_0(file)

@@ -1,0 +1,192 @@
+"""What the cells of a CSV column are, all of them, and so which type it gets. PURE.
+
+A number is plain: digits, a minus, a point, an exponent; or ``nan`` and ``inf`` among numbers. What Python takes besides is not:
+``2024_01``, `` 1``, ``+1``, ``0x10`` and other scripts' digits are text, and so are numbers with leading zeros (``007``), which
+would be lost. A value that its column's type does not hold exactly is refused, or its column is text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dnc_async.dataset.schema import Array
+
+_WHOLE = r"(?:0|-?[1-9][0-9]*)"
+_SPECIAL = r"(?:-?(?:[iI]nf(?:inity)?|INF(?:INITY)?)|nan|NaN|NAN)"
+_NUMBER = rf"(?:-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|{_SPECIAL})"
+_IS_WHOLE, _IS_SPECIAL = re.compile(_WHOLE), re.compile(_SPECIAL)
+_IS_NUMBER = re.compile(_NUMBER)
+_NUMBER_LINES = re.compile(rf"^{_NUMBER}$", re.MULTILINE)
+# Up to 15 digits: no limit of any type is near. Most columns consist of these, and are read at once.
+_SHORT = r"(?:0|-?[1-9][0-9]{0,14})"
+_SHORT_WHOLES = re.compile(rf"(?:{_SHORT}\n)*+{_SHORT}")
+_SHORT_DECIMALS = re.compile(rf"(?:(?:-?(?:0|[1-9][0-9]{{0,14}})\.[0-9]{{1,17}}|{_SHORT})?\n)*+")
+_LEADING_ZEROS = re.compile(r"-?0[0-9]+")
+_LIKE_A_NUMBER = re.compile(r"\s*[+\-]?\s*(?:0[xX][0-9a-fA-F]+|\d[\d.,_'\s]*(?:[eE][+-]?\d+)?)\s*%?\s*")
+#: Words in a column of numbers: where they are fewer than one in so many, they are mistakes and not what the column holds.
+_RARE = 1000
+
+INTEGER, UNSIGNED, FLOAT, TEXT = "int64", "uint64", "float64", "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: the line where its row begins, and what it says."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line} has {self.text[:60]!r}"
+
+
+@dataclass(slots=True)
+class CsvColumn:
+    """What is known of a column's cells: ``look`` at all of them, then ``decide``."""
+
+    numbers: int = 0
+    words: int = 0
+    empty: int = 0
+    has_fractions: bool = False
+    has_specials: bool = False
+    has_plain: bool = False
+    has_other_words: bool = False
+    least: int = 0
+    most: int = 0
+    first_word: Cell | None = None
+    first_empty: Cell | None = None
+    largest: Cell | None = None
+    inexact: Cell | None = None
+    out_of_range: Cell | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def look(self, cells: Sequence[str], lines: Sequence[int]) -> None:
+        """Take the next cells into account; ``lines`` are those where their rows begin."""
+        joined = "\n".join(cells)
+        if joined.count("\n") != len(cells) - 1:  # a cell of several lines is no number, and no two either
+            joined = "\n".join([cell.replace("\n", "¶") for cell in cells])
+        if _SHORT_WHOLES.fullmatch(joined):
+            self.numbers += len(cells)
+            self.has_plain = True
+            return
+        empty = cells.count("")
+        if empty and self.first_empty is None:
+            self.first_empty = Cell(lines[cells.index("")], "")
+        self.empty += empty
+        if _SHORT_DECIMALS.fullmatch(joined + "\n"):
+            self.numbers += len(cells) - empty
+            self.has_plain |= len(cells) > empty
+            self.has_fractions |= "." in joined
+            return
+        numbers = len(_NUMBER_LINES.findall(joined))
+        self.numbers += numbers
+        if numbers + empty < len(cells):
+            self._look_at_words(cells, lines, len(cells) - numbers - empty)
+        if not self.words:
+            self._look_at_numbers(cells, lines)
+
+    def _look_at_words(self, cells: Sequence[str], lines: Sequence[int], words: int) -> None:
+        self.words += words
+        if self.first_word is None or not self.has_other_words:
+            for line, cell in zip(lines, cells, strict=True):
+                if cell and not _IS_NUMBER.fullmatch(cell):
+                    self.first_word = self.first_word or Cell(line, cell)
+                    self.has_other_words |= not _LEADING_ZEROS.fullmatch(cell)
+                    if self.has_other_words:
+                        break
+
+    def _look_at_numbers(self, cells: Sequence[str], lines: Sequence[int]) -> None:
+        for line, cell in zip(lines, cells, strict=True):
+            if _IS_WHOLE.fullmatch(cell):
+                self._look_at_whole(Cell(line, cell))
+            elif _IS_SPECIAL.fullmatch(cell):
+                self.has_specials = True
+            elif cell:
+                self._look_at_float(Cell(line, cell))
+
+    def _look_at_whole(self, cell: Cell) -> None:
+        self.has_plain = True
+        if len(cell.text) > 40:
+            self.out_of_range = self.out_of_range or cell
+            self.largest = self.largest or cell
+            return
+        value = int(cell.text)
+        if not -(2**63) <= value < 2**63 and (self.largest is None or value < -(2**63) or value >= 2**64):
+            self.largest = cell
+        self.least, self.most = min(self.least, value), max(self.most, value)
+        if int(float(value)) != value:
+            self.inexact = self.inexact or cell
+
+    def _look_at_float(self, cell: Cell) -> None:
+        self.has_plain = self.has_fractions = True
+        value = float(cell.text)
+        mantissa = re.split("[eE]", cell.text)[0]
+        if abs(value) == np.inf or (value == 0 and mantissa.strip("-0.")):
+            self.out_of_range = self.out_of_range or cell
+        whole, _, fraction = mantissa.partition(".")
+        if mantissa == cell.text and not fraction.strip("0") and len(whole) > 15 and int(value) != int(whole):
+            self.inexact = self.inexact or cell
+
+    def decide(self, name: str) -> str:
+        """The column's type. Raises ``ValueError`` that names column, line and remedy where no type holds all of its cells.
+
+        What people should know of the choice is added to ``notes``.
+        """
+        if self.words:
+            return self._decide_words(name)
+        if self.numbers and not self.has_plain:
+            self.notes.append(f"column {name!r} is text: it holds nan or inf, and no number")
+            return TEXT
+        if self.numbers and not (self.has_fractions or self.has_specials or self.empty):
+            return self._decide_whole(name)
+        return self._decide_float(name)
+
+    def _decide_words(self, name: str) -> str:
+        first = self.first_word
+        assert first is not None  # noqa: S101 - it was kept with the first of them
+        if self.numbers and self.has_other_words and self.words * _RARE <= self.numbers:
+            raise ValueError(
+                f"column {name!r}: {first}, which is no plain number, and {self.numbers} other cells are numbers; mend it, or "
+                "leave it empty (NaN). If the column is text, read the file yourself and pass its columns"
+            )
+        if self.numbers:
+            self.notes.append(
+                f"column {name!r} is text: {first}, which is no plain number; {self.numbers} other cells are numbers"
+            )
+        elif _LIKE_A_NUMBER.fullmatch(first.text):
+            self.notes.append(f"column {name!r} is text, as it is written: {first}, which is no plain number")
+        return TEXT
+
+    def _decide_whole(self, name: str) -> str:
+        if self.out_of_range is None and self.least >= -(2**63) and self.most < 2**63:
+            return INTEGER
+        if self.out_of_range is None and self.least >= 0 and self.most < 2**64:
+            return UNSIGNED
+        self.notes.append(
+            f"column {name!r} is text: {self.largest}, and no whole number of 64 bits holds all of its cells"
+        )
+        return TEXT
+
+    def _decide_float(self, name: str) -> str:
+        if self.out_of_range is not None:
+            raise ValueError(f"column {name!r}: {self.out_of_range}, which is beyond the range of float64")
+        if self.inexact is not None:
+            beside = f"line {self.first_empty.line} is empty" if self.first_empty else "others are no whole numbers"
+            raise ValueError(
+                f"column {name!r}: {self.inexact}, but {beside}, and float64 does not hold both exactly; fill the empty cells "
+                "with whole numbers, or leave such rows out"
+            )
+        return FLOAT
+
+
+def convert(cells: Sequence[str], kind: str) -> Array:
+    """Cells as an array of the type that was decided on."""
+    if kind == TEXT:
+        return np.array(cells, dtype=np.dtypes.StringDType())
+    if kind == FLOAT:
+        return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
+    return np.array([int(cell) for cell in cells], dtype=kind)

@@ -1,0 +1,104 @@
+"""The lines of a UTF-8 file, decoded piece by piece; what is not text is refused with its line."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+
+from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.errors import DatasetError
+
+_PIECE_BYTES = 2**18
+_LONGEST_LINE = 2**24
+_OTHER_BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF32_BE: "UTF-32",
+}
+
+
+class LineReader:
+    """Iterates over the lines with their ends (LF, CRLF or CR), from the beginning of the file.
+
+    ``record`` collects the lines, and ``characters`` counts them, until their user sets them back.
+    """
+
+    def __init__(self, source: SourceFile) -> None:
+        self._source = source
+        self.record: list[str] = []
+        self.characters = 0
+
+    def first(self) -> list[str]:
+        """The lines of the first piece, at least one; the last one, where it may be cut off, left out if there are others."""
+        text = ""
+        for lines in self._pieces():
+            text += "".join(lines)
+            if len(lines) > 1 or len(text) > _LONGEST_LINE:
+                break
+        lines = list(io.StringIO(text, newline=""))
+        return lines[:-1] if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")) else lines
+
+    def __iter__(self) -> Iterator[str]:
+        pending: list[str] = []
+        for lines in self._pieces():
+            whole = [*pending, lines[0]] if pending else lines[:1]
+            lines[0] = "".join(whole)
+            pending = [] if lines[-1].endswith(("\n", "\r")) else [lines.pop()]
+            if pending and len(pending[0]) > _LONGEST_LINE:
+                raise DatasetError(
+                    f"{self._source.path}: a line is longer than {_LONGEST_LINE} characters; is this text?"
+                )
+            for line in lines:
+                self.record.append(line)
+                self.characters += len(line)
+                yield line
+        if pending:
+            self.record += pending
+            yield pending[0]
+
+    def _pieces(self) -> Iterator[list[str]]:
+        """Lines of about 256 KiB at a time, none of them empty; the last one of each may go on in the next."""
+        offset, line = 0, 1
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        newlines = io.IncrementalNewlineDecoder(None, translate=False)  # keeps CR and LF together
+        while True:
+            self._source.raw.seek(offset)
+            data = self._source.raw.read(_PIECE_BYTES) or b""
+            start = offset
+            offset = self._source.raw.tell()
+            if not start:
+                data = self._without_bom(data)
+            held = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                good = error.object[: error.start].decode("utf-8")
+                raise DatasetError(
+                    f"{self._source.path}, line {line + _count_lines(good)}: not UTF-8 text (byte "
+                    f"{offset - len(data) - held + error.start}); convert it first, for example with iconv -f latin1 -t utf-8"
+                ) from error
+            text = newlines.decode(text, final=not data)
+            if "\0" in text:
+                at = line + _count_lines(text[: text.index("\0")])
+                raise DatasetError(
+                    f"{self._source.path}, line {at}: a zero byte, which is no text; is it UTF-16, or binary?"
+                )
+            line += _count_lines(text)
+            if text:
+                yield list(io.StringIO(text, newline=""))
+            if not data:
+                return
+
+    def _without_bom(self, data: bytes) -> bytes:
+        for mark, name in _OTHER_BOMS.items():
+            if data.startswith(mark):
+                raise DatasetError(
+                    f"{self._source.path}: is {name} text; convert it to UTF-8 first, for example with iconv"
+                )
+        return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _count_lines(text: str) -> int:
+    return text.count("\n") + text.count("\r") - text.count("\r\n")

@@ -1,0 +1,183 @@
+"""Samples that come one by one, stacked into blocks of rows of a few megabytes.
+
+All samples have the fields, types and shapes of the first one: else the dataset would depend on where a block ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.schema import Columns, Structure
+from dnc_async.errors import DatasetError
+from dnc_async.publish.columns import check_fields, fields_of
+from dnc_async.publish.values import as_column, column_of_list, is_sequence, stack
+
+_BLOCK_BYTES, _BLOCK_SAMPLES = 4 * 2**20, 4096
+#: A call that stacks samples returns after so many seconds, so that whoever waits sees that it is to stop.
+_TURN_S = 0.1
+
+Signature = tuple[Any, ...]
+
+
+class SampleBlocks:
+    """Stacks samples: ``add`` one after the other gives a block when it is full, ``rest`` what is left."""
+
+    def __init__(self, *, copies: bool, where: str) -> None:
+        """With ``copies``, nothing of a sample is kept: its owner may fill the same arrays again."""
+        self._copies = copies
+        self._where = where
+        self._count = 0
+        self._first: Signature | None = None
+        self._names: tuple[str, ...] = ()
+        self._structure: Structure = "array"
+        self._fields: list[list[Any]] = []
+        self._bytes = 0
+
+    def add(self, sample: object) -> object | None:
+        """Take a sample; returns a block of rows where it is the last one of it."""
+        at = f"{self._where}, sample {self._count}"
+        if self._first is None:
+            self._names, self._structure = fields_of(sample)
+            self._fields = [[] for _ in self._names]
+        check_fields(sample, self._names, self._structure, at)
+        values = [self._ready(value, at) for value in self._values(sample)]
+        signature = tuple(_signature(value) for value in values)
+        self._first = self._first or signature
+        if signature != self._first:
+            self._refuse(values, signature, at)
+        for field, value in zip(self._fields, values, strict=True):
+            field.append(value)
+            self._bytes += value.nbytes if isinstance(value, np.ndarray) else 8 + _length(value)
+        self._count += 1
+        return self.rest() if self._bytes >= _BLOCK_BYTES or len(self._fields[0]) == _BLOCK_SAMPLES else None
+
+    def rest(self) -> object | None:
+        """The samples that were not given yet, as a block; ``None`` where there are none."""
+        if not self._fields or not self._fields[0]:
+            return None
+        start = self._count - len(self._fields[0])
+        fields, self._fields, self._bytes = self._fields, [[] for _ in self._names], 0
+        where = f"{self._where}, samples from {start} on"
+        columns: Columns = {name: _stacked(field, where) for name, field in zip(self._names, fields, strict=True)}
+        if self._structure == "dict":
+            return columns
+        return columns["0"] if self._structure == "array" else tuple(columns.values())
+
+    def _values(self, sample: Any) -> list[Any]:  # noqa: ANN401 - a dict, a tuple, or a value
+        if self._structure == "dict":
+            return [sample[name] for name in self._names]
+        return list(sample) if self._structure == "tuple" else [sample]
+
+    def _ready(self, value: object, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
+        if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
+            column_of_list([value], at)  # raises for half a character, and for what does not fit
+            return value
+        if isinstance(value, (bytearray, memoryview)):
+            return bytes(value)
+        if value is None or not (is_sequence(value) or hasattr(value, "__array__")):
+            return column_of_list([value], at)[0]
+        array = np.asarray(value) if np.ndim(value) == 0 else as_column(value, at)
+        if isinstance(array, Ragged) or array.dtype.kind in "UT":
+            raise DatasetError(f"{at}: text and bytes must be one a sample, not several; make a field of each")
+        return np.array(array) if self._copies else array
+
+    def _refuse(self, values: list[Any], signature: Signature, at: str) -> None:
+        assert self._first is not None  # noqa: S101 - the first one does not differ from itself
+        place = next(i for i, (a, b) in enumerate(zip(signature, self._first, strict=True)) if a != b)
+        field = "" if self._structure == "array" else f", {self._names[place]!r}"
+        raise DatasetError(
+            f"{at}{field}: {_described(signature[place])}, and {_described(self._first[place])} in the samples before; give one "
+            "type and shape throughout (only bytes and text may differ in length)"
+        )
+
+
+def blocks_of_samples(samples: Iterable[object], *, copies: bool, where: str) -> Iterator[object | None]:
+    """Blocks of rows; ``None`` after a while without one."""
+    blocks, turn = SampleBlocks(copies=copies, where=where), time.monotonic() + _TURN_S
+    for sample in samples:
+        block = blocks.add(sample)
+        if block is not None or time.monotonic() > turn:
+            yield block
+            del block
+            turn = time.monotonic() + _TURN_S
+        del sample
+    yield blocks.rest()
+
+
+async def blocks_of_later_samples(samples: AsyncIterator[object], *, where: str) -> AsyncIterator[object | None]:
+    """As :func:`blocks_of_samples`, of what comes asynchronously."""
+    blocks = SampleBlocks(copies=True, where=where)
+    async for sample in samples:
+        block = blocks.add(sample)
+        if block is not None:
+            yield block
+            del block
+    yield blocks.rest()
+
+
+def blocks_of_list(samples: list[Any], where: str) -> Iterator[object | None]:
+    """A list of samples: block by block where all are of one type and shape, else as a whole, which finds a common type."""
+    if not samples or isinstance(samples[0], (str, bytes, bool, int, float, complex, np.generic)):
+        yield samples
+        return
+    looked, turn = _Looked(samples[0]), time.monotonic() + _TURN_S
+    for sample in samples:
+        if not looked.is_like(sample):
+            yield samples
+            return
+        if time.monotonic() > turn:
+            yield None
+            turn = time.monotonic() + _TURN_S
+    yield from blocks_of_samples(samples, copies=False, where=where)
+
+
+class _Looked:
+    """Whether samples are like a first one as far as can be told without converting them."""
+
+    def __init__(self, first: object) -> None:
+        self._fields = fields_of(first)
+        self._signature = self._of(first)
+
+    def is_like(self, sample: object) -> bool:
+        return fields_of(sample) == self._fields and self._of(sample) == self._signature is not None
+
+    def _of(self, sample: Any) -> Signature | None:  # noqa: ANN401 - a dict, a tuple, or a value
+        names, structure = self._fields
+        values = (
+            [sample[name] for name in names] if structure == "dict" else sample if structure == "tuple" else [sample]
+        )
+        known = (np.ndarray, np.generic, str, bytes, bool, int, float, complex)
+        if any(not isinstance(value, known) or isinstance(value, np.ma.MaskedArray) for value in values):
+            return None
+        return tuple(_signature(value) for value in values)
+
+
+def _signature(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.dtype.newbyteorder("<").str, value.shape
+    for family, name in (((str,), "text"), ((bytes,), "bytes"), ((bool, np.bool_), "a boolean")):
+        if isinstance(value, family):
+            return name
+    if isinstance(value, np.generic):
+        return value.dtype.newbyteorder("<").str, ()
+    return {int: "a whole number", float: "a float", complex: "a complex number"}.get(type(value), type(value).__name__)
+
+
+def _described(signature: Any) -> str:  # noqa: ANN401 - a signature's part
+    if isinstance(signature, str):
+        return signature
+    dtype, shape = signature
+    return f"{dtype}{list(shape) if shape else ''}"
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, (str, bytes)) else 0
+
+
+def _stacked(field: list[Any], where: str) -> Any:  # noqa: ANN401 - an array or a Ragged
+    return stack(field, where) if isinstance(field[0], np.ndarray) else column_of_list(field, where)

@@ -1,0 +1,149 @@
+"""Tables and series of pandas, polars and Arrow, none of which is imported here: who passes one has done so.
+
+What they mark as missing has no place in an array of whole numbers, text or booleans: it is refused with its row. A missing
+float is NaN.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from dnc_async.dataset.schema import Array
+from dnc_async.errors import DatasetError
+
+
+def table_columns(value: object, where: str) -> dict[str, object] | None:
+    """The columns of a table by name, in its order; ``None`` for what is no table.
+
+    Raises :class:`~dnc_async.errors.DatasetError` for names that stand twice, and where an index would be lost.
+    """
+    frame: Any = value
+    if _is(value, "pandas", "DataFrame"):
+        check_index(frame, where)
+        names, columns = list(frame.columns), [frame.iloc[:, place] for place in range(frame.shape[1])]
+    elif _is(value, "polars", "DataFrame"):
+        names, columns = frame.columns, frame.get_columns()
+    elif _is(value, "pyarrow", "Table", "RecordBatch"):
+        names, columns = frame.schema.names, list(frame.columns)
+    else:
+        return None
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DatasetError(f"{where}: two columns are named {twice!r}; give each a name of its own")
+    return dict(zip(names, columns, strict=True))
+
+
+def check_index(frame: Any, where: str) -> None:  # noqa: ANN401 - a DataFrame
+    """Raise where a pandas table has an index other than the plain numbers of its rows."""
+    pandas: Any = sys.modules["pandas"]
+    if not isinstance(frame.index, pandas.RangeIndex) or frame.index.name is not None:
+        raise DatasetError(
+            f"{where}: the table has an index ({frame.index.dtype}, from {frame.index[0] if len(frame) else 'nothing'!r} on), "
+            "which is no column and would be lost; keep it with .reset_index(), or drop it with .reset_index(drop=True)"
+        )
+
+
+def check_aligned(columns: dict[str, object], where: str) -> None:
+    """Raise where series of pandas have unlike indexes: their rows do not belong together as they stand."""
+    indexed = {
+        name: column.index  # type: ignore[attr-defined]  # pandas' own
+        for name, column in columns.items()
+        if _is(column, "pandas", "Series", "DataFrame")
+    }
+    first = next(iter(indexed), None)
+    for name, index in indexed.items():
+        if first is not None and not index.equals(indexed[first]):
+            raise DatasetError(
+                f"{where}: the series {first!r} and {name!r} have unlike indexes, so their rows do not belong together; "
+                "align them, or pass their .to_numpy()"
+            )
+
+
+def is_missing(kind: type) -> bool:
+    """Whether it is the type of a value that stands for a missing one: ``None``, and those of pandas and numpy."""
+    return kind is type(None) or kind.__name__ in ("NAType", "NaTType", "MaskedConstant")
+
+
+def series_array(value: object, where: str) -> Array | None:
+    """The array of a series; ``None`` for what is none."""
+    if _is(value, "pandas", "Series", "Index"):
+        return _pandas(value, where)
+    if _is(value, "pandas", "DataFrame"):
+        return _matrix(value, where)
+    if _is(value, "polars", "Series"):
+        return _polars(value, where)
+    if _is(value, "pyarrow", "Array", "ChunkedArray"):
+        return _arrow(value, where)
+    if _is(value, "polars", "DataFrame") or _is(value, "pyarrow", "Table", "RecordBatch"):
+        raise DatasetError(f"{where}: a table within a column; pass its columns one by one, in a dict")
+    return None
+
+
+def _pandas(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return np.asarray(series.to_numpy())
+    missing = np.asarray(series.isna())
+    if getattr(dtype, "kind", "") == "f":
+        return np.asarray(series.to_numpy(dtype=dtype.numpy_dtype, na_value=np.nan))
+    _none_missing(missing, where)
+    if hasattr(dtype, "tz"):
+        raise DatasetError(
+            f"{where}: {dtype} has a time zone, which numpy's times have not; "
+            "convert it with .dt.tz_convert('UTC').dt.tz_localize(None)"
+        )
+    kind = getattr(dtype, "numpy_dtype", None)
+    return np.asarray(series.to_numpy(dtype=kind) if kind is not None and kind.kind in "iub" else series)
+
+
+def _matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
+    """A pandas table as one array, where that changes no value: where all columns have one dtype."""
+    dtypes = {str(dtype) for dtype in frame.dtypes}
+    if len(dtypes) != 1:
+        raise DatasetError(
+            f"{where}: a table with columns of unlike dtypes ({', '.join(sorted(dtypes))}) is no array; pass it alone, or its "
+            "columns in a dict, or .to_numpy(dtype) of your choice"
+        )
+    columns = [_pandas(frame.iloc[:, place], f"{where}, column {name!r}") for place, name in enumerate(frame.columns)]
+    return np.stack(columns, axis=1)
+
+
+def _polars(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
+    if series.null_count() and not series.dtype.is_float():
+        _none_missing(np.asarray(series.is_null().to_numpy()), where)
+    if str(series.dtype).startswith("Decimal"):
+        raise DatasetError(f"{where}: {series.dtype} would lose digits; cast it to text (exact) or floats")
+    if getattr(series.dtype, "time_zone", None):
+        raise DatasetError(f"{where}: {series.dtype} has a time zone; convert it to UTC, then drop it")
+    return np.asarray(series.to_numpy())
+
+
+def _arrow(array: Any, where: str) -> Array:  # noqa: ANN401 - an Array or ChunkedArray
+    arrow: Any = sys.modules["pyarrow"]
+    if array.null_count and not arrow.types.is_floating(array.type):
+        _none_missing(np.asarray(array.is_null().to_pylist(), dtype=bool), where)
+    if getattr(array.type, "tz", None):
+        raise DatasetError(f"{where}: {array.type} has a time zone; convert it to UTC, then drop it")
+    if arrow.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    whole = array.combine_chunks() if isinstance(array, arrow.ChunkedArray) else array
+    whole = arrow.concat_arrays(whole.chunks) if isinstance(whole, arrow.ChunkedArray) else whole
+    return np.asarray(whole.to_numpy(zero_copy_only=False))
+
+
+def _none_missing(missing: Array, where: str) -> None:
+    if missing.any():
+        raise DatasetError(
+            f"{where}, row {int(np.argmax(missing))}: the value is missing; fill it in, leave the row out, "
+            "or convert whole numbers to floats, where NaN can stand for it"
+        )
+
+
+def _is(value: object, module: str, *names: str) -> bool:
+    """Whether it is of one of a library's classes; where that was not imported, it is not."""
+    loaded = sys.modules.get(module)
+    kinds = tuple(kind for name in names if isinstance(kind := getattr(loaded, name, None), type))
+    return bool(kinds) and isinstance(value, kinds)

@@ -1,0 +1,310 @@
+"""A caller's values as one column: each of them exactly, or an error that names the row and what to do.
+
+numpy finds a type for almost everything: ``["a", nan]`` becomes text, ``[2**63, -1]`` floats, and zeros at the end of a text
+are lost. Here a value that would not come back as it is is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.schema import Array
+from dnc_async.errors import DatasetError
+from dnc_async.publish.tables import is_missing, series_array
+
+Column = Array | Ragged
+
+_TEXT_DTYPE = np.dtypes.StringDType()
+_BYTES = (bytes, bytearray, memoryview)
+_SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
+_ROWS_AT_ONCE = 2**16
+_FILL = "fill it in, or leave the row out (a missing float can be NaN)"
+
+
+def as_column(value: object, where: str) -> Column:
+    """A column of whatever holds one value a sample: an array, a list, a series of pandas, polars or Arrow, a ``Ragged``.
+
+    ``where`` begins each error. Raises :class:`~dnc_async.errors.DatasetError`.
+    """
+    if isinstance(value, Ragged):
+        return value
+    series = series_array(value, where)
+    if series is not None:
+        return _checked(series, where)
+    if isinstance(value, np.ma.MaskedArray):
+        return _checked(_unmasked(value, where), where)
+    if isinstance(value, np.ndarray):
+        return _checked(np.asarray(value), where)
+    if is_sequence(value):
+        return column_of_list(list(value), where)
+    return _checked(_foreign(value, where), where)
+
+
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a plain sequence of values, and not an array, text or bytes."""
+    is_plain = isinstance(value, Sequence) and not isinstance(value, (str, *_BYTES))
+    return is_plain and not hasattr(value, "__array__")
+
+
+def _unmasked(value: np.ma.MaskedArray[Any, Any], where: str) -> Array:
+    mask = np.ma.getmaskarray(value)
+    if mask.any():
+        row = int(np.argwhere(mask.reshape(mask.shape or (1,)))[0][0])
+        raise DatasetError(
+            f"{where}, row {row}: the value is masked; fill it in with .filled(…), or publish the mask as a column of its own"
+        )
+    return np.asarray(value.data)
+
+
+def _foreign(value: object, where: str) -> Array:
+    """What is no array yet, such as a tensor."""
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever the object's own __array__ raises
+        raise DatasetError(
+            f"{where}: a {type(value).__name__} cannot be read as an array: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def _checked(array: Array, where: str) -> Column:
+    """An array of whatever dtype, as one that can be published."""
+    if array.ndim == 0:
+        found = f"a single {array.dtype}" if array.dtype.kind != "O" else f"a {type(array.item()).__name__}"
+        raise DatasetError(f"{where}: expected an array whose first axis is the samples, got {found}")
+    if array.dtype.kind == "O":
+        return _objects(array, where)
+    if array.dtype.kind in "UT" and array.ndim != 1:
+        raise DatasetError(
+            f"{where}: text must be one string a sample, got shape {array.shape}; make a column of each place"
+        )
+    if array.dtype.kind == "T":
+        return _string_dtype(array, where)
+    if array.dtype.kind == "U":
+        return _fixed_text(array, where)
+    return array
+
+
+def _objects(array: Array, where: str) -> Column:
+    column = column_of_list(array.reshape(-1).tolist(), where)
+    if array.ndim == 1:
+        return column
+    if isinstance(column, Ragged) or column.dtype.kind == "T" or column.ndim != 1:
+        raise DatasetError(
+            f"{where}: Python objects of shape {array.shape} cannot be published; make a column of each place"
+        )
+    return column.reshape(array.shape)
+
+
+def _string_dtype(array: Array, where: str) -> Array:
+    if not hasattr(array.dtype, "na_object"):
+        return array
+    return _text(array.tolist(), where)  # what is missing is no string there
+
+
+def _fixed_text(array: Array, where: str) -> Array:
+    """Text of a fixed width, as numpy has it, which may hold what is no character."""
+    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    width = array.dtype.itemsize // 4
+    for start in range(0, len(array) if width else 0, _ROWS_AT_ONCE):
+        codes = np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).view(np.uint32).reshape(-1, width)
+        wrong = ((codes >= _SURROGATES[0]) & (codes <= _SURROGATES[1])) | (codes > _LAST_CHARACTER)
+        if wrong.any():
+            raise _half_character(where, start + int(np.argwhere(wrong)[0][0]))
+    return array
+
+
+def _half_character(where: str, row: int) -> DatasetError:
+    return DatasetError(
+        f"{where}, row {row}: the text holds half a character (a lone surrogate), which UTF-8 has not; "
+        "repair it, for example with text.encode('utf-8', 'replace').decode()"
+    )
+
+
+def column_of_list(values: list[Any], where: str) -> Column:
+    """A column of a list of values, one a sample: numbers, strings, bytes, or arrays and lists of equal shape."""
+    types = set(map(type, values))
+    if any(is_missing(kind) for kind in types):
+        row = next(i for i, value in enumerate(values) if is_missing(type(value)))
+        raise DatasetError(f"{where}, row {row}: {values[row]!r} stands for a missing value; {_FILL}")
+    for family, build in (((str,), _text), (_BYTES, lambda values, _: Ragged.of(values))):
+        if any(issubclass(kind, family) for kind in types):
+            _all_of(values, family, where)
+            return build(values, where)
+    if all(issubclass(kind, (bool, np.bool_)) for kind in types):
+        return np.array(values, dtype=np.bool_ if values else np.float64)
+    if all(issubclass(kind, (int, float, complex, np.number)) for kind in types):
+        return _numbers(values, types, where)
+    if all(issubclass(kind, (np.datetime64, np.timedelta64)) for kind in types):
+        return _times(values, where)
+    return _nested(values, where)
+
+
+def _all_of(values: list[Any], family: tuple[type, ...], where: str) -> None:
+    """Raise unless all values are of a family."""
+    row = next((i for i, value in enumerate(values) if not isinstance(value, family)), None)
+    if row is None:
+        return
+    other = next(i for i, value in enumerate(values) if isinstance(value, family))
+    found, beside = values[row], f"{type(values[other]).__name__} in row {other}"
+    if isinstance(found, (float, np.floating)) and found != found:  # noqa: PLR0124 - NaN
+        raise DatasetError(f"{where}, row {row}: NaN beside {beside} stands for a missing value; {_FILL}")
+    raise DatasetError(
+        f"{where}, row {row}: {_short(found)} is a {type(found).__name__} beside {beside}; make all of them one type"
+    )
+
+
+def _text(values: list[Any], where: str) -> Array:
+    try:
+        _all_of(values, (str,), where)
+        return np.array(values, dtype=_TEXT_DTYPE)
+    except UnicodeEncodeError as error:
+        row = next(i for i, value in enumerate(values) if any("\ud800" <= letter <= "\udfff" for letter in value))
+        raise _half_character(where, row) from error
+    except StopIteration:  # no string at all: the array's dtype has a missing value in each row
+        raise DatasetError(f"{where}, row 0: {values[0]!r} stands for a missing value; {_FILL}") from None
+
+
+def _numbers(values: list[Any], types: set[type], where: str) -> Array:
+    """Numbers of Python or numpy, in the narrowest type of numpy's that holds each of them exactly."""
+    booleans = (bool, np.bool_)
+    if any(issubclass(kind, booleans) for kind in types):
+        row = next(i for i, value in enumerate(values) if not isinstance(value, booleans))
+        raise DatasetError(f"{where}, row {row}: {_short(values[row])} beside booleans; make all of them one type")
+    if all(issubclass(kind, (int, np.integer)) for kind in types):
+        return _integers(values, types, where)
+    try:
+        array = np.array(values)
+    except OverflowError:
+        array = np.array([], dtype=object)
+    if array.dtype.kind == "O":
+        row = next(i for i, v in enumerate(values) if isinstance(v, int) and not -(2**63) <= v < 2**64)
+        raise DatasetError(f"{where}, row {row}: {_short(values[row])} has more than 64 bits; {_AS_TEXT}")
+    for row, value in enumerate(values):
+        if isinstance(value, (int, np.integer)) and int(value) != array[row]:
+            raise _inexact(where, row, value, array.dtype)
+    return array
+
+
+_AS_TEXT = "publish such numbers as text"
+
+
+def _inexact(where: str, row: int, value: object, dtype: np.dtype[Any]) -> DatasetError:
+    return DatasetError(
+        f"{where}, row {row}: the whole number {_short(value)} stands among floats, and {dtype} does not hold it exactly; "
+        f"round it yourself, or {_AS_TEXT}"
+    )
+
+
+def _integers(values: list[Any], types: set[type], where: str) -> Array:
+    if all(issubclass(kind, np.integer) for kind in types):
+        dtype = np.result_type(*types)
+        if dtype.kind in "iu":
+            return np.array(values, dtype=dtype)
+    least, most = min(values, key=int), max(values, key=int)
+    for integers in (np.int64, np.uint64):
+        limits = np.iinfo(integers)
+        if limits.min <= int(least) and int(most) <= limits.max:
+            return np.array([int(value) for value in values], dtype=integers)
+    row = next(i for i, value in enumerate(values) if int(value) in (int(least), int(most)) and not _fits(int(value)))
+    both = "" if int(least) < -(2**63) or int(most) >= 2**64 else f" beside {_short(least)}"
+    raise DatasetError(
+        f"{where}, row {row}: {_short(values[row])}{both} fits no whole number of 64 bits; {_AS_TEXT}, or convert them to floats"
+    )
+
+
+def _fits(value: int) -> bool:
+    return -(2**63) <= value < 2**63
+
+
+def _times(values: list[Any], where: str) -> Array:
+    try:
+        return np.array(values)
+    except (TypeError, OverflowError) as error:
+        raise DatasetError(f"{where}: times and durations of unlike kinds; convert them to one dtype") from error
+
+
+def _nested(values: list[Any], where: str) -> Column:
+    """A list of arrays, or of lists: stacked where they are of one shape."""
+    arrays: list[Array] = []
+    for row, value in enumerate(values):
+        at = f"{where}, row {row}"
+        if isinstance(value, (int, float, complex, np.generic)):
+            arrays.append(np.asarray(value))
+            continue
+        if not (is_sequence(value) or hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
+            raise _no_value(value, at)
+        array = np.asarray(value) if np.ndim(value) == 0 and hasattr(value, "__array__") else as_column(value, at)
+        if isinstance(array, Ragged) or array.dtype.kind in "UT":
+            raise DatasetError(f"{at}: text and bytes must be one a sample, not several; make a column of each place")
+        arrays.append(array)
+    return stack(arrays, where)
+
+
+def _no_value(value: object, at: str) -> DatasetError:
+    kind = type(value).__name__
+    remedy = {
+        "datetime": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[us]')",
+        "Timestamp": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[ns]')",
+        "date": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[D]')",
+        "timedelta": "use numpy.timedelta64, such as numpy.array(values, dtype='timedelta64[us]')",
+        "Decimal": "publish text (exact) or floats",
+        "dict": "make a column of each key",
+        "set": "a set has no order: publish a sorted list of one length, or text",
+    }.get(kind, "use numbers, text or bytes")
+    return DatasetError(f"{at}: a {kind} is a Python object that cannot be published; {remedy}")
+
+
+def stack(arrays: list[Array], where: str) -> Column:
+    """Samples of one shape as one array, without a copy where there is one alone; ``uint8`` of unlike lengths as ``Ragged``."""
+    shape = arrays[0].shape
+    row = next((i for i, array in enumerate(arrays) if array.shape != shape), None)
+    if row is not None:
+        if all(array.ndim == 1 and array.dtype == np.uint8 for array in arrays):
+            return Ragged.of(arrays)
+        are_blocks = len(shape) > 0 and arrays[row].shape[1:] == shape[1:]
+        raise DatasetError(
+            f"{where}, row {row}: the sample has shape {arrays[row].shape}, those before it {shape}; "
+            "pad or cut them to one shape (only bytes may differ in length)"
+            + ("; a list holds samples: if these are blocks of rows, pass iter(…) of it" if are_blocks else "")
+        )
+    if len(arrays) == 1:
+        return arrays[0][np.newaxis]
+    dtype = _common_dtype(arrays, where)
+    return np.stack(arrays, dtype=dtype, casting="unsafe")  # checked just now: every value is kept
+
+
+def _common_dtype(arrays: list[Array], where: str) -> np.dtype[Any]:
+    dtypes = list(dict.fromkeys(array.dtype for array in arrays))
+    if len(dtypes) == 1:
+        return dtypes[0]
+    try:
+        dtype = np.result_type(*dtypes)
+    except TypeError:
+        dtype = np.dtype(object)
+    kinds = {each.kind for each in dtypes}
+    if dtype.kind == "O" or (len(kinds) > 1 and "b" in kinds) or (kinds == {"i", "u"} and dtype.kind == "f"):
+        row = next(i for i, array in enumerate(arrays) if array.dtype != dtypes[0])
+        raise DatasetError(f"{where}, row {row}: {dtypes[1]} beside {dtypes[0]} in row 0; convert them to one dtype")
+    if dtype.kind in "fc":
+        for row, array in enumerate(arrays):
+            wrong = _first_inexact(array, dtype)
+            if wrong is not None:
+                raise _inexact(where, row, wrong, dtype)
+    return dtype
+
+
+def _first_inexact(array: Array, dtype: np.dtype[Any]) -> int | None:
+    if array.dtype.kind not in "iu":
+        return None
+    digits = np.finfo(dtype).nmant + 1
+    large = array[(array > 2**digits) | (array < -(2**digits))] if array.dtype.itemsize * 8 > digits else array[:0]
+    return next((int(each) for each in large.reshape(-1) if int(each) != int(dtype.type(each).real)), None)
+
+
+def _short(value: object) -> str:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
