@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import anyio.to_thread
-
 from dnc_async.config import whole_number
 from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT, MAX_MANIFEST_BYTES
@@ -35,6 +33,7 @@ from dnc_async.errors import DatasetError, ManifestError
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.builder import UNIXFS_V1_2025, FileBuilder, Root, build_directory, build_file
 from dnc_async.publish.rows import RowStream, count_rows, first_rows
+from dnc_async.publish.threads import in_thread
 
 _END = object()
 _LEAVES_PER_CHUNK = 8
@@ -75,7 +74,7 @@ async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | N
     while True:
         probe = await rows.peek(asked)
         samples = count_rows(probe)
-        encoded = (await anyio.to_thread.run_sync(chunk_format.Encoded, schema, probe)).layout.size_bytes
+        encoded = (await in_thread(chunk_format.Encoded, schema, probe)).layout.size_bytes
         if samples < asked or samples == _PROBE_ROWS or encoded >= _PROBE_CHUNKS * chunk_bytes:
             return 2 * max(1, chunk_bytes * samples // encoded)
         asked *= 2
@@ -245,11 +244,11 @@ async def pack(
         for count in halves(count_rows(batch)):
             part, batch = first_rows(batch, count)  # what was packed is not held any longer
             steps = packer.add(part)
-            while await anyio.to_thread.run_sync(next, steps, _END) is not _END:
+            while await in_thread(next, steps, _END) is not _END:
                 pass
             samples += count
             del part, steps
             if progress is not None:
                 progress(samples, packer.size_bytes)
     rows.check_unchanged()
-    return await anyio.to_thread.run_sync(packer.finish)
+    return await in_thread(packer.finish)

@@ -22,6 +22,7 @@ from dnc_async.errors import ArgumentError, DatasetError
 from dnc_async.publish.columns import are_samples, columns_of, describe
 from dnc_async.publish.samples import blocks_of_later_samples, blocks_of_list, blocks_of_samples
 from dnc_async.publish.tables import table_columns
+from dnc_async.publish.threads import in_thread
 from dnc_async.publish.values import is_sequence
 
 _END = object()
@@ -117,7 +118,7 @@ class RowStream:
             self._file = read_file(Path(source).expanduser())
             self.where = str(self._file.path)
             self._only_for_iterables(samples, "a file")
-            return _in_thread(self._file.blocks)
+            return _of_file(self._file.blocks)
         if isinstance(source, Mapping) or table_columns(source, self.where) is not None:
             self._only_for_iterables(samples, f"a {type(source).__name__}")
             return _in_thread(iter([source]))
@@ -191,9 +192,22 @@ def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that h
 
 
 async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run an iterator that may read files, or take its time, off the event loop. A block is not held while the next is made."""
+    """Run a caller's iterator, which may take its time, off the event loop. A cancellation does not wait for it.
+
+    A block is not held while the next one is made.
+    """
     while True:
         block = await anyio.to_thread.run_sync(next, blocks, _END)
+        if block is _END:
+            return
+        yield block
+        del block
+
+
+async def _of_file(blocks: Iterator[Any]) -> AsyncIterator[Any]:
+    """Run a file's reader off the event loop: it reads for a moment at a time, and nobody closes the file meanwhile."""
+    while True:
+        block = await in_thread(next, blocks, _END)
         if block is _END:
             return
         yield block

@@ -15,7 +15,8 @@ from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Structure
 from dnc_async.errors import DatasetError
 from dnc_async.publish.columns import check_fields, fields_of
-from dnc_async.publish.values import as_column, column_of_list, is_sequence, stack
+from dnc_async.publish.tables import is_missing
+from dnc_async.publish.values import as_column, column_of_list, is_sequence, missing_value, stack
 
 _BLOCK_BYTES, _BLOCK_SAMPLES = 4 * 2**20, 4096
 #: A call that stacks samples returns after so many seconds, so that whoever waits sees that it is to stop.
@@ -74,12 +75,14 @@ class SampleBlocks:
         return list(sample) if self._structure == "tuple" else [sample]
 
     def _ready(self, value: object, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
+        if is_missing(type(value)):
+            raise missing_value(at, repr(value))
         if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
             column_of_list([value], at)  # raises for half a character, and for what does not fit
             return value
         if isinstance(value, (bytearray, memoryview)):
             return bytes(value)
-        if value is None or not (is_sequence(value) or hasattr(value, "__array__")):
+        if not (is_sequence(value) or hasattr(value, "__array__")):
             return column_of_list([value], at)[0]
         array = np.asarray(value) if np.ndim(value) == 0 else as_column(value, at)
         if isinstance(array, Ragged) or array.dtype.kind in "UT":

@@ -22,7 +22,6 @@ _TEXT_DTYPE = np.dtypes.StringDType()
 _BYTES = (bytes, bytearray, memoryview)
 _SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
 _ROWS_AT_ONCE = 2**16
-_FILL = "fill it in, or leave the row out (a missing float can be NaN)"
 
 
 def as_column(value: object, where: str) -> Column:
@@ -74,7 +73,10 @@ def _checked(array: Array, where: str) -> Column:
     """An array of whatever dtype, as one that can be published."""
     if array.ndim == 0:
         found = f"a single {array.dtype}" if array.dtype.kind != "O" else f"a {type(array.item()).__name__}"
-        raise DatasetError(f"{where}: expected an array whose first axis is the samples, got {found}")
+        raise DatasetError(
+            f"{where}: expected an array whose first axis is the samples, got {found} (samples are taken from a list, or "
+            "from an iterable with samples=True)"
+        )
     if array.dtype.kind == "O":
         return _objects(array, where)
     if array.dtype.kind in "UT" and array.ndim != 1:
@@ -129,7 +131,7 @@ def column_of_list(values: list[Any], where: str) -> Column:
     types = set(map(type, values))
     if any(is_missing(kind) for kind in types):
         row = next(i for i, value in enumerate(values) if is_missing(type(value)))
-        raise DatasetError(f"{where}, row {row}: {values[row]!r} stands for a missing value; {_FILL}")
+        raise missing_value(f"{where}, row {row}", repr(values[row]))
     for family, build in (((str,), _text), (_BYTES, lambda values, _: Ragged.of(values))):
         if any(issubclass(kind, family) for kind in types):
             _all_of(values, family, where)
@@ -143,6 +145,13 @@ def column_of_list(values: list[Any], where: str) -> Column:
     return _nested(values, where)
 
 
+def missing_value(at: str, what: str) -> DatasetError:
+    """The error for a value that stands for a missing one."""
+    return DatasetError(
+        f"{at}: {what} stands for a missing value; fill it in, or leave the row out (a missing float can be NaN)"
+    )
+
+
 def _all_of(values: list[Any], family: tuple[type, ...], where: str) -> None:
     """Raise unless all values are of a family."""
     row = next((i for i, value in enumerate(values) if not isinstance(value, family)), None)
@@ -150,8 +159,8 @@ def _all_of(values: list[Any], family: tuple[type, ...], where: str) -> None:
         return
     other = next(i for i, value in enumerate(values) if isinstance(value, family))
     found, beside = values[row], f"{type(values[other]).__name__} in row {other}"
-    if isinstance(found, (float, np.floating)) and found != found:  # noqa: PLR0124 - NaN
-        raise DatasetError(f"{where}, row {row}: NaN beside {beside} stands for a missing value; {_FILL}")
+    if is_missing(type(found)) or (isinstance(found, (float, np.floating)) and np.isnan(found)):
+        raise missing_value(f"{where}, row {row}", f"{found!r} beside {beside}")
     raise DatasetError(
         f"{where}, row {row}: {_short(found)} is a {type(found).__name__} beside {beside}; make all of them one type"
     )
@@ -165,7 +174,7 @@ def _text(values: list[Any], where: str) -> Array:
         row = next(i for i, value in enumerate(values) if any("\ud800" <= letter <= "\udfff" for letter in value))
         raise _half_character(where, row) from error
     except StopIteration:  # no string at all: the array's dtype has a missing value in each row
-        raise DatasetError(f"{where}, row 0: {values[0]!r} stands for a missing value; {_FILL}") from None
+        raise missing_value(f"{where}, row 0", repr(values[0])) from None
 
 
 def _numbers(values: list[Any], types: set[type], where: str) -> Array:
@@ -184,7 +193,7 @@ def _numbers(values: list[Any], types: set[type], where: str) -> Array:
         row = next(i for i, v in enumerate(values) if isinstance(v, int) and not -(2**63) <= v < 2**64)
         raise DatasetError(f"{where}, row {row}: {_short(values[row])} has more than 64 bits; {_AS_TEXT}")
     for row, value in enumerate(values):
-        if isinstance(value, (int, np.integer)) and int(value) != array[row]:
+        if isinstance(value, (int, np.integer)) and int(value) != int(array[row].real):  # numpy would compare floats
             raise _inexact(where, row, value, array.dtype)
     return array
 

@@ -24,7 +24,9 @@ _NUMBER_LINES = re.compile(rf"^{_NUMBER}$", re.MULTILINE)
 # Up to 15 digits: no limit of any type is near. Most columns consist of these, and are read at once.
 _SHORT = r"(?:0|-?[1-9][0-9]{0,14})"
 _SHORT_WHOLES = re.compile(rf"(?:{_SHORT}\n)*+{_SHORT}")
-_SHORT_DECIMALS = re.compile(rf"(?:(?:-?(?:0|[1-9][0-9]{{0,14}})\.[0-9]{{1,17}}|{_SHORT})?\n)*+")
+_SHORT_DECIMALS = re.compile(
+    rf"(?:(?:-?(?:0|[1-9][0-9]{{0,14}})\.[0-9]{{1,40}}(?:[eE][+-]?[0-9]{{1,2}})?|{_SHORT}(?:[eE][+-]?[0-9]{{1,2}})?)?\n)*+"
+)
 _LEADING_ZEROS = re.compile(r"-?0[0-9]+")
 _LIKE_A_NUMBER = re.compile(r"\s*[+\-]?\s*(?:0[xX][0-9a-fA-F]+|\d[\d.,_'\s]*(?:[eE][+-]?\d+)?)\s*%?\s*")
 #: Words in a column of numbers: where they are fewer than one in so many, they are mistakes and not what the column holds.
@@ -80,7 +82,7 @@ class CsvColumn:
         if _SHORT_DECIMALS.fullmatch(joined + "\n"):
             self.numbers += len(cells) - empty
             self.has_plain |= len(cells) > empty
-            self.has_fractions |= "." in joined
+            self.has_fractions |= "." in joined or "e" in joined or "E" in joined
             return
         numbers = len(_NUMBER_LINES.findall(joined))
         self.numbers += numbers
@@ -155,7 +157,7 @@ class CsvColumn:
             )
         if self.numbers:
             self.notes.append(
-                f"column {name!r} is text: {first}, which is no plain number; {self.numbers} other cells are numbers"
+                f"column {name!r} is text: {first}, which is no plain number; {self.numbers} of its cells are numbers"
             )
         elif _LIKE_A_NUMBER.fullmatch(first.text):
             self.notes.append(f"column {name!r} is text, as it is written: {first}, which is no plain number")
@@ -175,12 +177,17 @@ class CsvColumn:
         if self.out_of_range is not None:
             raise ValueError(f"column {name!r}: {self.out_of_range}, which is beyond the range of float64")
         if self.inexact is not None:
-            beside = f"line {self.first_empty.line} is empty" if self.first_empty else "others are no whole numbers"
-            raise ValueError(
-                f"column {name!r}: {self.inexact}, but {beside}, and float64 does not hold both exactly; fill the empty cells "
-                "with whole numbers, or leave such rows out"
-            )
+            raise ValueError(f"column {name!r}: {self.inexact}, {self._beside()}")
         return FLOAT
+
+    def _beside(self) -> str:
+        """Why a column of whole numbers would have to be one of floats, and what to do."""
+        if self.first_empty is not None and not (self.has_fractions or self.has_specials):
+            return (
+                f"but line {self.first_empty.line} is empty, and float64, which has NaN for it, does not hold that number "
+                "exactly; fill the empty cells with whole numbers, or leave these rows out"
+            )
+        return "but other cells have fractions, and float64 does not hold that number exactly; round it to 15 digits"
 
 
 def convert(cells: Sequence[str], kind: str) -> Array:

@@ -10,10 +10,12 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from dnc_async.dataset.formats.csv_columns import CsvColumn, convert
 from dnc_async.dataset.formats.source_file import SourceFile
-from dnc_async.dataset.formats.text_lines import LineReader
+from dnc_async.dataset.formats.text_lines import LineReader, count_lines
 from dnc_async.dataset.limits import MAX_COLUMNS
 from dnc_async.dataset.schema import Columns
 from dnc_async.errors import DatasetError
@@ -27,7 +29,8 @@ _NUMBER_OR_DATE = re.compile(
     r"\s*[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?\s*|\s*\d{4}-\d\d-\d\d(?:[T ]\S*)?\s*|-?inf|nan|NaN|\s*"
 )
 
-Block = tuple[list[list[str]], list[int]]
+Block = tuple[list[list[str]], Sequence[int]]
+Records = Any  # csv names the type of its readers in C alone
 
 
 def read_csv(source: SourceFile) -> Iterator[Columns | None]:
@@ -66,49 +69,69 @@ class _Table:
         self._separator = _separator_of(head, f"{source.path}")
         self.names: list[str] = next((row for row in csv.reader(head, delimiter=self._separator) if row), [])
         self._check_names()
+        self._empty_line = 0
 
     def blocks(self) -> Iterator[Block]:
         """All rows but the names, and the lines where they begin; at least one block."""
-        rows: list[list[str]] = []
-        lines: list[int] = []
         reader = LineReader(self._source)
-        for line, row in self._rows(reader):
-            if len(row) != len(self.names):
-                raise self._error(
-                    line,
-                    f"{len(row)} fields, expected {len(self.names)} as in the first line; a value with "
-                    f"{self._separator!r} in it must stand in quotes",
-                )
-            if row == self.names and len(row) > 1:
-                raise self._error(line, "the line of names stands here again; are these several files joined?")
-            rows.append(row)
-            lines.append(line)
-            if len(rows) == _BLOCK_ROWS or reader.characters >= _BLOCK_CHARACTERS:
-                yield rows, lines
-                rows, lines, reader.characters = [], [], 0
-        yield rows, lines
-
-    def _rows(self, reader: LineReader) -> Iterator[tuple[int, list[str]]]:
-        """Each row with the line where it begins, the names' and empty lines left out."""
         records = csv.reader(iter(reader), delimiter=self._separator, strict=True)
-        line, empty_line, has_names = 1, 0, False
-        try:
-            for row in records:
-                if row and empty_line and len(self.names) == 1 and has_names:
-                    raise self._error(empty_line, 'an empty line in a table of one column; write an empty value as ""')
-                if row and has_names:
-                    yield line, row
-                elif row:
-                    has_names = True
-                elif has_names:
-                    empty_line = empty_line or line
-                reader.record.clear()
-                line = records.line_num + 1
-        except csv.Error as error:
-            raise self._broken(error, reader.record, line, records.line_num) from error
+        self._empty_line = 0
+        names_follow, line = True, 1
+        while rows := self._some(records, reader, line):
+            lines: Sequence[int] = range(line, line + len(rows))
+            if records.line_num >= line + len(rows):  # some of them have several lines
+                lines = _first_lines(rows, line)
+            line = records.line_num + 1
+            if names_follow:
+                if not any(rows):
+                    continue
+                place = next(i for i, row in enumerate(rows) if row)
+                rows, lines, names_follow = rows[place + 1 :], lines[place + 1 :], False
+            yield self._checked(rows, lines)
 
-    def _broken(self, error: csv.Error, record: Sequence[str], line: int, last: int) -> DatasetError:
-        opened = line + _last_opened(record, self._separator)
+    def _some(self, records: Records, reader: LineReader, line: int) -> list[list[str]]:
+        """The next rows, as they stand; ``line`` is where they begin."""
+        rows: list[list[str]] = []
+        reader.characters = 0
+        reader.forget()
+        try:
+            for row in islice(records, _BLOCK_ROWS):
+                rows.append(row)
+                if reader.characters >= _BLOCK_CHARACTERS:
+                    break
+        except csv.Error as error:
+            raise self._broken(error, reader.lines(line, records.line_num), line, records.line_num) from error
+        return rows
+
+    def _checked(self, rows: list[list[str]], lines: Sequence[int]) -> Block:
+        """Rows of as many fields as there are names; empty lines are left out."""
+        width = len(self.names)
+        if set(map(len, rows)) - {width}:
+            for row, line in zip(rows, lines, strict=True):
+                if row and len(row) != width:
+                    raise self._error(
+                        line,
+                        f"{len(row)} fields, expected {width} as in the first line; a value with {self._separator!r} in it must "
+                        "stand in quotes",
+                    )
+                self._note_empty(row, line)
+            lines = [line for row, line in zip(rows, lines, strict=True) if row]
+            rows = [row for row in rows if row]
+        elif rows:
+            self._note_empty(rows[0], lines[0])
+        if width > 1 and self.names in rows:
+            line = lines[rows.index(self.names)]
+            raise self._error(line, "the line of names stands here again; are these several files joined?")
+        return rows, lines
+
+    def _note_empty(self, row: list[str], line: int) -> None:
+        """In a table of one column an empty line may be a value: it is none at the end of the file alone."""
+        if row and self._empty_line and len(self.names) == 1:
+            raise self._error(self._empty_line, 'an empty line in a table of one column; write an empty value as ""')
+        self._empty_line = self._empty_line or (0 if row else line)
+
+    def _broken(self, error: csv.Error, lines: Sequence[str], line: int, last: int) -> DatasetError:
+        opened = line + _last_opened(lines, self._separator)
         said = str(error)
         if "end of data" in said:
             return self._error(
@@ -120,7 +143,8 @@ class _Table:
             )
         return self._error(
             last,
-            f'text follows a closing quote (one that opened in line {opened}); a quote within a value is written twice ("")',
+            f"text follows a closing quote (one that opened in line {opened}); a quote within a value is written twice "
+            '("")',
         )
 
     def _error(self, line: int, said: str) -> DatasetError:
@@ -140,9 +164,8 @@ class _Table:
                     "of the columns before it (a column whose name is a number needs another name)"
                 )
             if not name.strip():
-                raise DatasetError(
-                    f"{path}: column {place} has no name in the first line; give it one (pandas: to_csv(index=False))"
-                )
+                index = " (an index of pandas? to_csv(index=False) leaves it out)" if place == 1 else ""
+                raise DatasetError(f"{path}: column {place} has no name in the first line; give it one{index}")
             if counts[name] > 1:
                 raise DatasetError(
                     f"{path}: the column name {name!r} stands twice in the first line; give each a name of its own"
@@ -190,8 +213,17 @@ def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> 
         raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
 
 
+def _first_lines(rows: list[list[str]], line: int) -> list[int]:
+    """The lines where rows begin, some of which have cells of several lines."""
+    lines = []
+    for row in rows:
+        lines.append(line)
+        line += 1 + sum(count_lines(cell) for cell in row if "\n" in cell or "\r" in cell)
+    return lines
+
+
 def _last_opened(record: Sequence[str], separator: str) -> int:
-    """In which of a record's lines the last quote opened."""
+    """In which of several lines the last quote opened."""
     opened, is_inside, is_start = 0, False, True
     for number, line in enumerate(record):
         place = 0

@@ -22,13 +22,23 @@ _OTHER_BOMS = {
 class LineReader:
     """Iterates over the lines with their ends (LF, CRLF or CR), from the beginning of the file.
 
-    ``record`` collects the lines, and ``characters`` counts them, until their user sets them back.
+    ``characters`` counts those that were read, until its user sets it back.
     """
 
     def __init__(self, source: SourceFile) -> None:
         self._source = source
-        self.record: list[str] = []
+        self._recent: list[tuple[int, list[str]]] = []  # with the number of the first line of each
         self.characters = 0
+
+    def forget(self) -> None:
+        """What lies before the piece that is read is not asked for any more."""
+        self._recent = self._recent[-1:]
+
+    def lines(self, first: int, last: int) -> list[str]:
+        """The lines from one number to another, of those that were not forgotten."""
+        return [
+            line for start, lines in self._recent for number, line in enumerate(lines, start) if first <= number <= last
+        ]
 
     def first(self) -> list[str]:
         """The lines of the first piece, at least one; the last one, where it may be cut off, left out if there are others."""
@@ -41,22 +51,21 @@ class LineReader:
         return lines[:-1] if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")) else lines
 
     def __iter__(self) -> Iterator[str]:
-        pending: list[str] = []
+        pending, number = "", 1
         for lines in self._pieces():
-            whole = [*pending, lines[0]] if pending else lines[:1]
-            lines[0] = "".join(whole)
-            pending = [] if lines[-1].endswith(("\n", "\r")) else [lines.pop()]
-            if pending and len(pending[0]) > _LONGEST_LINE:
+            self.characters += sum(map(len, lines))
+            lines[0] = pending + lines[0]
+            pending = "" if lines[-1].endswith(("\n", "\r")) else lines.pop()
+            if len(pending) > _LONGEST_LINE:
                 raise DatasetError(
                     f"{self._source.path}: a line is longer than {_LONGEST_LINE} characters; is this text?"
                 )
-            for line in lines:
-                self.record.append(line)
-                self.characters += len(line)
-                yield line
+            self._recent.append((number, lines))
+            yield from lines
+            number += len(lines)
         if pending:
-            self.record += pending
-            yield pending[0]
+            self._recent.append((number, [pending]))
+            yield pending
 
     def _pieces(self) -> Iterator[list[str]]:
         """Lines of about 256 KiB at a time, none of them empty; the last one of each may go on in the next."""
@@ -76,16 +85,16 @@ class LineReader:
             except UnicodeDecodeError as error:
                 good = error.object[: error.start].decode("utf-8")
                 raise DatasetError(
-                    f"{self._source.path}, line {line + _count_lines(good)}: not UTF-8 text (byte "
+                    f"{self._source.path}, line {line + count_lines(good)}: not UTF-8 text (byte "
                     f"{offset - len(data) - held + error.start}); convert it first, for example with iconv -f latin1 -t utf-8"
                 ) from error
             text = newlines.decode(text, final=not data)
             if "\0" in text:
-                at = line + _count_lines(text[: text.index("\0")])
+                at = line + count_lines(text[: text.index("\0")])
                 raise DatasetError(
                     f"{self._source.path}, line {at}: a zero byte, which is no text; is it UTF-16, or binary?"
                 )
-            line += _count_lines(text)
+            line += count_lines(text)
             if text:
                 yield list(io.StringIO(text, newline=""))
             if not data:
@@ -100,5 +109,6 @@ class LineReader:
         return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _count_lines(text: str) -> int:
+def count_lines(text: str) -> int:
+    """How many lines end in a text, by any of the three ends."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")
