@@ -126,8 +126,19 @@ def _segments(column: Column, arrays: Sequence[Array | Ragged]) -> list[_Segment
         lengths = np.concatenate([np.diff(each.offsets) for each in ragged])
         return [_offsets(lengths), _Segment([each.values for each in ragged], np.dtype(np.uint8))]
     encoded = [str(sample).encode("utf-8") for array in arrays for sample in array]
-    values = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-    return [_offsets(np.array([len(text) for text in encoded], dtype=np.int64)), _Segment([values], values.dtype)]
+    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
+    values = [np.frombuffer(piece, dtype=np.uint8) for piece in _gathered(encoded)]
+    return [_offsets(lengths), _Segment(values, np.dtype(np.uint8))]
+
+
+def _gathered(texts: list[bytes]) -> Iterator[bytes]:
+    """Short texts end to end, in pieces of about a megabyte; long ones as they are."""
+    start = size = 0
+    for number, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= _PIECE_BYTES or number == len(texts):
+            yield b"".join(texts[start:number])
+            start, size = number, 0
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> _Segment:

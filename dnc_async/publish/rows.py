@@ -115,9 +115,9 @@ class RowStream:
 
     def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         if isinstance(source, (str, PathLike)):
+            self._only_for_iterables(samples, "a file")
             self._file = read_file(Path(source).expanduser())
             self.where = str(self._file.path)
-            self._only_for_iterables(samples, "a file")
             return _of_file(self._file.blocks)
         if isinstance(source, Mapping) or table_columns(source, self.where) is not None:
             self._only_for_iterables(samples, f"a {type(source).__name__}")

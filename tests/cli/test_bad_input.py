@@ -69,6 +69,11 @@ def test_files(shell: Shell, tmp_path: Path) -> None:
     said = shell.refuses("upload", tmp_path / "t.csv")
     assert "t.csv" in said
     assert "line 3" in said
+    (tmp_path / "images").mkdir()
+    said = shell.refuses("upload", tmp_path / "images")
+    assert "is a folder" in said
+    assert "dnc add" in said
+    assert "is a device" in shell.refuses("upload", "/dev/null")
     assert shell.files() == []
 
 

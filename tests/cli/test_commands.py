@@ -27,6 +27,21 @@ def test_upload_ends_with_the_cid(shell: Shell, table: Path, dataset: Dataset) -
     assert f"{SAMPLES:,} samples in {SAMPLES // BATCH} batches" in done.stderr
 
 
+def test_upload_says_what_was_understood(shell: Shell, tmp_path: Path) -> None:
+    """Each column with its dtype and shape, and what deserves a look, on stderr; the CID stays alone."""
+    (tmp_path / "t.csv").write_text("z,id\n1.5,007\n-,008\n", encoding="utf-8")
+    done = shell("upload", tmp_path / "t.csv")
+    assert len(done.stdout.splitlines()) == 1
+    assert "  z: text\n  id: text\n" in done.stderr
+    assert "column 'z' is text: line 3 has '-'" in done.stderr
+    assert "column 'id' is text, as it is written: line 2 has '007'" in done.stderr
+    said = json.loads(shell("upload", tmp_path / "t.csv", "--json").stdout)
+    assert said["columns"] == [["z", "text", []], ["id", "text", []]]
+    assert (said["structure"], len(said["notes"])) == ("dict", 2)
+    np.save(tmp_path / "t.npy", np.zeros((3, 4, 5), "f2"))
+    assert "  t.npy: <f2[4, 5]\n" in shell("upload", tmp_path / "t.npy").stderr
+
+
 def test_upload_json(shell: Shell, table: Path, dataset: Dataset, tmp_path: Path) -> None:
     """One object, whose fields are those of an UploadResult."""
     said = json.loads(shell("upload", table, "--batch-size", BATCH, "--store", tmp_path / "s", "--json").stdout)

@@ -1,6 +1,11 @@
 """Ctrl-C in the shell: exit status 130, one word, nothing left behind."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -51,3 +56,24 @@ def test_upload(shell: Shell, tmp_path: Path) -> None:
     left = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert [path.name for path in left if path.stat().st_size > 1000] == []
     assert not any((tmp_path / "store" / "roots").iterdir())
+
+
+def test_upload_while_a_table_is_read(shell: Shell, tmp_path: Path) -> None:
+    """In the middle of the first pass over a CSV, which is seen on a terminal: it ends at once, and no store is made."""
+    with (tmp_path / "t.csv").open("w", encoding="utf-8") as file:
+        file.write("a,b\n")
+        file.writelines(f"{i},word {i}\n" for i in range(1_000_000))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "dnc_async", "upload", tmp_path / "t.csv", "--store", tmp_path / "store"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=shell.environment) as process:
+        os.close(theirs)
+        said = b""
+        while b"MB read" not in said:
+            said += os.read(ours, 1024)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+    while b"interrupted" not in said:
+        said += os.read(ours, 1024)
+    os.close(ours)
+    assert b"divided" not in said
+    assert not (tmp_path / "store").exists()

@@ -185,3 +185,32 @@ def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
     )
     assert int(done.stdout) < 20 * 2**20
+
+
+LARGE_ROWS = """
+import asyncio, resource, sys
+import numpy as np
+import dnc_async as dnc
+
+ROW = 64 * 2**20
+
+def rows(count):
+    for i in range(count):
+        yield {"x": np.full((1, ROW), i, dtype="u1")}
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+asyncio.run(dnc.upload({"x": np.zeros((10, 10))}, store=sys.argv[1] + "/a"))
+before = peak()
+asyncio.run(dnc.upload(rows(3), batch_size=eval(sys.argv[2]), store=sys.argv[1] + "/b"))
+print((peak() - before) / ROW)
+"""
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(1, 1), (2, 2), (None, 2)])
+def test_large_rows_are_held_once(batch_size: int | None, rows: int, tmp_path: Path) -> None:
+    """A batch's rows, of which the last one is its maker's, and little beside them: what is encoded goes on as it is made."""
+    words = [sys.executable, "-c", LARGE_ROWS, str(tmp_path), str(batch_size)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < rows + 0.7

@@ -57,6 +57,20 @@ def test_round_trip() -> None:
     assert [list(decoded.batch_chunks(i)) for i in range(3)] == [[0, 1], [2, 3], [4, 5]]
 
 
+def test_the_order_of_columns() -> None:
+    """It is kept beside the sorted columns, and is none where they are as published; older manifests have none."""
+    schema = schema_of({"b": COLUMNS["b"], "a": COLUMNS["a"]}, "dict")
+    assert schema.to_wire()["order"] == [1, 0]
+    assert Schema.from_wire(schema.to_wire()) == schema
+    assert [column.name for column in schema.columns] == ["a", "b"]
+    assert list(schema.restore(COLUMNS)) == ["b", "a"] == [column.name for column in schema.ordered]
+    assert "order" not in schema_of({"a": COLUMNS["a"], "b": COLUMNS["b"]}, "dict").to_wire()
+    assert list(Schema.from_wire({**schema.to_wire(), "order": []}).restore(COLUMNS)) == ["a", "b"]
+    columns = [["0", "<f4", []], ["1", "<f4", []]]
+    with pytest.raises(ManifestError, match="order"):
+        Schema.from_wire({"structure": "tuple", "columns": columns, "order": [1, 0]})
+
+
 def test_plan() -> None:
     """Epochs, a short last batch that is left out, and a start in the middle."""
     plan = Plan(manifest=manifest(), epochs=2, drop_last=True)
@@ -109,6 +123,15 @@ def change(**values: Any) -> bytes:
         change(schema={"structure": "dict", "columns": [["a", "<f4", [2**62]]]}),
         change(schema={"structure": "dict", "columns": [["b", "<f4", []], ["a", "<f4", []]]}),
         change(schema={"structure": "tuple", "columns": [["a", "<f4", []]]}),
+        change(schema={"structure": "dict", "columns": [["a", "<f4", [True]]]}),
+        change(schema={"structure": "dict", "columns": [["a", "<f4", [1] * 33]]}),
+        change(schema={"structure": "dict", "columns": [["a" * 4097, "<f4", []]]}),
+        change(schema={"structure": "dict", "columns": [["a", "<M8[\u0663s]", []]]}),
+        change(schema={"structure": "dict", "columns": [["a", "text", [2]]]}),
+        *(
+            change(schema={**FIXED.to_wire(), "order": order})
+            for order in ([0], [0, 0], [0, 2], [1, True], "01", None, [1, 0, 2])
+        ),
         change(schema={"structure": "dict", "columns": [["t", "text", []]]}, samples=2**40, batch_size=2**40),
     ],
 )

@@ -41,6 +41,9 @@ def read_file(path: Path) -> SourceFile:
 def _blocks(reader: Reader, source: SourceFile) -> Iterator[Any]:
     try:
         yield from reader(source)
+    except DatasetError:
+        source.check_unchanged()  # which may be why, and says what to do
+        raise
     except OSError as error:
         raise DatasetError(f"{source.path}: {error.strerror or error}") from error
 
