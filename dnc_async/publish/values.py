@@ -22,6 +22,7 @@ _TEXT_DTYPE = np.dtypes.StringDType()
 _BYTES = (bytes, bytearray, memoryview)
 _SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
 _ROWS_AT_ONCE = 2**16
+_IF_BLOCKS = "; a list holds samples: if these are blocks of rows, pass iter(…) of it"
 
 
 def as_column(value: object, where: str) -> Column:
@@ -248,7 +249,9 @@ def _nested(values: list[Any], where: str) -> Column:
             raise _no_value(value, at)
         array = np.asarray(value) if np.ndim(value) == 0 and hasattr(value, "__array__") else as_column(value, at)
         if isinstance(array, Ragged) or array.dtype.kind in "UT":
-            raise DatasetError(f"{at}: text and bytes must be one a sample, not several; make a column of each place")
+            raise DatasetError(
+                f"{at}: text and bytes must be one a sample, not several; make a column of each place{_IF_BLOCKS}"
+            )
         arrays.append(array)
     return stack(arrays, where)
 
@@ -277,8 +280,7 @@ def stack(arrays: list[Array], where: str) -> Column:
         are_blocks = len(shape) > 0 and arrays[row].shape[1:] == shape[1:]
         raise DatasetError(
             f"{where}, row {row}: the sample has shape {arrays[row].shape}, those before it {shape}; "
-            "pad or cut them to one shape (only bytes may differ in length)"
-            + ("; a list holds samples: if these are blocks of rows, pass iter(…) of it" if are_blocks else "")
+            "pad or cut them to one shape (only bytes may differ in length)" + (_IF_BLOCKS if are_blocks else "")
         )
     if len(arrays) == 1:
         return arrays[0][np.newaxis]

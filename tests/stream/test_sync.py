@@ -32,7 +32,7 @@ def test_outside_of_a_loop(published: Published) -> None:
 async def test_inside_a_loop(published: Published) -> None:
     """In a cell, whose thread already runs a loop; upload() too."""
     assert (
-        sync.upload({"y": published.y, "x": published.x}, batch_size=BATCH, store=published.store).cid
+        sync.upload({"x": published.x, "y": published.y}, batch_size=BATCH, store=published.store).cid
         == published.result.cid
     )
     notebook(published)
@@ -78,7 +78,7 @@ def test_bytes_come_back_as_they_were(published: Published, budget: int | str, b
     rng = np.random.default_rng(2)
     media = [rng.bytes(int(length)) + b"\0" for length in rng.integers(0, 2000, 50)]
     pieces = [{"m": media[:13], "y": np.arange(13)}, {"m": media[13:], "y": np.arange(13, 50)}]
-    result = sync.upload(pieces, batch_size=batch_size, store=published.store)
+    result = sync.upload(iter(pieces), batch_size=batch_size, store=published.store)
     whole = sync.upload({"m": media, "y": np.arange(50)}, batch_size=batch_size, store=published.store)
     assert whole.cid == result.cid
     found: list[bytes] = []
