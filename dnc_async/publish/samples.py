@@ -75,6 +75,8 @@ class SampleBlocks:
         return list(sample) if self._structure == "tuple" else [sample]
 
     def _ready(self, value: object, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
+        if _is_plain(value):
+            return value
         if is_missing(type(value)):
             raise missing_value(at, repr(value))
         if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
@@ -160,7 +162,27 @@ class _Looked:
         return tuple(_signature(value) for value in values)
 
 
+_PLAIN = {
+    str: "text",
+    bytes: "bytes",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a float",
+    complex: "a complex number",
+}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a value of Python's that any column of its type takes: most are, and are looked at no further."""
+    kind = type(value)
+    if kind is int:
+        return -(2**63) <= value < 2**64  # type: ignore[operator]  # it is one
+    return kind in _PLAIN and (kind is not str or value.isascii())  # type: ignore[attr-defined]  # as above
+
+
 def _signature(value: object) -> object:
+    if type(value) in _PLAIN:
+        return _PLAIN[type(value)]
     if isinstance(value, np.ndarray):
         return value.dtype.newbyteorder("<").str, value.shape
     for family, name in (((str,), "text"), ((bytes,), "bytes"), ((bool, np.bool_), "a boolean")):
@@ -168,7 +190,7 @@ def _signature(value: object) -> object:
             return name
     if isinstance(value, np.generic):
         return value.dtype.newbyteorder("<").str, ()
-    return {int: "a whole number", float: "a float", complex: "a complex number"}.get(type(value), type(value).__name__)
+    return next((name for kind, name in _PLAIN.items() if isinstance(value, kind)), type(value).__name__)
 
 
 def _described(signature: Any) -> str:  # noqa: ANN401 - a signature's part

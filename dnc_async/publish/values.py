@@ -239,6 +239,9 @@ def _times(values: list[Any], where: str) -> Array:
 
 def _nested(values: list[Any], where: str) -> Column:
     """A list of arrays, or of lists: stacked where they are of one shape."""
+    rows = _plain_rows(values)
+    if rows is not None:
+        return rows
     arrays: list[Array] = []
     for row, value in enumerate(values):
         at = f"{where}, row {row}"
@@ -254,6 +257,17 @@ def _nested(values: list[Any], where: str) -> Column:
             )
         arrays.append(array)
     return stack(arrays, where)
+
+
+def _plain_rows(values: list[Any]) -> Array | None:
+    """Lists of one length that hold floats alone, or whole numbers of 64 bits, at once; ``None`` for all else."""
+    if set(map(type, values)) != {list} or len(set(map(len, values))) != 1:
+        return None
+    flat = [number for row in values for number in row]
+    types = set(map(type, flat))
+    if types == {float} or (types == {int} and -(2**63) <= min(flat) and max(flat) < 2**63):
+        return np.array(flat, dtype=np.float64 if types == {float} else np.int64).reshape(len(values), -1)
+    return None
 
 
 def _no_value(value: object, at: str) -> DatasetError:

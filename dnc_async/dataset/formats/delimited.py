@@ -26,7 +26,10 @@ _SAMPLED_ROWS = 20
 #: The longest cell, in characters; an unclosed quote is found no later.
 _LONGEST_CELL = 2**24
 _NUMBER_OR_DATE = re.compile(
-    r"\s*[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?\s*|\s*\d{4}-\d\d-\d\d(?:[T ]\S*)?\s*|-?inf|nan|NaN|\s*"
+    r"\s*(?:"
+    r"[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?|-?inf|nan|NaN|"
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ]\S*)?|\d{1,2}:\d\d(?::\d\d\S*)?"
+    r")\s*"
 )
 
 Block = tuple[list[list[str]], Sequence[int]]
@@ -158,7 +161,7 @@ class _Table:
             raise DatasetError(f"{path}: {len(names)} columns, at most {MAX_COLUMNS} are allowed")
         counts = Counter(names)
         for place, name in enumerate(names, 1):
-            if _NUMBER_OR_DATE.fullmatch(name) and name.strip():
+            if _NUMBER_OR_DATE.fullmatch(name):
                 raise DatasetError(
                     f"{path}: there seems to be no header: {name!r} in the first line looks like data; put a line with the names "
                     "of the columns before it (a column whose name is a number needs another name)"
