@@ -265,7 +265,7 @@ def _plain_rows(values: list[Any]) -> Array | None:
         return None
     flat = [number for row in values for number in row]
     types = set(map(type, flat))
-    if types == {float} or (types == {int} and -(2**63) <= min(flat) and max(flat) < 2**63):
+    if types == {float} or (types == {int} and min(flat) >= -(2**63) and max(flat) < 2**63):
         return np.array(flat, dtype=np.float64 if types == {float} else np.int64).reshape(len(values), -1)
     return None
 
