@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ from dnc_async.engine.report.what_if import Scenario, idle_share, scenarios
 from dnc_async.engine.report.wire import decode
 from dnc_async.engine.timeline import Bin
 from dnc_async.errors import ReportError
+from dnc_async.system.encoding import encodable
 from dnc_async.telemetry import GatewayStatistics
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ class Report:
     verified_bytes: int = 0
 
     def __str__(self) -> str:
-        return render(self)
+        """As text, in what standard output can show: under some encodings in ASCII."""
+        return encodable(render(self), getattr(sys.stdout, "encoding", None))
 
     def _repr_html_(self) -> str:
         return tables(self)
