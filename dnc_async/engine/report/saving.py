@@ -1,27 +1,24 @@
-"""Writing a file whole or not at all."""
+"""Writing a report whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
-import secrets
-from pathlib import Path
 
 from dnc_async.errors import ReportError
+from dnc_async.system.writing import whole_file
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file; what stood there is replaced when the new one is whole. Raises :class:`~dnc_async.errors.ReportError`."""
-    target = Path(path)
-    unfinished = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    """Write a file; one that stood there is replaced when the new one is whole, and a device or pipe is written into.
+
+    Raises :class:`~dnc_async.errors.ReportError`.
+    """
     try:
-        try:
-            with unfinished.open("xb") as file:
-                file.write(data)
-            unfinished.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
+        with whole_file(path, replace=True, wait=False) as file:
+            file.write(data)
+    except BrokenPipeError:  # its reader has seen enough
+        pass
     except OSError as error:
-        raise ReportError(f"{target}: cannot be written: {error.strerror or error}") from error
+        why = "nobody reads from this pipe" if error.errno == errno.ENXIO else error.strerror or error
+        raise ReportError(f"{os.fspath(path)}: cannot be written: {why}") from error

@@ -1,0 +1,100 @@
+"""Writing to a name that somebody gives: a file appears when it is whole, and what is no file is never replaced by one.
+
+A device, a FIFO or a socket's other end is written into. So is what is open already under a number: ``/dev/stdout`` and
+``/dev/fd/3`` mean that stream, as in a shell, whatever lies behind it. A symlink is followed to the file that it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_NUMBERED = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
+
+
+def open_number(name: str | os.PathLike[str]) -> int | None:
+    """The number of the open stream that a name stands for, such as 1 for ``/dev/stdout``."""
+    text = os.fspath(name)
+    found = _NUMBERED.fullmatch(text)
+    if (
+        found is not None
+        and text.startswith("/proc/")
+        and text.split("/")[2] not in ("self", "thread-self", str(os.getpid()))
+    ):
+        return None
+    return int(found[1]) if found is not None else _STREAMS.get(text)
+
+
+def is_special(name: str | os.PathLike[str]) -> bool:
+    """Whether a name stands for something that is written into, and neither a file, a folder nor free."""
+    if open_number(name) is not None:
+        return True
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextlib.contextmanager
+def whole_file(name: str | os.PathLike[str], *, replace: bool, wait: bool = True) -> Iterator[BinaryIO]:
+    """Open a name to write to; a file is there under it when the block ends without an error, and not before.
+
+    Without ``replace`` a file that is there already is refused by ``FileExistsError``. Opening a FIFO waits for its reader;
+    without ``wait`` it fails where there is none. Raises ``OSError``.
+    """
+    number = open_number(name)
+    if number is not None or is_special(name):
+        with _opened(name, number, wait=wait) as file:
+            yield file
+        return
+    target = Path(os.path.realpath(name))
+    mode = _mode_of(target, replace=replace)
+    draft = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        with draft.open("xb") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
+            yield file
+        draft.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _opened(name: str | os.PathLike[str], number: int | None, *, wait: bool) -> BinaryIO:
+    """What is written as it comes. It is never made here, and never cut to nothing."""
+    if number is not None:
+        if number in (1, 2):
+            (sys.stdout if number == 1 else sys.stderr).flush()
+        return os.fdopen(os.dup(number), "wb")
+    flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+    descriptor = os.open(name, flags | (0 if wait else getattr(os, "O_NONBLOCK", 0)))
+    if not wait:
+        os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
+
+
+def _mode_of(target: Path, *, replace: bool) -> int | None:
+    """The permissions of the file that is to be replaced; ``None`` where there is none."""
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if not os.access(target, os.W_OK):  # renaming over it would not ask
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    return stat.S_IMODE(status.st_mode)
