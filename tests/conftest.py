@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Shell:
     """Runs commands as a user would; the home, the caches and the temporary files all lie below ``home``."""
 
     home: Path
+    #: More of the environment.
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,6 +56,7 @@ class Shell:
             **{name: str(folder) for name, folder in folders.items()},
             "IPFS_GATEWAY": NOBODY,
             "PYTHONPATH": str(Path(dnc_async.__file__).parent.parent),
+            **self.extra,
         }
 
     def __call__(self, *words: object, status: int = 0, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:

@@ -1,49 +1,65 @@
 """The shell: ``dnc demo | upload | stream | report | inspect | get | add | import | export | verify | serve``.
 
 Results go to stdout (``--json`` for machines), progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage,
-130 interrupted. Errors of the library are one message, never a traceback.
+130 interrupted (Ctrl-C), 143 and 129 ended by SIGTERM and SIGHUP, each of which leaves nothing behind. Errors of the library
+are one message, never a traceback.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dnc_async.cli import dags, datasets, reports, serving
-from dnc_async.cli.shared import print_anything, say
+from dnc_async.cli.process import ended_by_signals, open_standard_streams, stdout_errors, warnings_shown
+from dnc_async.cli.shared import print_anything, print_line, say
+from dnc_async.cli.words import in_shell_words
 from dnc_async.errors import ArgumentError, DncError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    open_standard_streams()
     print_anything()
-    options = _parser().parse_args(arguments)
+    options = argparse.Namespace()
+    with ended_by_signals() as interrupted_status, warnings_shown(say):
+        try:
+            return _run(arguments, options)
+        except KeyboardInterrupt:
+            return _interrupted(interrupted_status())
+        except BrokenPipeError:  # the reader, such as 'head', has seen enough
+            return 1
+        except DncError as error:
+            say(f"dnc: {in_shell_words(str(error), options)}")
+            return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     try:
+        _parser().parse_args(arguments, options)
         status = options.run(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader, such as 'head', has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except ArgumentError as error:
-        say(f"dnc: {error}")
-        return 2
-    except DncError as error:
-        say(f"dnc: {error}")
-        return 1
+    finally:
+        with stdout_errors():
+            sys.stdout.flush()
     return int(status or 0)
 
 
+def _interrupted(status: int) -> int:
+    number = signal.Signals(status - 128)
+    say("interrupted" if number is signal.SIGINT else f"ended by {number.name}")
+    return status
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dnc", description="Stream datasets larger than the disk from IPFS into a training loop."
-    )
+    parser = _Parser(prog="dnc", description="Stream datasets larger than the disk from IPFS into a training loop.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
@@ -63,9 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout:
+            print_line(message.rstrip("\n"))
+        elif message:
+            say(message.rstrip("\n"))
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from dnc_async.config import installed_version  # noqa: PLC0415 - see above
 
-        sys.stdout.write(f"dnc-async {installed_version()}\n")
+        print_line(f"dnc-async {installed_version()}")
         parser.exit()

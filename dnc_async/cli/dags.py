@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
 from dnc_async.errors import ArgumentError, DatasetError, OutputError, StoreError
+from dnc_async.system.writing import is_special, open_number, whole_file
 
 if TYPE_CHECKING:
     from dnc_async.engine.files.saving import Saved
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dnc_async.store.integrity import Integrity
 
 _SHOWN = 20
+_PIECE_BYTES = 2**20
 
 
 def add_get(commands: Commands) -> None:
@@ -36,7 +38,12 @@ def add_get(commands: Commands) -> None:
         "left out and named on stderr; the exit status stays 0."
     )
     get.add_argument("path", help="a CID, CID/path, ipfs://… or /ipfs/…/path")
-    get.add_argument("-o", "--output", metavar="OUT", help="the file or folder to write (default: its own name, here)")
+    get.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="the file or folder to write (default: its own name, here); - for standard output",
+    )
     get.add_argument("--json", action="store_true", help="what was written as JSON")
     gateway_option(get)
     store_option(get)
@@ -74,6 +81,7 @@ def add_export(commands: Commands) -> None:
     export.add_argument(
         "--indexed", action="store_true", help="a CARv2 with an index: any web host that has it can be a --gateway"
     )
+    export.add_argument("--force", action="store_true", help="replace a file that is there already")
     export.add_argument("--json", action="store_true", help="the result as JSON")
     store_option(export)
 
@@ -89,6 +97,9 @@ def add_verify(commands: Commands) -> None:
 def _run_get(options: argparse.Namespace) -> None:
     from dnc_async.shortcuts import get  # noqa: PLC0415 - 'dnc --help' answers at once
 
+    if options.output is not None and (options.output == "-" or is_special(options.output)):
+        _copy_out(options)
+        return
     line = Progress()
 
     def progress(saved: Saved) -> None:
@@ -128,6 +139,29 @@ def _run_get(options: argparse.Namespace) -> None:
     reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""
     say(f"{', '.join(counts)}, {_size(saved.size_bytes)}{reused}")
     print_line(json.dumps({**asdict(saved), "path": str(saved.path)}) if options.json else str(saved.path))
+
+
+def _copy_out(options: argparse.Namespace) -> None:
+    """Write a file's bytes in order into what cannot be renamed: standard output, a device, a pipe."""
+    from dnc_async.shortcuts import open as open_file  # noqa: PLC0415 - as above
+
+    size_bytes = 0
+    # Only reading is done in the loop: a reader who pauses must not keep Ctrl-C from being heard.
+    with asyncio.Runner() as runner:
+        file = open_file(options.path, gateways=options.gateway, routers=options.router, store=options.store)
+        try:
+            runner.run(file.size())  # where it is no file, or cannot be had, that is told before anything is opened
+            with _sink(options.output, replace=False) as sink:
+                while piece := runner.run(file.read(_PIECE_BYTES)):
+                    size_bytes += sink.write(piece)
+        finally:
+            runner.run(file.aclose())
+    say(f"1 file, {_size(size_bytes)}")
+    if options.json:
+        result = {"path": options.output, "size_bytes": size_bytes}
+        (say if _is_stdout(options.output) else print_line)(json.dumps(result))
+    elif not _is_stdout(options.output):
+        print_line(options.output)
 
 
 def _run_add(options: argparse.Namespace) -> None:
@@ -204,8 +238,6 @@ def _run_export(options: argparse.Namespace) -> None:
 
     line, root, store = Progress(), _root(options.cid), _store(options)
     name = options.output or f"{root}.car"
-    if options.indexed and name == "-":
-        raise ArgumentError("--indexed: the file's beginning is written last, so name a file with -o")
     left_out: list[str] = []
     left_out_count = 0
 
@@ -216,7 +248,9 @@ def _run_export(options: argparse.Namespace) -> None:
             left_out.append(f"{cid}: {why}")
 
     try:
-        with _sink(name) as sink:
+        with _sink(name, replace=options.force) as sink:
+            if options.indexed and (open_number(name) is not None or name == "-" or not sink.seekable()):
+                raise ArgumentError("--indexed: the file's beginning is written last, so name a file with -o")
             done = export_car(
                 store,
                 root,
@@ -234,8 +268,8 @@ def _run_export(options: argparse.Namespace) -> None:
     say(_blocks(*done))
     if options.json:
         result = {"cid": str(root), "file": name, "blocks": done[0], "size_bytes": done[1]}
-        (say if name == "-" else print_line)(json.dumps(result))
-    elif name != "-":
+        (say if _is_stdout(name) else print_line)(json.dumps(result))
+    elif not _is_stdout(name):
         print_line(name)
 
 
@@ -304,23 +338,25 @@ def _source(name: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _sink(name: str) -> Iterator[BinaryIO]:
-    """A file that appears when all of it was written, or standard output."""
-    if name == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
+def _sink(name: str, *, replace: bool) -> Iterator[BinaryIO]:
+    """A file that appears when all of it was written; standard output, a device or a pipe, which are written into."""
     try:
-        with draft.open("xb") as file:
+        with whole_file("/dev/stdout" if name == "-" else name, replace=replace) as file:
             yield file
-        draft.replace(path)
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except FileExistsError as error:
+        raise OutputError(
+            f"{name} is there already; remove it, choose another place, or replace it with --force"
+        ) from error
     except OSError as error:
-        raise OutputError(f"{name}: {error.strerror}; free some space, or choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        remedy = "free some space, or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        where = "standard output" if _is_stdout(name) else name
+        raise OutputError(f"{where}: {error.strerror}; {remedy}choose another place") from error
+
+
+def _is_stdout(name: str) -> bool:
+    return name == "-" or open_number(name) == 1
 
 
 def _size(size_bytes: int) -> str:

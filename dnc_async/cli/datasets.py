@@ -5,14 +5,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
+from dnc_async.cli.shared import (
+    Commands,
+    Progress,
+    command,
+    gateway_option,
+    print_line,
+    say,
+    say_if_replaced,
+    store_option,
+)
 from dnc_async.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from dnc_async.engine.report.report import Report
     from dnc_async.engine.stream import BatchStream
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
@@ -132,10 +143,19 @@ def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array:
 def _run_stream(options: argparse.Namespace) -> None:
     if options.report and not Path(options.report).absolute().parent.is_dir():
         raise ArgumentError(f"--report {options.report}: there is no such folder; make it first")
-    asyncio.run(_consume(options))
+    if options.report and Path(options.report).is_dir():
+        raise ArgumentError(f"--report {options.report}: is a folder; name a file")
+    found: list[Report] = []
+    try:
+        asyncio.run(_consume(options, found.append))
+    finally:
+        if options.report and found and found[0].batches:
+            say_if_replaced(options.report)
+            found[0].save(options.report)
+    print_line(json.dumps({"report": found[0].to_dict()}) if options.json else str(found[0]))
 
 
-async def _consume(options: argparse.Namespace) -> None:
+async def _consume(options: argparse.Namespace, reported: Callable[[Report], None]) -> None:
     from dnc_async.shortcuts import stream  # noqa: PLC0415
 
     batches = stream(
@@ -151,10 +171,7 @@ async def _consume(options: argparse.Namespace) -> None:
         try:
             await _print_batches(batches, as_json=options.json)
         finally:
-            report = batches.report()
-            if options.report and report.batches:
-                report.save(options.report)
-    print_line(json.dumps({"report": report.to_dict()}) if options.json else str(report))
+            reported(batches.report())
 
 
 async def _print_batches(batches: BatchStream, *, as_json: bool) -> None:

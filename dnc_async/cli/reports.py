@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from dnc_async.cli.shared import Commands, command, print_line
+from dnc_async.cli.shared import Commands, command, print_line, say, say_if_replaced
+from dnc_async.system.writing import is_special
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
 
@@ -27,13 +28,17 @@ def _run_report(options: argparse.Namespace) -> None:
     from dnc_async.engine.report.saving import replace_file  # noqa: PLC0415
 
     report = Report.load(options.file)
-    if options.html:
-        replace_file(options.html, page(report).encode("utf-8", "backslashreplace"))
+    bodies = {options.html: page(report).encode("utf-8", "backslashreplace")} if options.html else {}
     if options.plot:
         from dnc_async.engine.report.picture import encode  # noqa: PLC0415
 
-        replace_file(options.plot, encode(report, options.plot))
+        bodies[options.plot] = encode(report, options.plot)
+    for name, body in bodies.items():
+        say_if_replaced(name)
+        replace_file(name, body)
     if options.json:
         print_line(json.dumps(report.to_dict()))
-    elif not (options.html or options.plot):
+    elif not bodies:
         print_line(str(report))
+    for name in bodies:
+        (say if options.json or is_special(name) else print_line)(name)

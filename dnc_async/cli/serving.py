@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import json
 
-from dnc_async.cli.shared import Commands, command, print_line, store_option
+from dnc_async.cli.shared import Commands, command, print_line, say, store_option
+from dnc_async.errors import OutputError
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
 
@@ -33,7 +34,10 @@ def _run_serve(options: argparse.Namespace) -> None:
     store = store_path(options.store)
 
     def announce(url: str) -> None:
-        print_line(json.dumps({"url": url, "store": str(store)}) if options.json else url)
+        try:
+            print_line(json.dumps({"url": url, "store": str(store)}) if options.json else url)
+        except (OutputError, BrokenPipeError):  # nobody reads that: no reason not to serve
+            say(url)
 
     asyncio.run(
         serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof, announce=announce)

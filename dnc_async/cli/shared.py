@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import io
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _ANYTHING = "dnc_async.anything"
+from dnc_async.cli.process import interruptible, stdout_errors
+from dnc_async.system.encoding import encodable
+from dnc_async.system.writing import is_special
 
 Commands = Any  # argparse does not name the type of its subparsers
 
@@ -55,14 +60,27 @@ def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def print_line(text: str) -> None:
-    """Write a line of the result to stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write a line of the result to stdout. Raises :class:`~dnc_async.errors.OutputError` where that takes no more."""
+    with stdout_errors(), interruptible():
+        sys.stdout.write(encodable(text, sys.stdout.encoding) + "\n")
+        sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Write a line for people to stderr."""
-    sys.stderr.write(text + "\n")
+    """Write a line for people to stderr, if anybody is there."""
+    _tell(text + "\n")
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError), interruptible():
+        sys.stderr.write(encodable(text, sys.stderr.encoding))
+        sys.stderr.flush()
+
+
+def say_if_replaced(name: str) -> None:
+    """Say that a file which is about to be written replaces one."""
+    if Path(name).is_file() and not is_special(name):
+        say(f"{name}: was there already, and is replaced")
 
 
 class Progress:
@@ -76,11 +94,9 @@ class Progress:
         """Say how far it is."""
         if self._watched and time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.1
-            sys.stderr.write(f"\r\x1b[K{text()}")
-            sys.stderr.flush()
+            _tell(f"\r\x1b[K{text()}")
 
     def end(self) -> None:
         """Take the line away."""
         if self._watched:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            _tell("\r\x1b[K")

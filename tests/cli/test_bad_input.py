@@ -80,12 +80,12 @@ def test_files(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
-        (["upload", "{table}", "--batch-size", "0"], "batch_size"),
-        (["upload", "{table}", "--chunk-bytes", "much"], "chunk_bytes"),
-        (["upload", "{table}", "--to", "mars"], "'mars'"),
-        (["stream", "{cid}", "--budget", "-1"], "budget"),
-        (["stream", "{cid}", "--epochs", "0"], "epochs"),
-        (["stream", "{cid}", "--gateway", "ftp://x"], "ftp://x"),
+        (["upload", "{table}", "--batch-size", "0"], "--batch-size: "),
+        (["upload", "{table}", "--chunk-bytes", "much"], "--chunk-bytes: "),
+        (["upload", "{table}", "--to", "mars"], "--to: "),
+        (["stream", "{cid}", "--budget", "-1"], "--budget: "),
+        (["stream", "{cid}", "--epochs", "0"], "--epochs: "),
+        (["stream", "{cid}", "--gateway", "ftp://x"], "--gateway: "),
         (["serve", "--store", "{store}", "--fault", "nonsense=1"], "nonsense"),
         (["demo", "--budget", "much"], "much"),
         (["demo", "--batch-size", "0"], "batch"),

@@ -52,9 +52,9 @@ def test_shown(shell: Shell, saved: Path) -> None:
 
 
 def test_page_and_picture(shell: Shell, saved: Path, tmp_path: Path) -> None:
-    """Both are written, and nothing is said."""
+    """Both are written, and named."""
     done = shell("report", saved, "--html", tmp_path / "run.html", "--plot", tmp_path / "run.png")
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'run.html'}\n{tmp_path / 'run.png'}\n", "")
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
