@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ANYTHING = "dnc_async.anything"
 from dnc_async.cli.process import interruptible, stdout_errors
 from dnc_async.system.encoding import encodable
 from dnc_async.system.writing import is_special
+
+_ANYTHING = "dnc_async.anything"
 
 Commands = Any  # argparse does not name the type of its subparsers
 

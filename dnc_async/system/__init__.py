@@ -6,6 +6,10 @@ Linux and macOS are supported; the fallbacks for Windows are experimental.
 from __future__ import annotations
 
 import contextlib
+import enum
+import errno
+import functools
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,19 +22,47 @@ else:
     import resource
 
 
-def try_lock(fd: int) -> bool:
-    """Take an exclusive lock on an open file without waiting; ``False`` when somebody else holds it.
+#: What the system says where somebody else holds a lock. All else means that there are no locks to be had here: NFS without
+#: lockd (ENOLCK), Lustre and some containers (ENOSYS, EOPNOTSUPP, EINVAL), a descriptor that NFS cannot lock (EBADF).
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+_INTERRUPTED_TRIES = 100
 
-    The lock belongs to the open file: it is gone when the last descriptor of it is closed, or its process is dead.
+
+class Lock(enum.Enum):
+    """What came of trying to lock a file."""
+
+    OURS = "ours"
+    HELD = "held"  # by somebody else
+    UNAVAILABLE = "unavailable"  # nobody can lock files here
+
+
+def try_lock(fd: int, folder: str | os.PathLike[str], unprotected: str) -> Lock:
+    """Take an exclusive lock on an open file without waiting.
+
+    The lock belongs to the open file: it is gone when the last descriptor of it is closed, or its process is dead. Where the
+    file system has no locks, a warning names the ``folder`` and what is ``unprotected`` there, once.
     """
-    try:
-        if sys.platform == "win32":  # pragma: no cover
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    for _ in range(_INTERRUPTED_TRIES):
+        try:
+            if sys.platform == "win32":  # pragma: no cover
+                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except InterruptedError:  # by a signal; the interpreter runs its handler, which may raise
+            continue
+        except OSError as error:
+            if error.errno in _HELD:
+                return Lock.HELD
+            _warn_of_no_locks(os.fspath(folder), error.strerror or str(error), unprotected)
+            return Lock.UNAVAILABLE
+        return Lock.OURS
+    _warn_of_no_locks(os.fspath(folder), os.strerror(errno.EINTR), unprotected)
+    return Lock.UNAVAILABLE
+
+
+@functools.lru_cache(maxsize=256)  # so each is said once
+def _warn_of_no_locks(folder: str, why: str, unprotected: str) -> None:
+    logging.getLogger("dnc_async").warning("%s: files cannot be locked here (%s), so %s", folder, why, unprotected)
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -4,49 +4,67 @@ The owner holds a lock on ``<name>.lock`` beside the folder ``<name>``. A lock i
 that happened. Nobody waits for anybody: a lock file that was swept away between its making and its locking is
 simply made again under another name.
 
+Where the file system has no locks, a folder has no lock file, and nobody can tell whether its owner lives: it is never swept.
+
 A forked child inherits the lock's descriptor, and would keep a dead parent's folder locked: it lets go of it at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from dnc_async.system import try_lock, unlink_quietly
+from dnc_async.system import Lock, try_lock, unlink_quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIX = ".lock"
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NAME = re.compile(
+    r"[0-9a-f]{16}\.lock"
+)  # what we make; any other lock file (uv.lock, poetry.lock) is not ours to touch
+_TRIES = 100
+_UNPROTECTED = "what a killed process leaves behind stays there: remove it by hand when nothing uses the folder"
 
 
 class OwnedFolder:
     """A new folder that this object owns until :meth:`remove`. Make it with :meth:`claim`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
+        """``descriptor`` holds the lock; -1 where the file system has none."""
         self.path = path
         self._descriptor = descriptor
+        self._is_ours = True
         _owned.add(self)
 
     @classmethod
     def claim(cls, area: Path) -> Self:
         """Make a folder of one's own in ``area``."""
-        while True:
+        for _ in range(_TRIES):
             path = area / secrets.token_hex(8)
             lock = path.with_suffix(_SUFFIX)
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
             try:
-                if try_lock(descriptor) and lock.exists():
+                locked = try_lock(descriptor, area, _UNPROTECTED)
+                if locked is Lock.OURS and lock.exists():
                     path.mkdir(mode=0o700)
                     return cls(path, descriptor)
             except BaseException:
-                os.close(descriptor)
+                _remove(lock, descriptor)
                 raise
-            os.close(descriptor)  # a sweep took it for a dead one's
+            _remove(lock, descriptor)  # a sweep took it for a dead one's, or it is of no use
+            if locked is Lock.UNAVAILABLE:
+                path = area / secrets.token_hex(8)  # a name that never had a lock file, which a sweep might have seen
+                path.mkdir(mode=0o700)
+                return cls(path, -1)
+        raise OSError(errno.EAGAIN, f"each of {_TRIES} new lock files was locked by somebody else at once", str(area))
 
     def restore(self) -> None:
         """Make the folder again, empty, after somebody else has deleted it. Raises ``OSError`` where that cannot be."""
@@ -56,17 +74,20 @@ class OwnedFolder:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
             os.close(self._descriptor)
             self._descriptor = descriptor
-            try_lock(descriptor)
+            try_lock(descriptor, self.path.parent, _UNPROTECTED)
 
     def remove(self) -> None:
         """Delete the folder with all it holds and give up the lock. Doing it again does nothing."""
-        if self._descriptor >= 0:
+        if self._is_ours:
+            self._is_ours = False
             descriptor, self._descriptor = self._descriptor, -1
             shutil.rmtree(self.path, ignore_errors=True)
-            _remove(self.path.with_suffix(_SUFFIX), descriptor)
+            if descriptor >= 0:
+                _remove(self.path.with_suffix(_SUFFIX), descriptor)
 
     def abandon(self) -> None:
         """Let go of the lock and leave the folder alone: it is the parent process's."""
+        self._is_ours = False
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -85,13 +106,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def sweep(area: Path) -> None:
-    """Delete the folders in ``area`` whose owners are dead."""
+    """Delete the folders in ``area`` whose owners are dead. What we did not make, and what may be alive, is left alone."""
     for lock in area.glob(f"*{_SUFFIX}"):
+        if not _NAME.fullmatch(lock.name):
+            continue
         try:
-            descriptor = os.open(lock, os.O_RDWR | _CLOEXEC)
+            descriptor = os.open(
+                lock, os.O_RDWR | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            )
         except OSError:
             continue  # its owner, or another sweep, was faster; or it is another user's
-        if try_lock(descriptor):
+        if try_lock(descriptor, area, _UNPROTECTED) is Lock.OURS:
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             _remove(lock, descriptor)
         else:
@@ -99,10 +124,10 @@ def sweep(area: Path) -> None:
 
 
 def _remove(lock: Path, descriptor: int) -> None:
-    """Delete a lock file that we hold: before it is unlocked, or after, where open files cannot be deleted."""
-    if os.name == "posix":
-        unlink_quietly(lock)
-        os.close(descriptor)
-    else:
-        os.close(descriptor)
+    """Delete a lock file that we opened: before it is unlocked, or after, where open files cannot be deleted."""
+    with contextlib.ExitStack() as stack:
+        if os.name == "posix":
+            stack.callback(os.close, descriptor)
+        else:
+            os.close(descriptor)
         unlink_quietly(lock)

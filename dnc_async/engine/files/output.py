@@ -25,11 +25,12 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import Leaf, holds
 from dnc_async.ipld.unixfs import UnixFs
 from dnc_async.store.durable import flush
-from dnc_async.system import try_lock, write_at
+from dnc_async.system import Lock, try_lock, write_at
 
 _FLAGS = (
     os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 )
+_UNPROTECTED = "two calls that write to one target at once would not notice each other: run one at a time"
 _RESERVED_ON_WINDOWS = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)}
 
 
@@ -80,7 +81,7 @@ class Part:
             # Whoever owns the part can change it behind our back, also once it stands at the target.
             owner = os.fstat(descriptor).st_uid
             ours = owner == os.geteuid() or owner == _owner_of_new_files(self.path.parent)
-            if ours and try_lock(descriptor):
+            if ours and try_lock(descriptor, self.path.parent, _UNPROTECTED) is not Lock.HELD:
                 return descriptor
         except BaseException:
             os.close(descriptor)
