@@ -19,7 +19,7 @@
     ├── GatewayError                    one gateway, one request; .gateway and .cid say which
     │   ├── GatewayTimeoutError             no connection, or no byte, within the limit
     │   ├── GatewayMissError                it does not have the block
-    │   ├── GatewayRefusedError             it will not serve the block (410, 451)
+    │   ├── GatewayRefusedError             it will not serve the block (410, 451), or its file cannot be read
     │   ├── GatewayNoCarError               it does not send CARs, or not of such a form
     │   ├── GatewayBusyError                it asked us to come back later (429, 502, 503, 504)
     │   ├── GatewayOversizeError            it sent more than the block may have, by its parent

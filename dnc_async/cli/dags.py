@@ -277,7 +277,11 @@ def _run_verify(options: argparse.Namespace) -> int:
     from dnc_async.store.integrity import check  # noqa: PLC0415 - as above
 
     line, store = Progress(), _store(options)
-    roots = [_root(text) for text in options.cid] or store.roots()
+    roots = [_root(text) for text in options.cid]
+    if not roots:
+        roots = store.roots()
+        for name in store.strangers():
+            say(f"{name} is not the store's, and is ignored")
     if not roots:
         say(f"{store.path} lists no roots: nothing was published or imported yet")
     complete = True

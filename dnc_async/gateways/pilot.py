@@ -18,7 +18,7 @@ from dnc_async.gateways.car_landing import CarLanding
 from dnc_async.gateways.flight import Desk, Flight
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.spans import CarAsk
-from dnc_async.gateways.transport import Arrivals, CarRequest, Transport
+from dnc_async.gateways.transport import Arrivals, CarRequest, Transport, wrong_bytes
 from dnc_async.gateways.wanted import WantedBlock
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import Cid
@@ -149,8 +149,7 @@ class Pilot:
     def _mismatched(self, flight: Flight, want: WantedBlock | None, cause: BlockMismatchError) -> None:
         self._score.mismatched(self._desk.clock())
         asked = str(want.cid) if want is not None else flight.car.path if flight.car is not None else ""
-        wrong = "sent bytes that do not hash to the CID; they were thrown away"
-        error = GatewayMismatchError(wrong, gateway=self._transport.name, cid=asked)
+        error = GatewayMismatchError(wrong_bytes(self._transport), gateway=self._transport.name, cid=asked)
         error.__cause__ = cause
         if want is not None:
             self._fail(flight, want, error)

@@ -7,10 +7,10 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from dnc_async.errors import (
-    GatewayError,
     GatewayMissError,
     GatewayNoCarError,
     GatewayOversizeError,
+    GatewayRefusedError,
     StoreError,
 )
 from dnc_async.ipld.cid import Cid
@@ -148,8 +148,8 @@ class StoreTransport(RawOnly):
     def _body(self, cid: Cid, limit_bytes: int) -> bytes:
         try:
             data = self._read(cid)
-        except StoreError as error:
-            raise GatewayError(str(error), gateway=self.name, cid=str(cid)) from error
+        except StoreError as error:  # asked again it would say the same
+            raise GatewayRefusedError(str(error), gateway=self.name, cid=str(cid)) from error
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
         if len(data) > limit_bytes:
@@ -157,3 +157,10 @@ class StoreTransport(RawOnly):
                 f"holds {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=str(cid)
             )
         return data
+
+
+def wrong_bytes(transport: Transport) -> str:
+    """What to say of one that gave a block which does not hash to its CID."""
+    if isinstance(transport, StoreTransport):
+        return "holds bytes that do not hash to the CID; publish or import the same data again, which writes them anew"
+    return "sent bytes that do not hash to the CID; they were thrown away"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dnc_async.ipld.block import Block
     from dnc_async.ipld.cid import Cid
 
+_REMEDY = "check its disk and who owns it; publish or import the same data again, which writes it anew"
+
 
 class BlockStore:
     """A folder of blocks. ``BlockStore.open`` makes one; any number of threads and processes may share it.
@@ -66,11 +68,17 @@ class BlockStore:
             return self._layout.size_of(block_name(cid))
 
     def read(self, cid: Cid) -> bytes | None:
-        """Give the block's bytes *unverified*, for those who hand them to somebody who verifies; None if not here."""
+        """Give the block's bytes *unverified*, for those who hand them to somebody who verifies; None if not here.
+
+        Raises :class:`StoreError` where its file cannot be read.
+        """
         if cid.inline is not None:
             return bytes(cid.inline)
-        with store_errors(f"cannot read {cid} in {self.path}"):
+        try:
             return self._layout.read(block_name(cid))
+        except OSError as error:
+            file = self._layout.block_path(block_name(cid))
+            raise StoreError(f"{file} cannot be read: {error.strerror or error}; {_REMEDY}") from error
 
     def get(self, cid: Cid) -> Block | None:
         """Give the block, verified; None if it is not here.
@@ -85,7 +93,7 @@ class BlockStore:
         except BlockMismatchError as error:
             file = self._layout.block_path(block_name(cid))
             raise StoreError(
-                f"{file} is damaged: it does not hash to {cid}; delete that file, then publish or import the data again"
+                f"{file} is damaged: it does not hash to {cid}; publish or import the same data again, which writes it anew"
             ) from error
 
     def begin(self) -> Transaction:
@@ -95,6 +103,11 @@ class BlockStore:
         """
         self._layout.check_writable()
         return Transaction(self._layout)
+
+    def strangers(self) -> list[str]:
+        """Give the files among the roots that are none of the store's, such as ``.DS_Store``; they are ignored."""
+        with store_errors(f"cannot list the roots of {self.path}"):
+            return [str(self._layout.roots / name) for name in self._layout.list_strangers()]
 
     def roots(self) -> list[Cid]:
         """Give the roots that were committed, sorted by their text."""

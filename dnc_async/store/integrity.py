@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnc_async.errors import BlockMismatchError, CidError, DagError
+from dnc_async.errors import BlockMismatchError, CidError, DagError, StoreError
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.codecs import links
@@ -47,9 +47,10 @@ def walk(
 ) -> Iterator[Block]:
     """Yield every block below ``root`` that the store holds, verified, depth first and each once; inline ones too.
 
-    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store, and a
-    :class:`~dnc_async.errors.CidError` where its hash cannot be checked. Without ``leaves`` raw blocks are looked for and
-    neither read nor yielded. The links of codecs that we do not read are not followed. Memory grows by a hash for each block.
+    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store, a
+    :class:`~dnc_async.errors.CidError` where its hash cannot be checked, and else says that it is damaged, or why it cannot be read.
+    Without ``leaves`` raw blocks are looked for and neither read nor yielded. The links of codecs that we do not read are not
+    followed. Memory grows by a hash for each block.
     """
     waiting, seen = [root], set[tuple[int, bytes]]()
     while waiting:
@@ -60,16 +61,16 @@ def walk(
         if not is_checkable(cid.multihash):
             fault(cid, CidError(f"the hash function {cid.hash_name} cannot be checked"))
             continue
-        if cid.codec == RAW and not leaves and store.has(cid):
-            continue
-        data = store.read(cid)
-        if data is None:
-            fault(cid, None)
-            continue
         try:
+            if cid.codec == RAW and not leaves and store.has(cid):
+                continue
+            data = store.read(cid)
+            if data is None:
+                fault(cid, None)
+                continue
             block = verify(cid, data)
             waiting.extend(reversed(links(cid, block.data)))
-        except (BlockMismatchError, DagError) as error:
+        except (BlockMismatchError, DagError, StoreError) as error:
             fault(cid, error)
             continue
         yield block

@@ -13,22 +13,26 @@ base32 digest carries only a few bits, which is why the two before it are taken.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from base64 import b32encode
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from dnc_async.errors import StoreError
+from dnc_async.errors import CidError, StoreError
+from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.cid import Cid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT = "dnc_async block store 1"
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# What lies in a block's place may be anything: a FIFO is not waited for.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _PARTS = frozenset({"blocks", "format", "roots", "staging"})
 
 
@@ -44,7 +48,8 @@ def store_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "check who owns the folder and the space on its disk, or choose another one"
-        raise StoreError(f"{doing}: {error.strerror or error}; {remedy}") from error
+        where = f"{error.filename}: " if error.filename is not None and os.fspath(error.filename) not in doing else ""
+        raise StoreError(f"{doing}: {where}{error.strerror or error}; {remedy}") from error
 
 
 @dataclass(frozen=True)
@@ -116,27 +121,47 @@ class Layout:
         """Give the size in bytes of a stored block; None if it is not there."""
         try:
             return os.stat(f"{self.blocks}/{name[-3:-1]}/{name}").st_size  # noqa: PTH116 - a Path costs 10 times more
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def read(self, name: str) -> bytes | None:
-        """Give the bytes of a stored block as they are; None if it is not there."""
+        """Give the bytes of a stored block as they are; None if it is not there. Raises ``OSError`` where they cannot be read."""
         try:
             descriptor = os.open(f"{self.blocks}/{name[-3:-1]}/{name}", _READ)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return os.read(descriptor, os.fstat(descriptor).st_size)  # a third less time than a file object takes
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "this is no file")
+            if status.st_size > MAX_BLOCK_BYTES:
+                raise OSError(errno.EFBIG, f"{status.st_size} bytes are more than a block may have")
+            return os.read(descriptor, status.st_size)  # a third less time than a file object takes
         finally:
             os.close(descriptor)
 
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether the block called ``name`` is stored, and its file can be read and has just these bytes."""
+        try:
+            return self.read(name) == data
+        except OSError:
+            return False
+
     def move_in(self, staged: Path, name: str) -> None:
-        """Rename a staged block into the store; one that is there already is replaced by the same bytes."""
+        """Rename a staged block into the store; whatever has its name there is replaced."""
         target = self.block_path(name)
         try:
             staged.replace(target)
         except FileNotFoundError:
             target.parent.mkdir(exist_ok=True)
+            staged.replace(target)
+        except IsADirectoryError:
+            try:
+                target.rmdir()
+            except OSError as error:
+                raise OSError(
+                    error.errno, "a folder that is not empty is in a block's place; remove it", target
+                ) from error
             staged.replace(target)
 
     def add_root(self, root: Cid) -> None:
@@ -145,7 +170,14 @@ class Layout:
 
     def list_roots(self) -> list[Cid]:
         """Give the committed roots, sorted by their text."""
-        return [Cid.parse(name, foreign=True) for name in sorted(os.listdir(self.roots))]  # noqa: PTH208 - names, not Paths
+        return [root for name in self._root_names() if (root := _cid(name)) is not None]
+
+    def list_strangers(self) -> list[str]:
+        """Give the names among the roots that are none, such as ``.DS_Store``, sorted."""
+        return [name for name in self._root_names() if _cid(name) is None]
+
+    def _root_names(self) -> list[str]:
+        return sorted(os.listdir(self.roots))  # noqa: PTH208 - names, not Paths
 
     def _refuse_strangers(self) -> None:
         strangers = [entry.name for entry in self.path.iterdir() if entry.name not in _PARTS]
@@ -161,3 +193,10 @@ class Layout:
         draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         draft.write_bytes(data)
         draft.replace(path)
+
+
+def _cid(text: str) -> Cid | None:
+    try:
+        return Cid.parse(text, foreign=True)
+    except CidError:
+        return None

@@ -53,7 +53,7 @@ class Transaction:
 
     @property
     def staged_blocks(self) -> int:
-        """How many blocks were written: those that the store had already are not counted."""
+        """How many blocks were written: those that the store had already, and whole, are not counted."""
         return self._staged_blocks
 
     @property
@@ -73,14 +73,15 @@ class Transaction:
     def put(self, block: Block) -> None:
         """Stage ``block``, unless the store or this transaction has it, or its CID holds it already (identity).
 
+        What the store has is compared, byte by byte: a file that was damaged there is written anew.
+
         Raises :class:`StoreError` when it cannot be written; the transaction can then only be rolled back.
         """
         self._require_open()
         if block.cid.inline is not None:
             return
         name = block_name(block.cid)
-        size_bytes = len(block.data)
-        if self._layout.size_of(name) == size_bytes:
+        if self._layout.holds(name, block.data):
             return
         path = self._layout.block_path(name, under=self._folder)
         try:
@@ -91,7 +92,7 @@ class Transaction:
         if staged:
             with self._counting:
                 self._staged_blocks += 1
-                self._staged_bytes += size_bytes
+                self._staged_bytes += len(block.data)
 
     def commit(self, *roots: Cid) -> None:
         """Make the staged blocks visible, those of ``roots`` last, and list these among the store's roots.
@@ -126,7 +127,10 @@ class Transaction:
         if cid.inline is not None:
             return True
         name = block_name(cid)
-        return self._layout.size_of(name) is not None or self._layout.block_path(name, under=self._folder).exists()
+        if self._layout.block_path(name, under=self._folder).exists():
+            return True
+        with store_errors(f"cannot look for {cid} in {self._layout.path}"):
+            return self._layout.size_of(name) is not None
 
     def rollback(self) -> None:
         """Remove whatever is still staged and end the transaction. Doing it again does nothing."""

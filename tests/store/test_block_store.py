@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from dnc_async.errors import StoreError
 from dnc_async.ipld.block import Block, make, verify
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.store import BlockStore
+from dnc_async.store.integrity import check
 
 NODE = make(bytes.fromhex("0a020801"), DAG_PB)
 
@@ -75,7 +78,7 @@ def test_a_damaged_file_names_itself_the_cid_and_the_remedy(store: BlockStore) -
     file.write_bytes(b"\x0a\x02\x08\x02")
     with pytest.raises(StoreError) as caught:
         store.get(NODE.cid)
-    for word in (str(file), str(NODE.cid), "damaged", "delete"):
+    for word in (str(file), str(NODE.cid), "damaged", "again"):
         assert word in str(caught.value)
     assert store.read(NODE.cid) == b"\x0a\x02\x08\x02"
 
@@ -86,6 +89,98 @@ def test_a_torn_file_is_replaced_when_the_block_comes_again(store: BlockStore) -
     file.write_bytes(b"")
     fill(store, NODE)
     assert store.get(NODE.cid) == NODE
+
+
+def test_a_flipped_byte_is_mended_when_the_block_comes_again(store: BlockStore) -> None:
+    fill(store, NODE)
+    (file,) = files(store.path / "blocks")
+    file.write_bytes(b"\x0a\x02\x08\x02")
+    with store.begin() as transaction:
+        transaction.put(NODE)
+        assert transaction.staged_blocks == 1
+        transaction.commit(NODE.cid)
+    assert store.get(NODE.cid) == NODE
+    with store.begin() as transaction:
+        transaction.put(NODE)
+        assert transaction.staged_blocks == 0
+
+
+def folder_in_place(file: Path) -> None:
+    file.mkdir()
+
+
+def fifo_in_place(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def huge_in_place(file: Path) -> None:
+    with file.open("wb") as huge:
+        huge.truncate(2**40)
+
+
+def loop_in_place(file: Path) -> None:
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize("put_there", [folder_in_place, fifo_in_place, huge_in_place, loop_in_place])
+def test_what_cannot_be_read_is_an_error_at_once_and_is_replaced(
+    store: BlockStore, put_there: Callable[[Path], None]
+) -> None:
+    """It is named for a reader, one of all that a check finds, and no hindrance for who brings the block again."""
+    fill(store, NODE)
+    (file,) = files(store.path / "blocks")
+    file.unlink()
+    put_there(file)
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        store.get(NODE.cid)
+    assert str(file) in str(caught.value)
+    assert check(store, NODE.cid).damaged == (NODE.cid,)
+    fill(store, NODE)
+    assert store.get(NODE.cid) == NODE
+
+
+def test_a_disk_that_fails(store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EIO while a block is read."""
+    fill(store, NODE)
+
+    def fail(_: int, __: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.read(NODE.cid)
+    assert check(store, NODE.cid).damaged == (NODE.cid,)
+    fill(store, NODE)
+    monkeypatch.undo()
+    assert store.get(NODE.cid) == NODE
+
+
+def test_a_folder_with_files_in_a_blocks_place_is_not_deleted(store: BlockStore) -> None:
+    fill(store, NODE)
+    (file,) = files(store.path / "blocks")
+    file.unlink()
+    file.mkdir()
+    (file / "mine").write_text("x")
+    with pytest.raises(StoreError, match="a folder that is not empty is in a block's place"):
+        fill(store, NODE)
+    assert (file / "mine").exists()
+
+
+def test_files_of_others_are_ignored(store: BlockStore) -> None:
+    """In each folder of the store."""
+    fill(store, NODE)
+    (shard,) = (store.path / "blocks").iterdir()
+    for folder in (store.path, store.path / "roots", store.path / "blocks", shard, store.path / "staging"):
+        (folder / ".DS_Store").write_bytes(b"x")
+        (folder / os.fsdecode(b"\xff.lock")).write_bytes(b"x")
+    (store.path / "roots/folder").mkdir()
+    assert store.roots() == [NODE.cid]
+    assert len(store.strangers()) == 3
+    again = BlockStore.open(store.path, create=True)
+    fill(again, NODE, make(b"more"))
+    assert again.roots() == sorted([NODE.cid, make(b"more").cid], key=str)
+    assert (store.path / "staging/.DS_Store").exists()
+    assert (store.path / "staging" / os.fsdecode(b"\xff.lock")).exists()
 
 
 def test_nothing_is_visible_before_commit_and_nothing_stays_without_it(store: BlockStore) -> None:
