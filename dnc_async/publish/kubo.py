@@ -4,14 +4,16 @@ What the RPC answers is not believed by its status (docs.ipfs.tech/reference/kub
 an online node waits for ever for a block that nobody has. So the sequence is: import parts unpinned and compare the count of
 blocks; hold each part by a folder in MFS, so that garbage collection spares it; have the node walk the whole DAG *offline*,
 which names a missing block at once; only then pin, with a time limit, and ask whether it is pinned; then let the folder go.
+What an upload that was killed has left there, the next one removes (:mod:`dnc_async.publish.kubo_folders`).
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-import secrets
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,22 +26,33 @@ from dnc_async.config import PublishSettings, user_agent
 from dnc_async.errors import UploadError
 from dnc_async.ipld.builder import Root
 from dnc_async.ipld.cid import Cid
+from dnc_async.publish.kubo_folders import UploadFolder
 from dnc_async.publish.parts import Part, PartCutter
+from dnc_async.telemetry import logger
 
 _MAX_LINE_BYTES = 2**16
 _MAX_ANSWER_BYTES = 2**24
+#: What is tidied up at a node, before and after an upload, may take so long.
+_TIDY_S = 10.0
 
 
 class KuboTarget:
     """One upload to a Kubo node's RPC at ``url``, such as ``http://127.0.0.1:5001``."""
 
-    def __init__(self, url: str, *, headers: Mapping[str, str], settings: PublishSettings) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        settings: PublishSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """``headers`` carry the authorization; neither they nor a password in the URL are ever shown."""
         self._rpc = _Rpc(url, headers=headers, settings=settings)
         self._settings = settings
         self.name = f"kubo {self._rpc.name}"
-        self._folder = f"/dnc-upload-{secrets.token_hex(8)}"
-        self._folder_made = False
+        self._clock = clock
+        self._folder: UploadFolder | None = None
         self._parts = 0
         self._cutter = PartCutter(lambda part: anyio.from_thread.run(self._send, part))
 
@@ -49,9 +62,26 @@ class KuboTarget:
     async def begin(self) -> PartCutter:
         """See that a Kubo node answers there and lets us in, and make the folder that holds the parts."""
         await self._rpc.ask("version")
-        await self._rpc.ask("files/mkdir", arg=self._folder)
-        self._folder_made = True
+        await self._remove_leftovers()
+        self._folder = UploadFolder.new(self._clock())  # before it is made: we may be stopped while it is
+        await self._rpc.ask("files/mkdir", arg=self._folder.path)
         return self._cutter
+
+    async def _remove_leftovers(self) -> None:
+        """Remove the folders of uploads that were killed. Where that cannot be done, nothing but room is lost."""
+        with contextlib.suppress(UploadError), anyio.move_on_after(_TIDY_S):
+            for folder in filter(None, map(UploadFolder.parse, await self._listed("/"))):
+                is_left = folder.is_left()
+                if is_left is None and folder.is_old((), self._clock()):
+                    is_left = folder.is_old(await self._listed(folder.path), self._clock())
+                if is_left:
+                    await self._rpc.ask("files/rm", arg=folder.path, recursive="true", force="true")
+
+    async def _listed(self, path: str) -> list[str]:
+        """The names in a folder of the MFS."""
+        answer = await self._rpc.ask("files/ls", arg=path, max_line_bytes=_MAX_ANSWER_BYTES)
+        entries = [entry for line in answer for entry in line.get("Entries") or () if isinstance(entry, dict)]
+        return [str(entry.get("Name")) for entry in entries]
 
     async def finish(self, root: Root) -> None:
         """Send the last part, have the node check the DAG, and pin it."""
@@ -69,14 +99,24 @@ class KuboTarget:
     async def aclose(self) -> None:
         """Let go of the parts: pinned ones stay, the others are garbage that the node collects."""
         try:
-            if self._folder_made:
-                with anyio.move_on_after(self._settings.answer_timeout_s, shield=True):
-                    await self._rpc.ask("files/rm", arg=self._folder, recursive="true", force="true")
-        except UploadError:
-            pass  # it is why we leave, or the next call would tell; the folder names itself
+            if self._folder is not None:
+                await self._remove(self._folder)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._rpc.aclose()
+
+    async def _remove(self, folder: UploadFolder) -> None:
+        """Remove the folder; a node that does not let us is not waited for."""
+        folder.let_go()
+        removed = False
+        with anyio.move_on_after(min(_TIDY_S, self._settings.answer_timeout_s), shield=True):
+            with contextlib.suppress(UploadError):  # it is why we leave, or the next call would tell
+                await self._rpc.ask("files/rm", arg=folder.path, recursive="true", force="true")
+                removed = True
+        if not removed:
+            logger.warning(
+                "%s: the folder %s could not be removed; the next upload from here will", self.name, folder.path
+            )
 
     async def _send(self, part: Part) -> None:
         """Import one part and hold it."""
@@ -87,8 +127,9 @@ class KuboTarget:
             self._rpc.name,
             f"took {counts[0] if counts else 'an unknown number'} of the {part.block_count} blocks of part {self._parts}",
         )
-        source = f"/ipfs/{part.cid}"
-        await self._rpc.ask("files/cp", arg=(source, f"{self._folder}/{self._parts}"), offline="true")
+        assert self._folder is not None  # noqa: S101 - begin() came first
+        place = self._folder.part(self._parts, self._clock())
+        await self._rpc.ask("files/cp", arg=(f"/ipfs/{part.cid}", place), offline="true")
         self._parts += 1
 
 
@@ -109,7 +150,13 @@ class _Rpc:
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(
-        self, command: str, *, car: Part | None = None, slow: bool = False, **parameters: str | tuple[str, ...]
+        self,
+        command: str,
+        *,
+        car: Part | None = None,
+        slow: bool = False,
+        max_line_bytes: int = _MAX_LINE_BYTES,
+        **parameters: str | tuple[str, ...],
     ) -> list[Any]:
         """Call a command; the JSON objects of its answer. ``slow`` ones walk the whole DAG before they say a word.
 
@@ -121,13 +168,15 @@ class _Rpc:
             (k.replace("_", "-"), each) for k, v in parameters.items() for each in ((v,) if isinstance(v, str) else v)
         ]
         try:
-            return await self._ask(command, query, car, limit_s)
+            return await self._ask(command, query, car, limit_s, max_line_bytes)
         except TimeoutError as error:
             raise self._error(command, f"no answer within {limit_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._error(command, f"the connection failed: {str(error) or type(error).__name__}") from error
 
-    async def _ask(self, command: str, query: list[tuple[str, str]], car: Part | None, limit_s: float) -> list[Any]:
+    async def _ask(
+        self, command: str, query: list[tuple[str, str]], car: Part | None, limit_s: float, max_line_bytes: int
+    ) -> list[Any]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s, sock_read=limit_s)
         url = f"{self.name}/api/v0/{command}"
         body = None if car is None else _form(car)
@@ -138,19 +187,21 @@ class _Rpc:
                 raise self._error(
                     command, f"answered {response.status}: is this the RPC port (5001), not the gateway's?"
                 )
-            lines = [line async for line in self._lines(response, command)]
+            lines = [line async for line in self._lines(response, command, max_line_bytes)]
         failed = next((line for line in lines if line.get("Type") == "error"), None)
         if failed is not None or response.status != 200:
             said = failed.get("Message") if failed else f"answered {response.status} {response.reason}"
             raise self._error(command, str(said)[:500])
         return lines
 
-    async def _lines(self, response: aiohttp.ClientResponse, command: str) -> AsyncIterator[dict[str, Any]]:
+    async def _lines(
+        self, response: aiohttp.ClientResponse, command: str, max_line_bytes: int
+    ) -> AsyncIterator[dict[str, Any]]:
         rest, size = b"", 0
         async for piece in response.content.iter_any():
             size += len(piece)
             *lines, rest = (rest + piece).split(b"\n")
-            if len(rest) > _MAX_LINE_BYTES or size > _MAX_ANSWER_BYTES:
+            if len(rest) > max_line_bytes or size > _MAX_ANSWER_BYTES:
                 raise self._error(command, f"answered more than a call can: {size} bytes")
             for line in lines:
                 if line.strip():

@@ -23,6 +23,9 @@ class Node:
     blocks: dict[bytes, Block] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    part_came: asyncio.Event = field(default_factory=asyncio.Event)
+    other_files: int = 0  # that somebody else has in the MFS's root
     calls: list[str] = field(default_factory=list)
     largest_part: int = 0
     drop: int | None = None  # every so many-th block is lost
@@ -61,16 +64,29 @@ class Node:
         arguments = request.query.getall("arg", [])
         if command == "dag/import":
             return await self._import(request)
-        if command in ("version", "files/mkdir", "files/cp", "files/rm"):
+        if command in ("version", "files/mkdir", "files/cp", "files/rm", "files/ls"):
             return self._files(command, arguments)
         return await self._about(command, arguments[0], request)
 
     def _files(self, command: str, arguments: list[str]) -> web.Response:
+        if command == "files/ls":
+            return _lines({"Entries": self._entries(arguments[0].rstrip("/")) or None})
+        if command == "files/mkdir":
+            self.folders.add(arguments[0])
         if command == "files/cp":
+            if arguments[1].rpartition("/")[0] not in self.folders:
+                return web.json_response({"Message": "no such folder", "Code": 0, "Type": "error"}, status=500)
             self.files[arguments[1]] = arguments[0].removeprefix("/ipfs/")
+            self.part_came.set()
         if command == "files/rm":
+            self.folders.discard(arguments[0])
             self.files = {path: cid for path, cid in self.files.items() if not path.startswith(arguments[0] + "/")}
         return _lines({"Version": "0.44.0"} if command == "version" else {})
+
+    def _entries(self, folder: str) -> list[dict[str, object]]:
+        others = [f"/a-file-of-somebody-{number}" for number in range(self.other_files)] if not folder else []
+        paths = [path for path in (*self.folders, *self.files, *others) if path.rpartition("/")[0] == folder]
+        return [{"Name": path.rpartition("/")[2], "Type": 0, "Size": 0, "Hash": ""} for path in paths]
 
     async def _about(self, command: str, text: str, request: web.Request) -> web.Response:
         missing = self.missing(Cid.parse(text))

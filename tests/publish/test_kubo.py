@@ -1,8 +1,13 @@
 """Uploading to a Kubo node: what arrives, what is kept when something goes wrong, and that it never hangs."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +21,9 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.publish import parts
 from dnc_async.publish.kubo import KuboTarget
 from dnc_async.publish.target import publish
+from dnc_async.system.owner import Owner
 
+from ..conftest import Shell
 from .conftest import Node
 
 ROWS = {"x": np.arange(60_000, dtype="f4").reshape(2_000, 30), "y": np.arange(2_000)}
@@ -139,6 +146,97 @@ async def test_nothing_is_sent_of_a_source_that_breaks(node: Node) -> None:
     assert node.files == {}
     with pytest.raises(DatasetError):
         await dnc.upload({"x": np.zeros((0, 3))}, "kubo=http://127.0.0.1:1")
+
+
+@contextlib.asynccontextmanager
+async def uploading(shell: Shell, node: Node) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``dnc upload`` to the node as a process, which has sent a part."""
+    np.save(shell.home / "big.npy", np.arange(8 * 2**20))
+    node.part_came.clear()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dnc_async", "upload", str(shell.home / "big.npy"), "--to", f"kubo={node.url}"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=shell.environment,
+    )
+    try:
+        await asyncio.wait_for(node.part_came.wait(), 60)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_leaves_nothing_at_the_node(node: Node, shell: Shell, number: signal.Signals) -> None:
+    """The folder is removed before the process ends."""
+    async with uploading(shell, node) as process:
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 60) == 128 + number
+    assert (node.files, node.folders, node.pins) == ({}, set(), set())
+
+
+async def test_the_next_upload_removes_what_a_killed_one_left(node: Node, shell: Shell) -> None:
+    """But not what another one is using, in another process or in this one."""
+    node.other_files = 5_000  # the line that lists them is long
+    async with uploading(shell, node) as killed:
+        killed.kill()
+        await killed.wait()
+        (left,) = node.folders
+        async with uploading(shell, node):
+            (living,) = node.folders
+            assert living != left
+
+            async def rows() -> AsyncIterator[object]:
+                yield ROWS
+                await dnc.upload({"z": np.arange(10)}, f"kubo={node.url}")
+                yield ROWS
+
+            done = await dnc.upload(rows(), f"kubo={node.url}", batch_size=100)
+            assert node.missing(Cid.parse(done.cid)) is None
+            assert node.folders == {living}
+
+
+async def test_leftovers_of_other_machines_are_removed_when_they_are_old(node: Node) -> None:
+    """A week after the last part; a folder that somebody else made is never touched."""
+    now, day = 1_800_000_000, 86_400
+    settings = PublishSettings()
+    name = "/dnc-upload-0123456789ab-7-1-{}-0123456789abcdef"
+    young, old, active = name.format(now - 6 * day), name.format(now - 8 * day), name.format(now - 9 * day)
+    node.folders = {young, old, active, "/dnc-upload-mine", "/mine"}
+    node.files = {f"{active}/17-{now - day}": "bafkqaaa", f"{old}/17-{now - 8 * day}": "bafkqaaa"}
+    for later, left in ((0, {young, active}), (2 * day, {active}), (7 * day, set())):
+        target = KuboTarget(node.url, headers={}, settings=settings, clock=lambda later=later: now + later)
+        await publish(ROWS, target, batch_size=100, chunk_bytes=None, progress=None)
+        assert node.folders == {*left, "/dnc-upload-mine", "/mine"}
+
+
+async def test_a_folder_that_could_not_be_removed(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """It is named, and the next upload of the same process removes it."""
+    node.answers["files/rm"] = web.Response(status=500, text="no")
+    await dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000)
+    (left,) = node.folders
+    assert f"{left} could not be removed" in caplog.text
+    await dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000)
+    assert node.folders == set()
+
+
+def test_owners() -> None:
+    """A process that ended is dead, also before anybody asked how; one that has another's pid is another."""
+    ours = Owner.this_process()
+    assert Owner.parse(str(ours)) == ours
+    assert ours.is_dead() is False
+    with subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.PIPE) as child:
+        assert replace(ours, pid=os.getppid(), started=0).is_dead() is False
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        if sys.platform == "linux":
+            assert replace(ours, pid=child.pid).is_dead() is True
+    assert replace(ours, pid=child.pid).is_dead() is True
+    if sys.platform == "linux":
+        assert replace(ours, started=ours.started + 1).is_dead() is True
+    assert replace(ours, host="0" * 12).is_dead() is None
+    assert Owner.parse("x-1-2") is None
 
 
 def test_address(tmp_path: Path) -> None:
