@@ -8,6 +8,7 @@ A process that dies leaves its staging folder with a free lock, and the next ``b
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Self
@@ -88,7 +89,9 @@ class Transaction:
             staged = _write_new(path, block.data)
         except OSError as error:
             self._broken = True
-            raise StoreError(f"cannot write {path}: {error.strerror}; free some space and start again") from error
+            limited = error.errno == errno.EFBIG
+            remedy = "raise the limit of files' sizes (ulimit -f)" if limited else "free some space"
+            raise StoreError(f"cannot write {path}: {error.strerror}; {remedy} and start again") from error
         if staged:
             with self._counting:
                 self._staged_blocks += 1

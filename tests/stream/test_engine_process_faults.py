@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,32 @@ def stream(published: Published, **options: Any) -> dnc.BatchStream:
 
 def client(published: Published, **options: Any) -> dnc.Client:
     return dnc.Client(store=published.store, spool_dir=published.spool, engine="process", **options)
+
+
+@pytest.fixture
+def small_files() -> Iterator[int]:
+    """No file may be larger, which holds for the memory that is passed to another process, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield 2**20
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_limit_of_file_sizes(
+    published: Published, small_files: int, importable: Callable[[str, str], Any]
+) -> None:
+    """Is told as such, from either side, and not as something that cannot be pickled."""
+    module = importable("larger", "class Larger:\n  held = b''\n  def __call__(self, batch): return bytes(2**21)\n")
+    with pytest.raises(EngineError, match=r"batch 0 .* 2,097,\d+ bytes .*ulimit -f") as raised:
+        async for _ in stream(published, transform=module.Larger(), disk_budget=0):
+            pass
+    assert "pickl" not in str(raised.value)
+    larger = module.Larger()
+    larger.held = bytes(2 * small_files)
+    with pytest.raises(EngineError, match=r"cannot be passed to another process: .*ulimit -f"):
+        async for _ in stream(published, transform=larger, disk_budget=0):
+            pass
+    assert left(published.spool) == []
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from dnc_async.errors import EngineError
+
 #: What fits into a packet; a local socket's buffer takes some 200 KiB by default.
 _PACKET_BYTES = 32 * 2**10
 _MOST_BUFFERS = 1024
@@ -57,8 +59,8 @@ class Channel:
     def send(self, message: object, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
         """Send a message, and descriptors that the other end gets copies of.
 
-        Raises ``OSError`` where nobody is there, ``BlockingIOError`` where it would have to wait and may not, and what pickle
-        raises.
+        Raises ``OSError`` where nobody is there, ``BlockingIOError`` where it would have to wait and may not,
+        :class:`~dnc_async.errors.EngineError` where there is no memory to pass it in, and what pickle raises.
         """
         packed = Packed(message)
         try:
@@ -127,6 +129,7 @@ class Packed:
     """A message ready to be sent; what is large of it lies in anonymous memory, a descriptor of which it holds until then."""
 
     def __init__(self, message: object) -> None:
+        """Raises :class:`~dnc_async.errors.EngineError` where there is no memory to pass it in, and what pickle raises."""
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         if len(buffers) > _MOST_BUFFERS:
@@ -134,7 +137,7 @@ class Packed:
         parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
         head_bytes = _HEADER.size + len(parts) * _SIZE.size
         is_inline = _aligned(head_bytes) + sum(_aligned(len(part)) for part in parts) <= _PACKET_BYTES
-        self.descriptors: list[int] = [] if is_inline else [_in_memory(parts)]
+        self.descriptors: list[int] = [] if is_inline else [_to_pass(parts)]
         head = _HEADER.pack(is_inline, len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts)
         self.packet = b"".join(_padded(part) for part in (memoryview(head), *parts)) if is_inline else head
 
@@ -150,6 +153,17 @@ def _aligned(size_bytes: int) -> int:
 
 def _padded(part: memoryview) -> bytes:
     return bytes(part).ljust(_aligned(len(part)), b"\0")
+
+
+def _to_pass(parts: Sequence[memoryview]) -> int:
+    """As :func:`_in_memory`; what the system says is an error of its own, apart from what pickling raises."""
+    try:
+        return _in_memory(parts)
+    except OSError as error:
+        size_bytes = sum(map(len, parts))
+        limited = error.errno == errno.EFBIG  # which holds for anonymous memory, too
+        why = "it is larger than a file may be here (ulimit -f)" if limited else error.strerror or str(error)
+        raise EngineError(f"{size_bytes:,} bytes cannot be passed to another process: {why}") from error
 
 
 def _in_memory(parts: Sequence[memoryview]) -> int:

@@ -74,6 +74,11 @@ class Outbox:
         kind = type(box[0]).__name__
         try:
             packed = Packed(Delivery(box.pop()))
+        except EngineError as error:  # nothing is wrong with the batch
+            self._break(
+                EngineError(f"batch {self._sent} of the stream: {error}; raise that limit, or use engine='thread'")
+            )
+            return
         except BaseException as error:  # noqa: BLE001 - what a consumer's own types do to pickle, or a lack of memory
             self._break(
                 EngineError(

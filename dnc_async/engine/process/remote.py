@@ -211,9 +211,15 @@ class RemoteEngine:
         self._epoll.register(channel.fileno(), select.EPOLLONESHOT)
         stream = RemoteStream(self, number, inbox, observers)
         self._streams[number] = stream, owned
-        with theirs:
-            asked = Open(number, pickled, started, bool(observers))
-            self.tell(asked, descriptors=[theirs.fileno()])
+        try:
+            with theirs:
+                self.tell(Open(number, pickled, started, bool(observers)), descriptors=[theirs.fileno()])
+        except BaseException:  # it was not told: nothing would ever come
+            del self._streams[number]
+            channel.close()
+            if owned:
+                self.stop()
+            raise
         return stream
 
     def tell(self, message: object, *, descriptors: Iterable[int] = (), wait: bool = True) -> None:
