@@ -34,7 +34,7 @@ from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
-from dnc_async.errors import ArgumentError, CidError, PathError, StreamClosedError
+from dnc_async.errors import ArgumentError, CidError, GatewayMissError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
@@ -320,11 +320,14 @@ class Client:
         if self._gateways is not None:
             return Origin(gateways=self._gateways, routers=self._routers, root=root)
         path = self._store or own_store()
+        name, without = f"local store {path or store_path(None)}", "there is no store in this folder"
         if path is not None:
             store = BlockStore.open(path)
             if store.has(root):
-                return Origin(store_name=f"local store {path}", read=store.read)
-        return Origin(gateways=environ_gateways(), routers=self._routers, root=root)
+                return Origin(store_name=name, read=store.read)
+            without = "does not hold the root that was asked for"
+        passed_over = GatewayMissError(without, gateway=name)
+        return Origin(gateways=environ_gateways(), routers=self._routers, root=root, passed_over=passed_over)
 
 
 def _process(settings: FetchSettings, budget_bytes: int, spool: Path, observers: list[Observer]) -> RemoteEngine:

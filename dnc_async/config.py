@@ -260,15 +260,19 @@ def gateways_of(gateways: Iterable[str | Gateway] | str | Gateway) -> tuple[Gate
 def environ_gateways(environ: Mapping[str, str] | None = None) -> tuple[Gateway, ...]:
     """The gateways of ``IPFS_GATEWAY``, else of ``$IPFS_PATH/gateway`` (IPIP-280), else the public ones."""
     environ = os.environ if environ is None else environ
-    named = environ.get("IPFS_GATEWAY", "").split()
+    named, source = environ.get("IPFS_GATEWAY", "").split(), "IPFS_GATEWAY"
     if not named:
         try:
-            named = _kubo_file("gateway", environ).read_text(encoding="utf-8").split()
+            file = _kubo_file("gateway", environ)
+            named, source = file.read_text(encoding="utf-8").split(), str(file)
         except (OSError, ArgumentError, UnicodeDecodeError):
             named = []
-    return gateways_of(
-        named or [Gateway(url, requests_per_minute=PUBLIC_REQUESTS_PER_MINUTE) for url in PUBLIC_GATEWAYS]
-    )
+    try:
+        return gateways_of(
+            named or [Gateway(url, requests_per_minute=PUBLIC_REQUESTS_PER_MINUTE) for url in PUBLIC_GATEWAYS]
+        )
+    except ArgumentError as error:
+        raise ArgumentError(f"{source}: {str(error).removeprefix('gateways: ')}") from error
 
 
 def sources_of(
@@ -292,7 +296,7 @@ def sources_of(
     if not asked:
         raise ArgumentError(
             "gateways: 'discover' needs a router to ask, and no gateway of IPFS_GATEWAY or $IPFS_PATH/gateway is a local node; "
-            "name one with routers=, or --router URL"
+            "name a router's URL with routers="
         )
     return gateways_of(named) if named else (), asked
 
@@ -430,7 +434,10 @@ def _expanded(path: str | os.PathLike[str], name: str) -> Path:
 
 
 def default_budget(folder: Path) -> int:
-    """A tenth of the free disk beneath ``folder``, at most 2 GB."""
+    """A tenth of the free disk beneath ``folder``, at most 2 GB. Never 0, which would mean memory alone: a full disk is told."""
     while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 - as above
         folder = folder.parent
-    return min(DEFAULT_BUDGET_BYTES, int(shutil.disk_usage(folder).free * DEFAULT_BUDGET_SHARE))
+    disk = shutil.disk_usage(folder)
+    if not disk.total:  # a file system that does not say, such as /proc
+        return DEFAULT_BUDGET_BYTES
+    return max(1, min(DEFAULT_BUDGET_BYTES, int(disk.free * DEFAULT_BUDGET_SHARE)))

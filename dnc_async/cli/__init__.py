@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader, such as 'head', has seen enough
             return 1
         except DncError as error:
-            say(f"dnc: {in_shell_words(str(error), options)}")
+            say(f"dnc: {in_shell_words(error, options)}")
             return 2 if isinstance(error, ArgumentError) else 1
 
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 
 from dnc_async.cli.shared import Commands, command, print_line, say, store_option
-from dnc_async.errors import OutputError
+from dnc_async.errors import ArgumentError, OutputError
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
 
@@ -30,7 +30,10 @@ def _run_serve(options: argparse.Namespace) -> None:
     from dnc_async.testing import Faults  # noqa: PLC0415
     from dnc_async.testing.__main__ import serve_command  # noqa: PLC0415
 
-    faults = Faults.parse(options.fault) if options.fault else None
+    try:
+        faults = Faults.parse(options.fault) if options.fault else None
+    except ArgumentError as error:
+        raise ArgumentError(f"--fault: {error}") from error
     store = store_path(options.store)
 
     def announce(url: str) -> None:
@@ -45,7 +48,7 @@ def _run_serve(options: argparse.Namespace) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = int(text) if text.isascii() and text.isdecimal() else -1
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {port}")
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
     return port

@@ -5,21 +5,34 @@ from __future__ import annotations
 import argparse
 import re
 
-#: Arguments that are called otherwise in the shell. All others are options of the same name.
+from dnc_async.errors import ArgumentError, DncError
+
+#: Arguments that are called otherwise in the shell. All others are options of the same name, but for a command's own words.
 _RENAMED = {"disk_budget": "budget", "gateways": "gateway", "routers": "router"}
+_NO_OPTIONS = frozenset({"cid", "file", "path", "run"})
+#: What can be done in Python alone.
+_PYTHON_ALONE = (
+    ", or None for no end",
+    ", or open it with create=True if it is empty",
+    ", or open it with create=True",
+)
 _WORD_BEGINS, _WORD_ENDS = r"(?<![\w/.'\"=-])", r"(?![\w/.'\"=-])"
 
 
-def in_shell_words(message: str, options: argparse.Namespace) -> str:
-    """Name a command's options where a message names arguments: ``disk_budget: …`` becomes ``--budget: …``.
+def in_shell_words(error: DncError, options: argparse.Namespace) -> str:
+    """Give an error's text with a command's options in place of arguments: ``disk_budget: …`` becomes ``--budget: …``.
 
-    That is at the message's beginning, before a value (``disk_budget=0`` becomes ``--budget 0``), and where a name has an
-    underscore and so is no plain word. What is quoted stays as it is, and so do paths.
+    That is where a message about an argument begins, before a value (``disk_budget=0`` becomes ``--budget 0``), and where a name
+    has an underscore and so is no plain word. What is quoted stays as it is, and so do paths.
     """
-    names = {name: f"--{name.replace('_', '-')}" for name in vars(options)}
+    message = str(error)
+    names = {name: f"--{name.replace('_', '-')}" for name in vars(options) if name not in _NO_OPTIONS}
     names |= {name: f"--{option}" for name, option in _RENAMED.items() if option in names}
-    either = "|".join(map(re.escape, names))
+    either = "|".join(map(re.escape, names)) or "(?!)"
     long = "|".join(re.escape(name) for name in names if "_" in name) or "(?!)"
-    message = re.sub(rf"^({either})(?=: )", lambda found: names[found[1]], message)
-    message = re.sub(rf"{_WORD_BEGINS}({either})=(?=[\w'\"])", lambda found: f"{names[found[1]]} ", message)
+    for words in _PYTHON_ALONE:
+        message = message.replace(words, "")
+    if isinstance(error, ArgumentError):
+        message = re.sub(rf"^({either})(?=: )", lambda found: names[found[1]], message)
+    message = re.sub(rf"{_WORD_BEGINS}({either})=(?!=)", lambda found: f"{names[found[1]]} ", message).rstrip()
     return re.sub(rf"{_WORD_BEGINS}({long}){_WORD_ENDS}", lambda found: names[found[1]], message)

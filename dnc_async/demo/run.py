@@ -43,6 +43,8 @@ async def run_demo(options: DemoOptions, say: Callable[[str], None], progress: C
     budget = None if options.budget is None else parse_size(options.budget, name="--budget")
     if options.batch_size < 1:
         raise ArgumentError(f"--batch-size: expected a whole number of rows, at least 1, got {options.batch_size}")
+    if not 0 <= options.seed < 2**32:
+        raise ArgumentError(f"--seed: expected 0 to {2**32 - 1}, got {options.seed}")
     progress("reading the flights …")
     flights = load(options.seed)
     say(describe_data(flights, LATE_MINUTES))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,7 +21,7 @@ from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.credit import CreditLimit
 from dnc_async.engine.reading import Manifests
 from dnc_async.engine.transform import Transform, Transforms
-from dnc_async.errors import DncError
+from dnc_async.errors import DncError, GatewayMissError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
@@ -42,13 +42,17 @@ _OWN_FILES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a root's blocks come from: gateways, and those that routers name; or the local store's reader under a name."""
+    """Where a root's blocks come from: gateways, and those that routers name; or the local store's reader under a name.
+
+    ``passed_over`` says why the local store is not asked, where it came first.
+    """
 
     gateways: tuple[Gateway, ...] = ()
     routers: tuple[str, ...] = ()
     root: Cid | None = None
     store_name: str = ""
     read: Callable[[Cid], bytes | None] | None = None
+    passed_over: GatewayMissError | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +159,9 @@ class Runtime:
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
             fetcher.observers.add(self.observers.tell)
+            if origin.passed_over is not None:  # it goes with what the gateways say of a block that nobody has
+                fetcher.expect()
+                fetcher.expect_no_more([origin.passed_over])
             self._tasks.start_soon(fetcher.run)
         if origin.routers and origin.root is not None:
             discovery = self._discovery(fetcher, origin)
