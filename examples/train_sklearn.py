@@ -1,6 +1,6 @@
 """Publish a dataset, stream it back within a disk budget, and learn from it batch by batch.
 
-Run it with ``python examples/train_sklearn.py`` after ``pip install 'dnc-async[demo]'``.
+Run it with ``python examples/train_sklearn.py`` after ``pip install '.[demo]'`` in a clone.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def save(rows: Sequence[Row], path: str) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
-        raise DncError("the picture needs matplotlib: pip install 'dnc-async[plot]'") from error
+        raise DncError("the picture needs matplotlib: pip install matplotlib") from error
     columns = _columns()
     figure = Figure(figsize=(9.0, 5.2), dpi=120, layout="constrained")
     axes = figure.subplots()

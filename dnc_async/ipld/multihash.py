@@ -209,5 +209,5 @@ def _blake3(data: Buffer, length: int) -> bytes:
     try:
         from blake3 import blake3  # noqa: PLC0415 - an extra, which few data sets need
     except ImportError as error:
-        raise CidError("blake3 digests need one more package: pip install dnc-async[blake3]") from error
+        raise CidError("blake3 digests need one more package: pip install blake3") from error
     return bytes(blake3(data).digest(length=length))

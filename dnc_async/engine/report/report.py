@@ -144,7 +144,7 @@ class Report:
         return scenarios(self)
 
     def plot(self) -> Figure:
-        """A picture of the gaps: each by cause over time, and their sum. Needs matplotlib (``dnc-async[plot]``)."""
+        """A picture of the gaps: each by cause over time, and their sum. Needs matplotlib (the extra ``plot``)."""
         from dnc_async.engine.report.picture import draw  # noqa: PLC0415 - an extra
 
         return draw(self)
