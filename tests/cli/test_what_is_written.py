@@ -35,7 +35,7 @@ def test_python_of_the_readme(shell: Shell) -> None:
     done = shell.python("cell.py")
     assert done.stderr == ""
     score, cid = done.stdout.split()
-    assert float(score) > 0.9
+    assert float(score) > 0.8
     assert cid.startswith("bafybei")
 
 
