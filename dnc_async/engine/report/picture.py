@@ -66,7 +66,8 @@ def draw(report: Report) -> Figure:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
-        raise DncError("the picture needs matplotlib: pip install matplotlib") from error
+        remedy = "pip install matplotlib, which pip install 'dnc-async[plot]' brings along"
+        raise DncError(f"the picture needs matplotlib: {remedy}") from error
     figure = Figure(figsize=(9.0, 5.0), dpi=120, layout="constrained")
     gaps, total = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     layers = _layers(report)
