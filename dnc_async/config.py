@@ -296,7 +296,7 @@ def sources_of(
     if not asked:
         raise ArgumentError(
             "gateways: 'discover' needs a router to ask, and no gateway of IPFS_GATEWAY or $IPFS_PATH/gateway is a local node; "
-            "name a router's URL with routers="
+            "name one with routers=, or --router URL"
         )
     return gateways_of(named) if named else (), asked
 

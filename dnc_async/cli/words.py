@@ -15,6 +15,7 @@ _PYTHON_ALONE = (
     ", or None for no end",
     ", or open it with create=True if it is empty",
     ", or open it with create=True",
+    "routers=, or ",
 )
 _WORD_BEGINS, _WORD_ENDS = r"(?<![\w/.'\"=-])", r"(?![\w/.'\"=-])"
 
