@@ -320,13 +320,13 @@ class Client:
         if self._gateways is not None:
             return Origin(gateways=self._gateways, routers=self._routers, root=root)
         path = self._store or own_store()
-        name, without = f"local store {path or store_path(None)}", "there is no store in this folder"
+        without = "there is none yet"
         if path is not None:
             store = BlockStore.open(path)
             if store.has(root):
-                return Origin(store_name=name, read=store.read)
+                return Origin(store_name=f"local store {path}", read=store.read)
             without = "does not hold the root that was asked for"
-        passed_over = GatewayMissError(without, gateway=name)
+        passed_over = GatewayMissError(without, gateway=f"local store {path or ''}".rstrip())
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root, passed_over=passed_over)
 
 

@@ -48,9 +48,9 @@ def walk(
     """Yield every block below ``root`` that the store holds, verified, depth first and each once; inline ones too.
 
     ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store, a
-    :class:`~dnc_async.errors.CidError` where its hash cannot be checked, and else says that it is damaged, or why it cannot be read.
-    Without ``leaves`` raw blocks are looked for and neither read nor yielded. The links of codecs that we do not read are not
-    followed. Memory grows by a hash for each block.
+    :class:`~dnc_async.errors.CidError` where its hash cannot be checked, and else says that it is damaged, or why it cannot be
+    read. Without ``leaves`` raw blocks are looked for and neither read nor yielded. The links of codecs that we do not read are
+    not followed. Memory grows by a hash for each block.
     """
     waiting, seen = [root], set[tuple[int, bytes]]()
     while waiting:
