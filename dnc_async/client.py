@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -184,8 +185,10 @@ class Client:
         progress: Callable[[Saved], None] | None = None,
     ) -> Saved:
         """Write a file or directory tree to the disk; see :func:`dnc_async.get`."""
-        # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
-        where = None if target is None else os.path.join(os.getcwd(), os.fspath(target))  # noqa: PTH109, PTH118 - Path drops it
+        where = None if target is None else os.fspath(target)
+        if where not in (None, ".", ".."):  # which are no names
+            # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
+            where = os.path.join(os.getcwd(), where)  # noqa: PTH109, PTH118 - Path drops it
         return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:
@@ -320,13 +323,16 @@ class Client:
         if self._gateways is not None:
             return Origin(gateways=self._gateways, routers=self._routers, root=root)
         path = self._store or own_store()
-        without = "there is none yet"
+        without = "there is no store in this folder"
         if path is not None:
             store = BlockStore.open(path)
             if store.has(root):
                 return Origin(store_name=f"local store {path}", read=store.read)
             without = "does not hold the root that was asked for"
-        passed_over = GatewayMissError(without, gateway=f"local store {path or ''}".rstrip())
+        if path is None:
+            with contextlib.suppress(ArgumentError):  # without a home there is no such folder
+                path = store_path(None)
+        passed_over = GatewayMissError(without, gateway=f"local store {path}" if path else "local store")
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root, passed_over=passed_over)
 
 

@@ -50,7 +50,7 @@ def test_it_is_told_and_mended(shell: Shell, published: str, spoil: object, mend
     spoil(a_leaf(shell))
     for words in (["stream", published], ["get", published, "-o", "copy"]):
         done = shell(*words, "--store", "s", status=1)
-        assert "local store s" in done.stderr
+        assert f"local store {shell.home / 's'}" in done.stderr
         assert "publish or import the same data again" in done.stderr
     assert "0 blocks missing, 1 wrong" in shell("verify", "--store", "s", status=1).stdout
     assert "cannot export" in shell.refuses("export", published, "--store", "s", "-o", "x.car")

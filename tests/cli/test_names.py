@@ -95,7 +95,7 @@ def test_datasets(served: Served) -> None:
     said, _ = served.run("stream", f"ipfs://{served.root}/daten%e4", "--report", "run.json", PYTHONIOENCODING="ascii")
     assert said.count(b"50 samples") == 2
     done = served.shell("report", "run.json", "--html", "run.html")
-    assert done.stdout == ""
+    assert done.stdout == "run.html\n"
 
 
 async def test_in_python(served: Served) -> None:
