@@ -23,10 +23,13 @@ nox.options.error_on_missing_interpreters = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 TEST_GROUP = nox.project.dependency_groups(PYPROJECT, "test")
+TABLES = nox.project.dependency_groups(PYPROJECT, "tables")
 OLDEST = (3, 11)
 PEERS_PYTHON = "3.12"  # the newest for which all of the peers have wheels
 #: What is run on the Pythons between the oldest and the newest: where a new Python breaks things is loops and threads.
-BETWEEN = ("-m", "not border", "tests/stream")
+BETWEEN = ("-m", "not border", "tests/stream", "tests/notebook")
+#: Three at once: a test waits about as long as it computes. Those of a file stay together, for what they share.
+SIDE_BY_SIDE = ("-n", "3", "--dist", "loadfile")
 CODE = ("dnc_async", "tests", "bench", "examples", "noxfile.py")
 
 
@@ -82,14 +85,12 @@ def tests(session: nox.Session) -> None:
     environment = {"PYTHONSAFEPATH": "1"}
     if session.python != PYTHONS[-1] or session.posargs:
         session.install(".", *TEST_GROUP)
-        between = () if session.python == PYTHONS[0] or session.posargs else BETWEEN
-        session.run("python", "-m", "pytest", *between, *session.posargs, env=environment)
+        chosen = session.posargs or (*SIDE_BY_SIDE, *(() if session.python == PYTHONS[0] else BETWEEN))
+        session.run("python", "-m", "pytest", *chosen, env=environment)
         return
-    session.install(".[demo]", *TEST_GROUP)
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", env=environment)
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
+    session.install(".[demo]", *TEST_GROUP, *TABLES)
+    counted = ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *counted, env=environment)
 
 
 @nox.session
