@@ -26,14 +26,14 @@
     │   └── GatewayMismatchError            it sent bytes that do not hash to the CID
     ├── ChunkUnavailableError (ExceptionGroup)   every gateway failed for a block; holds their errors
     ├── SpoolError                      the staging folder cannot be used
-    │   ├── BudgetTooSmallError             .smallest_bytes is the smallest disk budget that works
+    │   ├── BudgetTooSmallError (ValueError)    .smallest_bytes is the smallest disk budget that works
     │   └── DiskFullError                   the file system is full, below the budget, when a stream starts
     ├── StoreError                      the local store cannot be read or written
     ├── DecodeError                     a verified chunk is not laid out as its manifest says
     ├── TransformError                  you: transform= raised, for the batch at .position; from what it raised
     ├── ReportError (ValueError)        a saved gap report cannot be read, or not written
     ├── UploadError                     a publishing target refused, or answered with another root
-    ├── EngineError                     the engine's own process ended, or could not be started
+    ├── EngineError                     the engine, or its own process, could not start or go on
     └── StreamClosedError               you: the stream or client was closed, or belongs to another process
 
 An error of the network is never raised alone to a consumer: a :class:`GatewayError` only costs its gateway the
@@ -224,7 +224,7 @@ class UploadError(DncError):
 
 
 class EngineError(DncError):
-    """The process that an engine had for itself could not be started, or ended before its streams did."""
+    """The engine, its thread or the process that it had for itself could not be started, or ended before its streams did."""
 
 
 class StreamClosedError(DncError):

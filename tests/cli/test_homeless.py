@@ -50,7 +50,10 @@ def test_where_every_folder_is_named(tmp_path: Path, dataset: Dataset) -> None:
     [
         (["verify"], "dnc: --store: name a folder for it (--store DIR, DNC_STORE), or set HOME"),
         (["serve", "--port", "0"], "dnc: --store: name a folder for it"),
-        (["stream", "CID", "--store", "STORE"], "dnc: --spool-dir: name a folder for it (--spool-dir DIR), or set HOME"),
+        (
+            ["stream", "CID", "--store", "STORE"],
+            "dnc: --spool-dir: name a folder for it (--spool-dir DIR), or set HOME",
+        ),
         (["verify", "--store", "~nobodyhere/x"], "dnc: --store: '~nobodyhere/x' has no home folder"),
         (["upload", "x.npy", "--to", "kubo"], "dnc: IPFS_PATH: '~/.ipfs' has no home folder"),
     ],

@@ -1,11 +1,13 @@
 """The public names are pinned: adding or losing one is a decision."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import dnc_async
+from dnc_async import errors
 
 
 def test_exported_names() -> None:
@@ -24,8 +26,10 @@ def test_exported_names() -> None:
         "DirectoryEntry",
         "DiskFullError",
         "DncError",
+        "EngineError",
         "Gateway",
         "GatewayError",
+        "IpldError",
         "ManifestError",
         "OutputError",
         "PathError",
@@ -66,3 +70,28 @@ def test_import_is_light() -> None:
     """Importing the package loads neither numpy nor aiohttp."""
     code = "import sys, dnc_async; sys.exit(any(m in sys.modules for m in ('numpy', 'aiohttp', 'anyio')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+_LINE = re.compile(r"    (?P<depth>(?:│   |    )*)[├└]── (?P<name>\w+)(?: \((?P<also>\w+)\))?  +\S")
+
+
+def test_the_tree_of_errors() -> None:
+    """The tree in the docstring is that of the classes; what stands directly below the base can be caught by its public name."""
+    drawn: dict[str, tuple[str, str | None]] = {}
+    parents = ["DncError"]
+    for line in (errors.__doc__ or "").splitlines():
+        found = _LINE.match(line)
+        if found:
+            depth = len(found["depth"]) // 4 + 1
+            drawn[found["name"]] = parents[depth - 1], found["also"]
+            parents[depth:] = [found["name"]]
+    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.DncError)]
+    there = {}
+    for kind in kinds:
+        if kind is not errors.DncError:
+            also = [base.__name__ for base in kind.__bases__[1:]]
+            there[kind.__name__] = kind.__bases__[0].__name__, also[0] if also else None
+    assert drawn == there
+    public = {name for name in dnc_async.__all__ if name.endswith("Error")}
+    assert {name for name, (parent, _) in there.items() if parent == "DncError"} | {"DncError"} <= public
+    assert public <= {*there, "DncError"}

@@ -432,10 +432,7 @@ class RemoteEngine:
         self._ended = (
             StreamClosedError("the client was closed")
             if self._stopping
-            else EngineError(
-                f"the engine's process {self._process.pid} ended {_manner(status)} while its streams ran; what it staged on disk "
-                "is deleted by the next one that uses the folder"
-            )
+            else EngineError(f"the engine's process {self._process.pid} ended {_manner(status)} while its streams ran")
         )
         if status:  # it had no time to leave nothing
             with contextlib.suppress(OSError):

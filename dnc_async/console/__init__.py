@@ -1,1 +1,0 @@
-"""The web console's place. There is none yet: ``statistics()`` of a stream holds what it will show."""
