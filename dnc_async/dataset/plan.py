@@ -13,13 +13,17 @@ from dnc_async.dataset.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """The ``position``-th batch of a run: ``index`` within its ``epoch``, and the chunks that it consists of."""
+    """The ``position``-th batch of a run: ``index`` within its ``epoch``, and the chunks that it consists of.
+
+    ``skipped`` batches came before the run: it goes on where another one stopped.
+    """
 
     position: int
     epoch: int
     index: int
     samples: int
     chunks: range
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,5 +56,6 @@ class Plan:
         while self.batches_per_epoch and (self.epochs is None or position < len(self)):
             epoch, index = divmod(self.first + position, self.batches_per_epoch)
             manifest = self.manifest
-            yield PlannedBatch(position, epoch, index, manifest.batch_samples(index), manifest.batch_chunks(index))
+            samples, chunks = manifest.batch_samples(index), manifest.batch_chunks(index)
+            yield PlannedBatch(position, epoch, index, samples, chunks, self.first)
             position += 1

@@ -142,7 +142,7 @@ class Job:
             error = cancelled
         if error is None:
             return self.result.pop() if self.result else future.result()
-        position, index = self.planned.position, self.planned.index
+        position, index = self.planned.skipped + self.planned.position, self.planned.index
         raise TransformError(
             f"the transform {self._transform.name} failed for batch {position} of the stream (batch {index} of the dataset): "
             f"{type(error).__name__}: {error}{_remedy(error, self._transform.workers)}",

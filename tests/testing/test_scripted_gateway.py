@@ -163,12 +163,15 @@ async def test_a_body_stalls_at_its_byte_with_its_connection_open(
     published: Any, session: aiohttp.ClientSession
 ) -> None:
     # To the end: leaving does not wait for stalled bodies, which never end.
-    async with asyncio.timeout(30), ScriptedGateway(published.store, "stall=30kB") as gateway:
-        async with session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response:
-            assert len(await response.content.readexactly(30_000)) == 30_000
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await response.content.readany()
+    async with (
+        asyncio.timeout(30),
+        ScriptedGateway(published.store, "stall=30kB") as gateway,
+        session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response,
+    ):
+        assert len(await response.content.readexactly(30_000)) == 30_000
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await response.content.readany()
 
 
 async def test_silence_ends_and_the_body_goes_on(published: Any, session: aiohttp.ClientSession) -> None:

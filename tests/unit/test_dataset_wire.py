@@ -81,6 +81,9 @@ def test_plan() -> None:
         (3, 1, 1, 4),
     ]
     assert [b.position for b in plan.batches(start=3)] == [3]
+    rest = Plan(manifest=manifest(), epochs=2, drop_last=True, first=3)
+    assert [(b.position, b.skipped, b.epoch, b.index) for b in rest.batches()] == [(0, 3, 1, 1)]
+    assert len(rest) == 1
     assert len(Plan(manifest=manifest(samples=1), epochs=3)) == 3
     with pytest.raises(TypeError, match="epochs=None"):
         len(Plan(manifest=manifest(), epochs=None))
