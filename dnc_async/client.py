@@ -24,7 +24,6 @@ from dnc_async.config import (
     whole_number,
 )
 from dnc_async.dataset.info import DatasetInfo
-from dnc_async.engine import left_behind
 from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
 from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
@@ -264,7 +263,6 @@ class Client:
         def start(first: int) -> tuple[Engine, RunningStream, Pickup]:
             nonlocal starts
             starts += 1
-            left_behind.look()
             if owned and starts > 1:  # it was suspended, and its engine ended with it
                 self._renew()
             request = StreamRequest(

@@ -26,7 +26,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from dnc_async.client import Size, StreamOptions, StrPath
-from dnc_async.engine import left_behind
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import Found
@@ -50,7 +49,6 @@ class BlockingStream:
 
     def __init__(self, handle: StreamHandle) -> None:
         self._handle = handle
-        left_behind.held_by(self, handle)
         self._finalizer = finalize(self, handle.post_close)
 
     def __repr__(self) -> str:
@@ -107,8 +105,6 @@ def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an 
     except BaseException:  # Ctrl-C: whoever comes back goes on
         handle.suspend()
         raise
-    finally:
-        handle.answered()
     _close(handle)
     raise StopIteration
 

@@ -81,7 +81,6 @@ class StreamHandle:
         self._lock = threading.Lock()
         self._handed_over = self._asked = 0
         self._grace_s = _GRACE_S
-        self._waiting = False
         self.closed = self.delivered = self.suspended = False
 
     def open(self) -> RunningStream:
@@ -112,11 +111,6 @@ class StreamHandle:
             raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
         return self._running
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a consumer waits for a batch now."""
-        return self._waiting
-
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child of the process that started the stream."""
         if self._engine is not None:
@@ -134,11 +128,6 @@ class StreamHandle:
         """The consumer asks for a batch, so that it is not one who left."""
         with self._lock:
             self._asked += 1
-            self._waiting = True
-
-    def answered(self) -> None:
-        """The call for a batch has ended, whichever way."""
-        self._waiting = False
 
     def take(self) -> tuple[Found, Any]:
         """The next batch if it is there. Raises what ended the stream."""

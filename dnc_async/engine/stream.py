@@ -13,7 +13,6 @@ import contextlib
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from dnc_async.engine import left_behind
 from dnc_async.engine.bridge import finalize, resolve, wait_for_future
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import Found
@@ -61,7 +60,6 @@ class _Asking:
         finally:
             if self._loop is loop:
                 self._loop = None
-                self._handle.answered()
 
     async def _next(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401
         handle = self._handle
@@ -127,7 +125,6 @@ class BatchStream:
     def __init__(self, handle: StreamHandle) -> None:
         self.handle = handle
         self._asking = _Asking(handle)
-        left_behind.held_by(self, handle)
         self._finalizer = finalize(self, handle.post_close)
 
     def __repr__(self) -> str:

@@ -21,20 +21,6 @@ def train():
     for b in batches: print('batch', flush=True)
 train()
 """
-STEP_IN_FUNCTION = """
-def train():
-    batches = sync.stream(CID, **options)
-    for b in batches:
-        print('batch', flush=True)
-        time.sleep(0.2)
-train()
-"""
-ERROR_IN_FUNCTION = """
-async def train():
-    batches = dnc.stream(CID, **options)
-    async for b in batches: raise KeyboardInterrupt
-await train()
-"""
 PROCESS = "async for b in dnc.stream(CID, engine='process', **options): print('batch', flush=True)"
 TASK = """
 import asyncio
@@ -47,20 +33,11 @@ await train()
 """
 
 
-CELLS = {
-    "bare": BARE,
-    "in a function": IN_FUNCTION,
-    "step": STEP,
-    "blocking": BLOCKING,
-    "blocking in a function": BLOCKING_IN_FUNCTION,
-    "blocking step in a function": STEP_IN_FUNCTION,
-    "error in a function": ERROR_IN_FUNCTION,
-    "process": PROCESS,
-    "wait_for": TASK,
-}
-
-
-@pytest.mark.parametrize("code", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize(
+    "code",
+    [BARE, IN_FUNCTION, STEP, BLOCKING, BLOCKING_IN_FUNCTION, PROCESS, TASK],
+    ids=["bare", "in a function", "step", "blocking", "blocking in a function", "process", "wait_for"],
+)
 def test_interrupted_and_run_again(notebook: Notebook, code: str) -> None:
     """Interrupted and run again, three times: no thread, file or process is left of any of them."""
     for _ in range(3):
