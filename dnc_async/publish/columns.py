@@ -71,6 +71,8 @@ def columns_of_samples(samples: list[Any], where: str) -> tuple[dict[str, object
     if not samples:
         return {"0": np.empty(0)}, "array"
     names, structure = fields_of(samples[0])
+    if not names:
+        raise DatasetError(f"{where}, sample 0: an empty {type(samples[0]).__name__}; a sample needs a value")
     for row, sample in enumerate(samples):
         check_fields(sample, names, structure, f"{where}, sample {row}")
     if structure == "array":
@@ -108,8 +110,12 @@ def _check_column(name: str, values: Array | Ragged, where: str) -> None:
     problem = column_problem(described)
     if problem is None:
         return
-    if dtype is not None and dtype.kind in "VOMm":
-        problem = f"dtype {dtype} has fields, or no unit; convert it, or pass its fields as columns of their own"
+    if dtype is not None and dtype.names:
+        problem = f"dtype {dtype} has fields; pass each of them as a column of its own"
+    elif dtype is not None and dtype.kind in "VMm":
+        problem = (
+            f"dtype {dtype} is none that can be published; convert it with .astype(…), times to a unit such as 's'"
+        )
     elif dtype is not None and dtype.kind in "fcS" and "dtype" in problem:
         problem = f"dtype {dtype} differs from machine to machine, or has no bytes; convert it, for example with .astype('f8')"
     raise DatasetError(f"{where}: {problem}")

@@ -7,6 +7,7 @@ whoever made it may fill the same arrays again.
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,9 +24,11 @@ from dnc_async.publish.columns import are_samples, columns_of, describe
 from dnc_async.publish.samples import blocks_of_later_samples, blocks_of_list, blocks_of_samples
 from dnc_async.publish.tables import table_columns
 from dnc_async.publish.threads import in_thread
-from dnc_async.publish.values import is_sequence
+from dnc_async.publish.values import is_held, is_sequence
 
 _END = object()
+#: A header of a hundred bytes may claim 10^14 samples of none.
+_MOST_WITHOUT_VALUES = 2**20
 
 #: Called with the bytes that were read so far, and those of the file.
 Reading = Callable[[int, int], None]
@@ -107,8 +110,12 @@ class RowStream:
         if self._schema is None:
             self._schema = schema
         elif (schema.columns, schema.structure) != (self._schema.columns, self._schema.structure):
-            raise DatasetError(f"{where} has {describe(schema)}, but the blocks before it had {describe(self._schema)}")
+            raise DatasetError(
+                f"{where} has {describe(schema)}, but the blocks before it had {describe(self._schema)}; convert all to one"
+            )
         rows = len(next(iter(columns.values())))
+        if rows > _MOST_WITHOUT_VALUES and not schema.smallest_sample_bytes:
+            raise DatasetError(f"{where}: {rows} samples or more that hold no values ({describe(schema)})")
         if rows:
             self._parts.append(columns)
             self._rows += rows
@@ -124,16 +131,20 @@ class RowStream:
             return _in_thread(iter([source]))
         if isinstance(source, tuple) and not (samples or are_samples(source)):
             return _in_thread(iter([source]))
-        if is_sequence(source):
+        if is_sequence(source) and is_held(source):
             return _in_thread(blocks_of_list(list(source), self.where))
         if isinstance(source, (bytes, bytearray, memoryview)):
             raise ArgumentError(f"source: {type(source).__name__} are one value; a list of bytes is a column of them")
+        if isinstance(source, io.IOBase):
+            raise ArgumentError("source: an open file; pass its path")
         if isinstance(source, (np.ndarray, Ragged)) or hasattr(source, "__array__"):
             return _in_thread(iter([source]))
         return self._open_lazy(source, samples=samples)
 
     def _open_lazy(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         """What gives its samples, or blocks of them, when it is asked."""
+        if hasattr(source, "toarray"):
+            raise ArgumentError(f"source: a {type(source).__name__} is sparse; pass its .toarray()")
         if isinstance(source, AsyncIterable):
             self._is_lent = not samples
             return blocks_of_later_samples(aiter(source), where=self.where) if samples else aiter(source)

@@ -15,7 +15,7 @@ from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Structure
 from dnc_async.errors import DatasetError
 from dnc_async.publish.columns import check_fields, fields_of
-from dnc_async.publish.tables import is_missing
+from dnc_async.publish.tables import is_missing, is_table
 from dnc_async.publish.values import as_column, column_of_list, is_sequence, missing_value, stack
 
 _BLOCK_BYTES, _BLOCK_SAMPLES = 4 * 2**20, 4096
@@ -44,6 +44,8 @@ class SampleBlocks:
         at = f"{self._where}, sample {self._count}"
         if self._first is None:
             self._names, self._structure = fields_of(sample)
+            if not self._names:
+                raise DatasetError(f"{at}: an empty {type(sample).__name__}; a sample needs a value")
             self._fields = [[] for _ in self._names]
         check_fields(sample, self._names, self._structure, at)
         values = [self._ready(value, at) for value in self._values(sample)]
@@ -79,6 +81,8 @@ class SampleBlocks:
             return value
         if is_missing(type(value)):
             raise missing_value(at, repr(value))
+        if is_table(value):
+            raise DatasetError(f"{at}: a table is no sample; publish tables one after the other, without samples=True")
         if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
             column_of_list([value], at)  # raises for half a character, and for what does not fit
             return value
@@ -184,13 +188,17 @@ def _signature(value: object) -> object:
     if type(value) in _PLAIN:
         return _PLAIN[type(value)]
     if isinstance(value, np.ndarray):
-        return value.dtype.newbyteorder("<").str, value.shape
+        return _dtype_name(value.dtype), value.shape
     for family, name in (((str,), "text"), ((bytes,), "bytes"), ((bool, np.bool_), "a boolean")):
         if isinstance(value, family):
             return name
     if isinstance(value, np.generic):
         return value.dtype.newbyteorder("<").str, ()
     return next((name for kind, name in _PLAIN.items() if isinstance(value, kind)), type(value).__name__)
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.str if dtype.kind == "T" else dtype.newbyteorder("<").str  # which that of strings has not
 
 
 def _described(signature: Any) -> str:  # noqa: ANN401 - a signature's part

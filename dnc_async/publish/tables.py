@@ -36,6 +36,12 @@ def table_columns(value: object, where: str) -> dict[str, object] | None:
     return dict(zip(names, columns, strict=True))
 
 
+def is_table(value: object) -> bool:
+    """Whether it is a table of pandas, polars or Arrow."""
+    frames = _is(value, "pandas", "DataFrame") or _is(value, "polars", "DataFrame")
+    return frames or _is(value, "pyarrow", "Table", "RecordBatch")
+
+
 def check_index(frame: Any, where: str) -> None:  # noqa: ANN401 - a DataFrame
     """Raise where a pandas table has an index other than the plain numbers of its rows."""
     pandas: Any = sys.modules["pandas"]
@@ -71,6 +77,11 @@ def series_array(value: object, where: str) -> Array | None:
     """The array of a series; ``None`` for what is none."""
     if _is(value, "pandas", "Series", "Index"):
         return _pandas(value, where)
+    if _is(
+        getattr(value, "dtype", None), "pandas.api.extensions", "ExtensionDtype"
+    ):  # a series' array without the series
+        pandas: Any = sys.modules["pandas"]
+        return _pandas(pandas.Series(value), where)
     if _is(value, "pandas", "DataFrame"):
         return _matrix(value, where)
     if _is(value, "polars", "Series"):
@@ -86,9 +97,12 @@ def _pandas(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return np.asarray(series.to_numpy())
+    if _is(dtype, "pandas", "ArrowDtype"):
+        arrow: Any = sys.modules["pyarrow"]
+        return _arrow(arrow.array(series), where)
     missing = np.asarray(series.isna())
-    if getattr(dtype, "kind", "") == "f":
-        return np.asarray(series.to_numpy(dtype=dtype.numpy_dtype, na_value=np.nan))
+    if getattr(dtype, "kind", "") == "f":  # a sparse one has no dtype of numpy's
+        return np.asarray(series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None), na_value=np.nan))
     _none_missing(missing, where)
     if hasattr(dtype, "tz"):
         raise DatasetError(
@@ -114,24 +128,55 @@ def _matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
 def _polars(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
     if series.null_count() and not series.dtype.is_float():
         _none_missing(np.asarray(series.is_null().to_numpy()), where)
-    if str(series.dtype).startswith("Decimal"):
-        raise DatasetError(f"{where}: {series.dtype} would lose digits; cast it to text (exact) or floats")
-    if getattr(series.dtype, "time_zone", None):
-        raise DatasetError(f"{where}: {series.dtype} has a time zone; convert it to UTC, then drop it")
-    return np.asarray(series.to_numpy())
+    inner = series
+    while str(inner.dtype).startswith(("List", "Array")):
+        inner = inner.explode()
+    if inner.dtype.is_nested():
+        raise DatasetError(f"{where}: {inner.dtype} holds fields; make a column of each, with .struct.unnest()")
+    if str(inner.dtype).startswith("Decimal"):
+        raise DatasetError(f"{where}: {inner.dtype} would lose digits; cast it to text (exact) or floats")
+    if getattr(inner.dtype, "time_zone", None):
+        raise DatasetError(f"{where}: {inner.dtype} has a time zone; convert it to UTC, then drop it")
+    if inner is not series and inner.null_count() and not inner.dtype.is_float():
+        return _as_objects(series.to_list())
+    try:
+        return np.asarray(series.to_numpy())
+    except Exception as error:  # types that numpy has not, such as Int128
+        raise DatasetError(
+            f"{where}: {series.dtype} cannot be given to numpy ({error}); cast it to another type"
+        ) from error
 
 
 def _arrow(array: Any, where: str) -> Array:  # noqa: ANN401 - an Array or ChunkedArray
     arrow: Any = sys.modules["pyarrow"]
-    if array.null_count and not arrow.types.is_floating(array.type):
-        _none_missing(np.asarray(array.is_null().to_pylist(), dtype=bool), where)
-    if getattr(array.type, "tz", None):
-        raise DatasetError(f"{where}: {array.type} has a time zone; convert it to UTC, then drop it")
-    if arrow.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
+    types = arrow.types
     whole = array.combine_chunks() if isinstance(array, arrow.ChunkedArray) else array
     whole = arrow.concat_arrays(whole.chunks) if isinstance(whole, arrow.ChunkedArray) else whole
+    if isinstance(whole, arrow.FixedShapeTensorArray) and not whole.null_count:
+        return np.asarray(whole.to_numpy_ndarray())
+    if types.is_dictionary(whole.type):
+        whole = whole.dictionary_decode()
+    elif types.is_run_end_encoded(whole.type):
+        whole = arrow.array(whole.to_pylist(), whole.type.value_type)
+    if whole.null_count and not types.is_floating(whole.type):
+        _none_missing(np.asarray(whole.is_null().to_pylist(), dtype=bool), where)
+    inner, has_gaps = whole, False
+    while types.is_list(inner.type) or types.is_large_list(inner.type) or types.is_fixed_size_list(inner.type):
+        inner = inner.flatten()
+        has_gaps |= bool(inner.null_count) and not types.is_floating(inner.type)
+    if getattr(inner.type, "tz", None):
+        raise DatasetError(f"{where}: {inner.type} has a time zone; convert it to UTC, then drop it")
+    if has_gaps or (inner is not whole and not (types.is_primitive(inner.type) or types.is_boolean(inner.type))):
+        return _as_objects(whole.to_pylist())
     return np.asarray(whole.to_numpy(zero_copy_only=False))
+
+
+def _as_objects(values: list[Any]) -> Array:
+    """Values as Python's objects, each of which is looked at then."""
+    array = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        array[row] = value
+    return array
 
 
 def _none_missing(missing: Array, where: str) -> None:

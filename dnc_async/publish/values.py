@@ -6,7 +6,8 @@ are lost. Here a value that would not come back as it is is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -14,12 +15,14 @@ import numpy as np
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array
 from dnc_async.errors import DatasetError
-from dnc_async.publish.tables import is_missing, series_array
+from dnc_async.publish.tables import is_missing, is_table, series_array
+from dnc_async.publish.times import times_in_one_unit
 
 Column = Array | Ragged
 
 _TEXT_DTYPE = np.dtypes.StringDType()
 _BYTES = (bytes, bytearray, memoryview)
+_ARRAYS = ("__array__", "__array_interface__", "__array_struct__")
 _SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
 _ROWS_AT_ONCE = 2**16
 _IF_BLOCKS = "; a list holds samples: if these are blocks of rows, pass iter(…) of it"
@@ -35,13 +38,30 @@ def as_column(value: object, where: str) -> Column:
     series = series_array(value, where)
     if series is not None:
         return _checked(series, where)
+    if is_sequence(value) or not (isinstance(value, np.ndarray) or _is_one_object(value)):
+        return column_of_list(_values_of(value), where)
     if isinstance(value, np.ma.MaskedArray):
         return _checked(_unmasked(value, where), where)
-    if isinstance(value, np.ndarray):
-        return _checked(np.asarray(value), where)
-    if is_sequence(value):
-        return column_of_list(list(value), where)
-    return _checked(_foreign(value, where), where)
+    return _checked(np.asarray(value) if isinstance(value, np.ndarray) else _foreign(value, where), where)
+
+
+def _is_one_object(value: object) -> bool:
+    """Whether it is not indexed like a sequence of values: an array, text, a dict, or a sparse matrix of scipy."""
+    if isinstance(value, (str, *_BYTES, Mapping)) or any(hasattr(value, name) for name in (*_ARRAYS, "toarray")):
+        return True
+    return not (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
+
+
+def _values_of(value: Any) -> list[Any]:  # noqa: ANN401 - a sequence, or what is indexed like one
+    """The values of a list, or of what makes them when asked: such a one may fill the same array again."""
+    if is_held(value):
+        return list(value)
+    return [deepcopy(value[place]) for place in range(len(value))]
+
+
+def is_held(value: object) -> bool:
+    """Whether it is one of Python's own sequences, which hold their values."""
+    return isinstance(value, (list, tuple)) or type(value).__module__ in ("builtins", "collections", "array")
 
 
 def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
@@ -137,12 +157,12 @@ def column_of_list(values: list[Any], where: str) -> Column:
         if any(issubclass(kind, family) for kind in types):
             _all_of(values, family, where)
             return build(values, where)
+    if any(issubclass(kind, (np.datetime64, np.timedelta64)) for kind in types):
+        return stack([np.asarray(value) for value in values], where)
     if all(issubclass(kind, (bool, np.bool_)) for kind in types):
         return np.array(values, dtype=np.bool_ if values else np.float64)
     if all(issubclass(kind, (int, float, complex, np.number)) for kind in types):
         return _numbers(values, types, where)
-    if all(issubclass(kind, (np.datetime64, np.timedelta64)) for kind in types):
-        return _times(values, where)
     return _nested(values, where)
 
 
@@ -230,13 +250,6 @@ def _fits(value: int) -> bool:
     return -(2**63) <= value < 2**63
 
 
-def _times(values: list[Any], where: str) -> Array:
-    try:
-        return np.array(values)
-    except (TypeError, OverflowError) as error:
-        raise DatasetError(f"{where}: times and durations of unlike kinds; convert them to one dtype") from error
-
-
 def _nested(values: list[Any], where: str) -> Column:
     """A list of arrays, or of lists: stacked where they are of one shape."""
     rows = _plain_rows(values)
@@ -248,6 +261,10 @@ def _nested(values: list[Any], where: str) -> Column:
         if isinstance(value, (int, float, complex, np.generic)):
             arrays.append(np.asarray(value))
             continue
+        if is_table(value):
+            raise DatasetError(
+                f"{at}: a table is no sample; publish tables one after the other with iter(…) of the list"
+            )
         if not (is_sequence(value) or hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
             raise _no_value(value, at)
         array = np.asarray(value) if np.ndim(value) == 0 and hasattr(value, "__array__") else as_column(value, at)
@@ -306,12 +323,14 @@ def _common_dtype(arrays: list[Array], where: str) -> np.dtype[Any]:
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
     if len(dtypes) == 1:
         return dtypes[0]
+    if any(dtype.kind in "Mm" for dtype in dtypes):
+        return times_in_one_unit(arrays, where)
     try:
         dtype = np.result_type(*dtypes)
     except TypeError:
         dtype = np.dtype(object)
     kinds = {each.kind for each in dtypes}
-    if dtype.kind == "O" or (len(kinds) > 1 and "b" in kinds) or (kinds == {"i", "u"} and dtype.kind == "f"):
+    if dtype.kind == "O" or (len(kinds) > 1 and kinds - set("iufc")) or (kinds == {"i", "u"} and dtype.kind == "f"):
         row = next(i for i, array in enumerate(arrays) if array.dtype != dtypes[0])
         raise DatasetError(f"{where}, row {row}: {dtypes[1]} beside {dtypes[0]} in row 0; convert them to one dtype")
     if dtype.kind in "fc":

@@ -187,7 +187,8 @@ class CsvColumn:
                 f"but line {self.first_empty.line} is empty, and float64, which has NaN for it, does not hold that number "
                 "exactly; fill the empty cells with whole numbers, or leave these rows out"
             )
-        return "but other cells have fractions, and float64 does not hold that number exactly; round it to 15 digits"
+        others = "have fractions" if self.has_fractions else "are nan or inf"
+        return f"but other cells {others}, and float64 does not hold that number exactly; round it to 15 digits"
 
 
 def convert(cells: Sequence[str], kind: str) -> Array:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from dnc_async.dataset.formats.csv_columns import CsvColumn, convert
+from dnc_async.dataset.formats.csv_names import VALUE, names_problem
 from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.dataset.formats.text_lines import LineReader, count_lines
-from dnc_async.dataset.limits import MAX_COLUMNS
 from dnc_async.dataset.schema import Columns
 from dnc_async.errors import DatasetError
 
@@ -25,12 +24,7 @@ _SEPARATORS = ",;\t|"
 _SAMPLED_ROWS = 20
 #: The longest cell, in characters; an unclosed quote is found no later.
 _LONGEST_CELL = 2**24
-_NUMBER_OR_DATE = re.compile(
-    r"\s*(?:"
-    r"[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?|-?inf|nan|NaN|"
-    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ]\S*)?|\d{1,2}:\d\d(?::\d\d\S*)?"
-    r")\s*"
-)
+_SEPARATOR_LINE = re.compile(r"\"?sep=.\"?\s*", re.IGNORECASE)
 
 Block = tuple[list[list[str]], Sequence[int]]
 Records = Any  # csv names the type of its readers in C alone
@@ -70,8 +64,11 @@ class _Table:
         self._source = source
         head = LineReader(source).first()
         self._separator = _separator_of(head, f"{source.path}")
-        self.names: list[str] = next((row for row in csv.reader(head, delimiter=self._separator) if row), [])
-        self._check_names()
+        rows = [row for row in islice(csv.reader(head, delimiter=self._separator), _SAMPLED_ROWS) if row]
+        self.names: list[str] = rows[0] if rows else []
+        problem = names_problem(self.names, rows[1:])
+        if problem is not None:
+            raise DatasetError(f"{source.path}: {problem}")
         self._empty_line = 0
 
     def blocks(self) -> Iterator[Block]:
@@ -112,11 +109,7 @@ class _Table:
         if set(map(len, rows)) - {width}:
             for row, line in zip(rows, lines, strict=True):
                 if row and len(row) != width:
-                    raise self._error(
-                        line,
-                        f"{len(row)} fields, expected {width} as in the first line; a value with {self._separator!r} in it must "
-                        "stand in quotes",
-                    )
+                    raise self._error(line, self._unlike(row))
                 self._note_empty(row, line)
             lines = [line for row, line in zip(rows, lines, strict=True) if row]
             rows = [row for row in rows if row]
@@ -127,6 +120,14 @@ class _Table:
             raise self._error(line, "the line of names stands here again; are these several files joined?")
         return rows, lines
 
+    def _unlike(self, row: list[str]) -> str:
+        said = f"{len(row)} fields, expected {len(self.names)} as in the first line; "
+        if self.names[0].startswith(("#", "%")):
+            return f"{said}that one begins with {self.names[0][0]!r}: if it is a comment, delete it"
+        if len(row) == len(self.names) + 1 and not row[-1]:
+            return f"{said}a separator ends this line, and none ends that one"
+        return f"{said}a value with {self._separator!r} in it must stand in quotes"
+
     def _note_empty(self, row: list[str], line: int) -> None:
         """In a table of one column an empty line may be a value: it is none at the end of the file alone."""
         if row and self._empty_line and len(self.names) == 1:
@@ -134,12 +135,15 @@ class _Table:
         self._empty_line = self._empty_line or (0 if row else line)
 
     def _broken(self, error: csv.Error, lines: Sequence[str], line: int, last: int) -> DatasetError:
-        opened = line + _last_opened(lines, self._separator)
+        place, is_open = _last_opened(lines, self._separator)
+        opened = line + place
         said = str(error)
         if "end of data" in said:
             return self._error(
                 opened, 'the quote that opens in this line is never closed; close it, or write it twice ("")'
             )
+        if "limit" in said and not is_open:
+            return self._error(last, f"a value is longer than {_LONGEST_CELL} characters")
         if "limit" in said:
             return self._error(
                 opened, f"the quote that opens in this line is not closed within {_LONGEST_CELL} characters"
@@ -153,30 +157,11 @@ class _Table:
     def _error(self, line: int, said: str) -> DatasetError:
         return DatasetError(f"{self._source.path}, line {line}: {said}")
 
-    def _check_names(self) -> None:
-        path, names = self._source.path, self.names
-        if not names:
-            raise DatasetError(f"{path}: is empty; expected a first line with the names of the columns")
-        if len(names) > MAX_COLUMNS:
-            raise DatasetError(f"{path}: {len(names)} columns, at most {MAX_COLUMNS} are allowed")
-        counts = Counter(names)
-        for place, name in enumerate(names, 1):
-            if _NUMBER_OR_DATE.fullmatch(name):
-                raise DatasetError(
-                    f"{path}: there seems to be no header: {name!r} in the first line looks like data; put a line with the names "
-                    "of the columns before it (a column whose name is a number needs another name)"
-                )
-            if not name.strip():
-                index = " (an index of pandas? to_csv(index=False) leaves it out)" if place == 1 else ""
-                raise DatasetError(f"{path}: column {place} has no name in the first line; give it one{index}")
-            if counts[name] > 1:
-                raise DatasetError(
-                    f"{path}: the column name {name!r} stands twice in the first line; give each a name of its own"
-                )
-
 
 def _separator_of(head: list[str], where: str) -> str:
     """The separator that the first lines agree on. Raises where several could be meant."""
+    if head and _SEPARATOR_LINE.fullmatch(head[0]):
+        raise DatasetError(f"{where}, line 1: {head[0].strip()!r} is a word to Excel, and no names; delete this line")
     widths = {separator: _widths(head, separator) for separator in _SEPARATORS}
     several = [separator for separator, found in widths.items() if found[:1] > [1]]
     agreed = [separator for separator in several if len(set(widths[separator])) == 1]
@@ -212,7 +197,7 @@ def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> 
     rows = [line.split() for line in head[:_SAMPLED_ROWS] if line.strip()]
     width = len(rows[0]) if rows else 0
     is_regular = width > 1 and len(rows) > 1 and all(len(row) == width for row in rows)
-    if is_regular and any(all(_NUMBER_OR_DATE.fullmatch(row[i]) for row in rows[1:]) for i in range(width)):
+    if is_regular and any(all(VALUE.fullmatch(row[i]) for row in rows[1:]) for i in range(width)):
         raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
 
 
@@ -225,8 +210,8 @@ def _first_lines(rows: list[list[str]], line: int) -> list[int]:
     return lines
 
 
-def _last_opened(record: Sequence[str], separator: str) -> int:
-    """In which of several lines the last quote opened."""
+def _last_opened(record: Sequence[str], separator: str) -> tuple[int, bool]:
+    """In which of several lines the last quote opened, and whether it is still open at their end."""
     opened, is_inside, is_start = 0, False, True
     for number, line in enumerate(record):
         place = 0
@@ -241,4 +226,4 @@ def _last_opened(record: Sequence[str], separator: str) -> int:
                 opened, is_inside = number, True
             is_start = not is_inside and letter in (separator, "\n", "\r")
             place += 1
-    return opened
+    return opened, is_inside

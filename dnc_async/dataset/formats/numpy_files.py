@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.limits import MAX_CHUNK_BYTES
 from dnc_async.dataset.schema import Array, Columns
 from dnc_async.errors import DatasetError
 
@@ -19,6 +20,8 @@ _BLOCK_BYTES = 4 * 2**20
 _LARGEST_BLOCK_BYTES = 64 * 2**20
 #: A piece of a column that is worth a read of its own.
 _PIECE_BYTES = 4096
+#: Of an array within an archive: a few kilobytes of zip may claim any size.
+_LARGEST_FORTRAN_BYTES = 2**30
 #: numpy reads no longer header.
 _HEADER_BYTES = 2**14
 
@@ -71,6 +74,7 @@ class _Header:
             # Version 3 differs from 2 in the names of fields alone, which are refused.
             read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             self.shape, is_fortran, self.dtype = read(file)
+            np.empty((0, *self.shape[1:]), dtype=self.dtype)  # raises for lengths that numpy cannot count
         except Exception as error:  # Python's own parser reads it, and damage makes it raise anything
             raise DatasetError(
                 f"{where}: not an array of numpy's, or damaged ({str(error) or type(error).__name__})"
@@ -87,7 +91,11 @@ class _Header:
         self.sample_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
 
     def check_size(self, size_bytes: int) -> None:
-        """Raise unless the values have so many bytes."""
+        """Raise unless the values have so many bytes, and a sample not too many."""
+        if self.sample_bytes > MAX_CHUNK_BYTES:
+            raise DatasetError(
+                f"{self.where}: a sample has {self.sample_bytes} bytes, at most {MAX_CHUNK_BYTES} are allowed"
+            )
         expected = self.samples * self.sample_bytes
         if size_bytes < expected:
             raise DatasetError(
@@ -160,6 +168,12 @@ class _Member:
 
     def _load_fortran(self) -> Array:
         """A column-major array cannot be read by rows: this one is held whole."""
+        size = self.header.samples * self.header.sample_bytes
+        if size > _LARGEST_FORTRAN_BYTES:
+            raise DatasetError(
+                f"{self._where}: lies column by column, {size} bytes of it, and would have to be held whole; save it after "
+                "numpy.ascontiguousarray(…), or as an .npy"
+            )
         return self._array(self.header.samples, self.header.shape[::-1]).transpose()
 
     def read(self, rows: int) -> Array:

@@ -1,0 +1,50 @@
+"""Dates, times and durations of numpy, which counts each in a unit of its own: brought to one unit, and each kept exactly.
+
+numpy takes a duration for a date, a number for a duration, and overflows in silence: 20000-01-01 in nanoseconds is another day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dnc_async.dataset.schema import Array
+from dnc_async.errors import DatasetError
+
+_KINDS = {"M": "a date", "m": "a duration"}
+
+
+def times_in_one_unit(values: Sequence[Any], where: str) -> np.dtype[Any]:
+    """The dtype that holds all of some numpy times or arrays of them. ``values`` stand one a row.
+
+    Raises :class:`~dnc_async.errors.DatasetError` that names the row where it is of another kind, or would not be kept exactly.
+    """
+    first = values[0].dtype
+    row = next((row for row, value in enumerate(values) if value.dtype.kind != first.kind), None)
+    if row is not None:
+        found, beside = (_KINDS.get(dtype.kind, str(dtype)) for dtype in (values[row].dtype, first))
+        raise DatasetError(f"{where}, row {row}: {found} beside {beside} in row 0; convert them to one dtype")
+    try:
+        dtype = np.result_type(*{value.dtype for value in values})
+    except (TypeError, OverflowError) as error:  # months are of no fixed length
+        raise DatasetError(f"{where}: times in units that have no common one; convert them to one dtype") from error
+    for row, value in enumerate(values):
+        if value.dtype != dtype and not _is_kept(np.asarray(value), dtype):
+            raise DatasetError(
+                f"{where}, row {row}: {str(value)[:60]} cannot be given in {dtype}, which other rows need; convert them to one "
+                "dtype"
+            )
+    return dtype
+
+
+def _is_kept(values: Array, dtype: np.dtype[Any]) -> bool:
+    there = ~np.isnat(values)
+    if np.datetime_data(values.dtype)[0] == "generic":
+        return not there.any()
+    try:
+        back = values.astype(dtype).astype(values.dtype)
+    except (TypeError, OverflowError):
+        return False
+    return bool((back[there].view(np.int64) == values[there].view(np.int64)).all())
