@@ -137,7 +137,9 @@ def _run_upload(options: argparse.Namespace) -> None:
 
 def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array: str = "") -> str:
     """A column for people: its name, its dtype, and the shape of a sample."""
-    return f"  {name_of_array or name}: {dtype}{list(shape) if shape else ''}"
+    shown = name_of_array or name
+    shown = shown if shown.isprintable() else repr(shown)  # a stranger's name is no command to the terminal
+    return f"  {shown}: {dtype}{list(shape) if shape else ''}"
 
 
 def _run_stream(options: argparse.Namespace) -> None:

@@ -105,20 +105,21 @@ class RowStream:
     def _add(self, block: object) -> None:
         where = f"block {self._seen} of {self.where}" if self._seen else self.where
         columns, structure = columns_of(block, where=where)
-        schema = schema_of(columns, structure)
         self._seen += 1
+        rows = len(next(iter(columns.values())))
+        if not rows:  # of an empty list nobody knows the type
+            return
+        schema = schema_of(columns, structure)
         if self._schema is None:
             self._schema = schema
         elif (schema.columns, schema.structure) != (self._schema.columns, self._schema.structure):
             raise DatasetError(
                 f"{where} has {describe(schema)}, but the blocks before it had {describe(self._schema)}; convert all to one"
             )
-        rows = len(next(iter(columns.values())))
         if rows > _MOST_WITHOUT_VALUES and not schema.smallest_sample_bytes:
             raise DatasetError(f"{where}: {rows} samples or more that hold no values ({describe(schema)})")
-        if rows:
-            self._parts.append(columns)
-            self._rows += rows
+        self._parts.append(columns)
+        self._rows += rows
 
     def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         if isinstance(source, (str, PathLike)):

@@ -71,10 +71,11 @@ class SampleBlocks:
             return columns
         return columns["0"] if self._structure == "array" else tuple(columns.values())
 
-    def _values(self, sample: Any) -> list[Any]:  # noqa: ANN401 - a dict, a tuple, or a value
+    def _values(self, sample: Any) -> Iterator[Any]:  # noqa: ANN401 - a dict, a tuple, or a value
+        """One by one: a mapping may make each of them in the same memory."""
         if self._structure == "dict":
-            return [sample[name] for name in self._names]
-        return list(sample) if self._structure == "tuple" else [sample]
+            return (sample[name] for name in self._names)
+        return iter(sample if self._structure == "tuple" else [sample])
 
     def _ready(self, value: object, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
         if _is_plain(value):

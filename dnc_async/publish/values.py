@@ -25,6 +25,8 @@ _BYTES = (bytes, bytearray, memoryview)
 _ARRAYS = ("__array__", "__array_interface__", "__array_struct__")
 _SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
 _ROWS_AT_ONCE = 2**16
+#: Python writes out no whole number of more than 4300 digits.
+_MOST_BITS_SHOWN = 2**12
 _IF_BLOCKS = "; a list holds samples: if these are blocks of rows, pass iter(…) of it"
 
 
@@ -40,6 +42,8 @@ def as_column(value: object, where: str) -> Column:
         return _checked(series, where)
     if is_sequence(value) or not (isinstance(value, np.ndarray) or _is_one_object(value)):
         return column_of_list(_values_of(value), where)
+    if isinstance(value, Mapping):
+        raise DatasetError(f"{where}: a {type(value).__name__} within a column; make a column of each of its keys")
     if isinstance(value, np.ma.MaskedArray):
         return _checked(_unmasked(value, where), where)
     return _checked(np.asarray(value) if isinstance(value, np.ndarray) else _foreign(value, where), where)
@@ -350,5 +354,7 @@ def _first_inexact(array: Array, dtype: np.dtype[Any]) -> int | None:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS_SHOWN:
+        return f"a whole number of {value.bit_length()} bits"
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:57]}…"

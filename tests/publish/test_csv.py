@@ -127,6 +127,24 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no header, times": ("a,12:30:00\nb,13:00:00\n", "no header: '12:30:00'"),
     "no header, other dates": ("a,31/12/2024\nb,1/1/2025\n", "no header: '31/12/2024'"),
     "no header, negative": ("a,-1.5e3\nb,2\n", "no header: '-1.5e3'"),
+    "no header, booleans": ("true,x\nfalse,y\n", "no header: 'true'"),
+    "no header, addresses": ("bob@x.org,1\nann@x.org,2\n", "no header: 'bob@x.org'"),
+    "no header, URLs": ("http://a/1,cat\nhttp://a/2,dog\n", "no header: 'http://a/1'"),
+    "no header, months": ("a,2024-01\nb,2024-02\n", "no header: '2024-01'"),
+    "no header, infinity": ("a,+INF\nb,1\n", r"no header: '\+INF'"),
+    "no header, years": ("Spain,2019,2020\nItaly,2018,2021\n", "no header: '2019'"),
+    "no header, one year": ("Spain,2019\nItaly,5\n", "no header: '2019'"),
+    "no header, sizes": ("a.jpg,1920,2000\nb.jpg,640,480\n", "no header: '1920'"),
+    "no header, days": ("a,2024-01-01,2024-01-05\nb,2024-02-01,2024-02-07\n", "no header: '2024-01-01'"),
+    "no header, years and numbers": ("a,2019,2020,0.5\nb,3,4,5\n", "no header: '2019'"),
+    "lines of JSON": ('{"a": 1, "b": 2}\n{"a": 2, "b": 3}\n', "no header"),
+    "Excel's first line": ("sep=;\na;b\n1;2\n", "line 1: 'sep=;' is a word to Excel"),
+    "a comment": ("# made by x\na,b\n1,2\n", "line 2: .*begins with '#'"),
+    "a separator at the end of rows": ("a,b\n1,2,\n", "line 2: .*a separator ends this line"),
+    "a separator at the end of names": ("a,b,\n1,2,\n", r"column 3 has no name .*\(a separator ends the line\)"),
+    "5000 digits and a fraction": (f"a\n1.5\n{'1' * 5000}.0\n", "line 3 has '1{60}', which is beyond the range"),
+    "a long value": (f"a,b\n1,2\n{'x' * (2**24 + 10)},1\n", "line 3: a value is longer than"),
+    "nan beside 2^53 + 1": ("a\n9007199254740993\nnan\n", "but other cells are nan or inf"),
     "no name": ("a,,b\n1,2,3\n", "column 2 has no name"),
     "pandas' index": (",a\n0,1\n", "column 1 has no name .*index=False"),
     "a name twice": ("a,b,a\n1,2,3\n", "the column name 'a' stands twice"),
@@ -174,6 +192,10 @@ READ: dict[str, tuple[str | bytes, dict[str, list[Any]]]] = {
     "empty lines": ("\na,b\n1,2\n\n3,4\n\n", {"a": [1, 3], "b": [2, 4]}),
     "empty lines at the end of one column": ("x\n1\n\n\n", {"x": [1]}),
     "an empty value in quotes": ('x\n1.5\n""\n', {"x": [1.5, NAN]}),
+    "years": ("country,2019,2020\nSpain,1.5,2\n", {"country": ["Spain"], "2019": [1.5], "2020": [2]}),
+    "years backwards": ("a,2020,2015,2010\nx,1,2,3\n", {"a": ["x"], "2020": [1], "2015": [2], "2010": [3]}),
+    "months": ("a,2024-01,2024-02\nx,1,2\n", {"a": ["x"], "2024-01": [1], "2024-02": [2]}),
+    "days": ("a,Lat,1/22/20,1/23/20\nx,5,1,2\n", {"a": ["x"], "Lat": [5], "1/22/20": [1], "1/23/20": [2]}),
     "other line ends of Unicode": ("a,b\n1,x\u2028y\n2,z\x0b\n", {"a": [1, 2], "b": ["x\u2028y", "z\x0b"]}),
     "the order of columns": ("z,a,m\n1,2,3\n", {"z": [1], "a": [2], "m": [3]}),
     "a late fraction": ("i\n" + numbers(9000) + "0.5\n", {"i": [*map(float, range(9000)), 0.5]}),
@@ -189,6 +211,18 @@ READ: dict[str, tuple[str | bytes, dict[str, list[Any]]]] = {
         {f"name_{i:04}_{'z' * 90}": [1] for i in range(4000)},
     ),
 }
+
+
+@pytest.mark.parametrize("text", [" " * 300_000, "a@" + ".a" * 100_000, "1," * 100_000])
+@pytest.mark.parametrize("row", [0, 1])
+async def test_long_texts_are_not_searched(text: str, row: int, tmp_path: Path) -> None:
+    """For what they look like, which would take hours; a name of that length is refused."""
+    path = table(tmp_path, "\n".join(f'"{text if i == row else "a"}x",{"b" if not i else 1}' for i in range(2)))
+    if row:
+        assert (await publish(path, tmp_path))[1] == {"ax": [f"{text}x"], "b": [1]}
+        return
+    with pytest.raises(dnc.DatasetError, match=r"its name has \d+ bytes, at most 4096"):
+        await dnc.upload(path, store=tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", READ)

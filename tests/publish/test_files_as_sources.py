@@ -58,6 +58,12 @@ def shaped(shape: str) -> str:
     return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
 
 
+def bomb(head: bytes, size_bytes: int) -> bytes:
+    """An archive of one array that claims so many bytes, and has none of them."""
+    archive, length = zipped(a_npy=head), struct.pack("<I", len(head))
+    return archive.replace(length * 2, length + struct.pack("<I", len(head) + size_bytes))
+
+
 DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "cut": (".npy", npy(X)[:-5], "ends before its last row: 187 bytes of values, expected 192"),
     "two arrays": (".npy", npy(X) * 2, "320 bytes follow its array"),
@@ -71,6 +77,14 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "no rows": (".npy", npy(np.zeros((0, 3))), "no samples"),
     "a negative shape": (".npy", header(shaped("(-1, 3)"), bytes(64)), r"its shape is \(-1, 3\)"),
     "a boolean shape": (".npy", header(shaped("(True,)"), bytes(8)), "its shape is"),
+    "a shape beyond numpy's": (".npy", header(shaped(f"(0, {10**22})")), "damaged"),
+    "10^14 rows of nothing": (".npy", header(shaped(f"({10**14}, 0)")), "samples or more that hold no values"),
+    "a huge sample": (".npy", header(shaped(f"(1, {2**40})")), "a sample has 8796093022208 bytes"),
+    "a bomb by columns": (
+        ".npz",
+        bomb(header(shaped(f"({2**17}, {2**11})").replace("False", "True")), 2**31),
+        "array 'a': lies column by column, 2147483648 bytes",
+    ),
     "a huge shape": (".npy", header(shaped(f"({10**22},)")), "ends before its last row"),
     "no dtype": (".npy", header("{'descr': 'zz', 'fortran_order': False, 'shape': (3,), }"), "damaged"),
     "brackets": (".npy", header("[" * 5000), "damaged"),

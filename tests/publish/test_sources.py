@@ -37,6 +37,42 @@ class Indexed:
         return self._buffer, index
 
 
+class IndexedValues:
+    """Indexed like a list, and none."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._values[index]
+
+
+class IndexedColumn(Indexed):
+    """As one column, which numpy would take for a list that holds its values."""
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index)[0]
+
+
+class Sequence(collections.abc.Sequence[Any]):
+    """A sequence that makes its values when it is asked, in one buffer."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values, self._buffer = values, np.zeros(2)
+
+    def __len__(self) -> int:
+        return len(self._values) or 5
+
+    def __getitem__(self, index: Any) -> Any:
+        if index >= len(self):
+            raise IndexError
+        self._buffer[:] = index
+        return self._values[index] if self._values else self._buffer
+
+
 COLUMNS_OR_SAMPLES: dict[str, tuple[Any, str, Any]] = {
     "a list of images": ([IMAGE] * 3, "array", [IMAGE.tolist()] * 3),
     "a list of lists": ([[1, 2], [3, 4]], "array", [[1, 2], [3, 4]]),
@@ -54,6 +90,9 @@ COLUMNS_OR_SAMPLES: dict[str, tuple[Any, str, Any]] = {
     "a deque": (collections.deque([1, 2]), "array", [1, 2]),
     "a range": (range(4), "array", [0, 1, 2, 3]),
     "by index": (Indexed(), "tuple", ([[float(i)] * 2 for i in range(5)], list(range(5)))),
+    "a sequence of one buffer": (Sequence(), "array", [[float(i)] * 2 for i in range(5)]),
+    "a column of one buffer": ({"x": Sequence()}, "dict", {"x": [[float(i)] * 2 for i in range(5)]}),
+    "a column by index": ({"x": IndexedColumn()}, "dict", {"x": [[float(i)] * 2 for i in range(5)]}),
     "an iterator of blocks": (iter([{"x": [1, 2]}, {"x": [3]}]), "dict", {"x": [1, 2, 3]}),
     "a column without width": ({"x": np.zeros((3, 0)), "y": [1, 2, 3]}, "dict", {"x": [[]] * 3, "y": [1, 2, 3]}),
 }
@@ -120,6 +159,34 @@ async def test_bytes_that_are_filled_again(tmp_path: Path) -> None:
     assert found == {"r": [b"A", b"AA", b"B", b"BB", b"C", b"CC"]}
 
 
+class Lent(collections.abc.Mapping[str, Any]):
+    """A sample that makes its fields when it is asked, in one buffer."""
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros(2)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("xy")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self._buffer[:] = "xy".index(name)
+        return self._buffer
+
+
+async def test_fields_that_are_made_in_one_buffer(tmp_path: Path) -> None:
+    _, found = await publish((Lent() for _ in range(3)), tmp_path, samples=True)
+    assert found == {"x": [[0.0, 0.0]] * 3, "y": [[1.0, 1.0]] * 3}
+
+
+async def test_blocks_without_rows(tmp_path: Path) -> None:
+    """They have no types."""
+    blocks = [{"x": []}, {"x": [1, 2]}, {"x": []}, {"x": [3]}]
+    assert (await publish(iter(blocks), tmp_path))[1] == {"x": [1, 2, 3]}
+
+
 async def test_a_mapped_file_that_is_filled_again(tmp_path: Path) -> None:
     mapped = np.memmap(tmp_path / "m", dtype="i8", shape=2, mode="w+")
 
@@ -153,6 +220,11 @@ async def test_many_samples_make_many_blocks(tmp_path: Path) -> None:
 
 
 EXACT: dict[str, tuple[Any, str, Any]] = {
+    "dates in two units": (
+        [np.datetime64("2024-01-01"), np.datetime64("2024-01-01T01"), np.datetime64("NaT", "D")],
+        "<M8[h]",
+        [dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 1, 1), None],  # noqa: DTZ001 - numpy's have no zone
+    ),
     "unsigned": ([2**63, 1], "<u8", [2**63, 1]),
     "floats that hold the whole numbers": ([1, 2.5, 2**53], "<f8", [1.0, 2.5, 2.0**53]),
     "objects that are numbers": (np.array([1, 2**62], dtype=object), "<i8", [1, 2**62]),
@@ -187,6 +259,33 @@ async def test_exact_values(name: str, tmp_path: Path) -> None:
 
 
 LOST: dict[str, tuple[Any, str]] = {
+    "whole numbers of a sequence": (
+        IndexedValues(2**63, -1),
+        "row 0: 9223372036854775808 beside -1",
+    ),
+    "5000 digits": ([10**5000], "row 0: a whole number of 16610 bits fits no whole number of 64 bits"),
+    "5000 digits among floats": ([0.5, 10**5000], "row 1: a whole number of 16610 bits has more than 64 bits"),
+    "5000 digits within": ([[10**5000]], "row 0, row 0: a whole number of 16610 bits"),
+    "a date beyond the other's unit": (
+        [np.datetime64("20000-01-01"), np.datetime64(1, "ns")],
+        r"row 0: 20000-01-01 cannot be given in datetime64\[ns\]",
+    ),
+    "arrays of such dates": (
+        [np.array(["20000-01-01"], "M8[D]"), np.array([1], "M8[ns]")],
+        r"row 0: .*20000-01-01.* cannot be given in datetime64\[ns\]",
+    ),
+    "a duration among dates": (
+        [np.datetime64("2024-01-01"), np.timedelta64(1, "D")],
+        "row 1: a duration beside a date",
+    ),
+    "months and days": ([np.timedelta64(1, "Y"), np.timedelta64(1, "D")], "units that have no common one"),
+    "a number among durations": ([np.timedelta64(1, "D"), 1], "row 1: int64 beside a duration"),
+    "arrays of numbers and durations": ([np.array([1], "m8[D]"), np.array([1])], "row 1: int64 beside a duration"),
+    "a date of Python's among numpy's": (
+        [np.datetime64("2024-01-01"), dt.date(2024, 1, 1)],
+        "row 1: object beside a date",
+    ),
+    "a missing date": ([np.datetime64("2024-01-01"), None], "row 1: None stands"),
     "NaN beside text": (["a", np.nan], "row 1: nan beside str in row 0 stands for a missing value"),
     "NaN beside text, objects": (np.array(["a", np.nan], dtype=object), "row 1: nan beside"),
     "None beside text": (["a", None], "row 1: None stands for a missing value"),
@@ -230,7 +329,7 @@ LOST: dict[str, tuple[Any, str]] = {
     "a single number": (5, "a single int64"),
     "a single text": ("abc", "a single <U3"),
     "a generator": ((i for i in range(3)), "a generator"),
-    "a dict": ({"a": [1]}, "a dict"),
+    "a dict": ({"a": [1]}, "a dict within a column; make a column of each of its keys"),
     "datetimes": ([dt.datetime(2024, 1, 1)], r"row 0: a datetime .* numpy.datetime64"),  # noqa: DTZ001 - as people have
     "decimals": ([decimal.Decimal("1.1")], "row 0: a Decimal .* publish text"),
     "sets": ([{1}], "row 0: a set"),
@@ -248,6 +347,11 @@ async def test_values_that_would_be_lost(name: str, tmp_path: Path) -> None:
 
 
 REFUSED_SAMPLES: dict[str, tuple[Any, str]] = {
+    "empty tuples": ([()], "sample 0: an empty tuple"),
+    "empty dicts": ([{}], "sample 0: an empty dict"),
+    "a tuple of empty tuples": (((),), "sample 0: an empty tuple"),
+    "arrays of text": ([np.array(["a"], dtype=StringDType())], "text and bytes must be one a sample"),
+    "10^14 of nothing": (np.zeros((10**14, 0)), "samples or more that hold no values"),
     "a key that is missing": ([{"b": 1, "a": 2}, {"b": 1}], "sample 1 lacks 'a'"),
     "a key more": ([{"b": 1}, {"b": 1, "c": 2}], "sample 1 has 'c'"),
     "unlike forms": ([{"b": 1}, (1,)], "sample 1 is a tuple, and the first one a dict"),

@@ -29,6 +29,8 @@ _SHORT_DECIMALS = re.compile(
 )
 _LEADING_ZEROS = re.compile(r"-?0[0-9]+")
 _LIKE_A_NUMBER = re.compile(r"\s*[+\-]?\s*(?:0[xX][0-9a-fA-F]+|\d[\d.,_'\s]*(?:[eE][+-]?\d+)?)\s*%?\s*")
+#: Of longer ones it is not asked whether they look like numbers.
+_LONGEST_NUMBER = 100
 #: Words in a column of numbers: where they are fewer than one in so many, they are mistakes and not what the column holds.
 _RARE = 1000
 
@@ -129,6 +131,7 @@ class CsvColumn:
         mantissa = re.split("[eE]", cell.text)[0]
         if abs(value) == np.inf or (value == 0 and mantissa.strip("-0.")):
             self.out_of_range = self.out_of_range or cell
+            return
         whole, _, fraction = mantissa.partition(".")
         if mantissa == cell.text and not fraction.strip("0") and len(whole) > 15 and int(value) != int(whole):
             self.inexact = self.inexact or cell
@@ -159,7 +162,7 @@ class CsvColumn:
             self.notes.append(
                 f"column {name!r} is text: {first}, which is no plain number; {self.numbers} of its cells are numbers"
             )
-        elif _LIKE_A_NUMBER.fullmatch(first.text):
+        elif len(first.text) <= _LONGEST_NUMBER and _LIKE_A_NUMBER.fullmatch(first.text):
             self.notes.append(f"column {name!r} is text, as it is written: {first}, which is no plain number")
         return TEXT
 

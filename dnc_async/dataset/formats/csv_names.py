@@ -12,8 +12,8 @@ from dnc_async.dataset.limits import MAX_COLUMNS
 _DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 _MONTH = r"\d{4}[-/]\d{1,2}"
 _YEAR = r"(?:19|20)\d\d"
-#: What a value looks like, and a name does not.
-VALUE = re.compile(
+_LONGEST = 400
+_VALUE = re.compile(
     r"\s*(?:"
     r"[+-]?(?:\d[\d.,_]*|\.\d+)(?:[eE][+-]?\d+)?\s*%?|[+-]?inf(?:inity)?|nan|true|false|0x[\da-f]+|"
     rf"{_DATE}(?:[T ]\S*)?|{_MONTH}|\d{{1,2}}:\d\d(?::\d\d\S*)?(?:\s*[ap]m)?|"
@@ -25,6 +25,11 @@ VALUE = re.compile(
 _PERIODS = tuple(re.compile(period) for period in (_YEAR, _MONTH, _DATE))
 
 
+def is_like_a_value(text: str) -> bool:
+    """Whether a text looks like a value, and not like a name; of long ones this is not asked."""
+    return len(text) <= _LONGEST and _VALUE.fullmatch(text) is not None
+
+
 def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
     """Why the first line does not name the columns, and what to do; ``rows`` are some of those below it."""
     if not names:
@@ -32,7 +37,7 @@ def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | 
     if len(names) > MAX_COLUMNS:
         return f"{len(names)} columns, at most {MAX_COLUMNS} are allowed"
     counts = Counter(names)
-    values = [place for place, name in enumerate(names) if VALUE.fullmatch(name)]
+    values = [place for place, name in enumerate(names) if is_like_a_value(name)]
     if values and not _are_periods(names, rows, values):
         return (
             f"there seems to be no header: {names[values[0]][:80]!r} in the first line looks like data; put a line with "

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from dnc_async.dataset.formats.csv_columns import CsvColumn, convert
-from dnc_async.dataset.formats.csv_names import VALUE, names_problem
+from dnc_async.dataset.formats.csv_names import is_like_a_value, names_problem
 from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.dataset.formats.text_lines import LineReader, count_lines
 from dnc_async.dataset.schema import Columns
@@ -197,7 +197,7 @@ def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> 
     rows = [line.split() for line in head[:_SAMPLED_ROWS] if line.strip()]
     width = len(rows[0]) if rows else 0
     is_regular = width > 1 and len(rows) > 1 and all(len(row) == width for row in rows)
-    if is_regular and any(all(VALUE.fullmatch(row[i]) for row in rows[1:]) for i in range(width)):
+    if is_regular and any(all(is_like_a_value(row[i]) for row in rows[1:]) for i in range(width)):
         raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
 
 
