@@ -193,8 +193,11 @@ async def test_the_next_upload_removes_what_a_killed_one_left(node: Node, shell:
                 await dnc.upload({"z": np.arange(10)}, f"kubo={node.url}")
                 yield ROWS
 
-            done = await dnc.upload(rows(), f"kubo={node.url}", batch_size=100)
-            assert node.missing(Cid.parse(done.cid)) is None
+            for _ in range(3):  # the node may do what the killed one asked for after it has tidied up
+                done = await dnc.upload(rows(), f"kubo={node.url}", batch_size=100)
+                assert node.missing(Cid.parse(done.cid)) is None
+                if node.folders == {living}:
+                    break
             assert node.folders == {living}
 
 
