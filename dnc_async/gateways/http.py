@@ -7,6 +7,7 @@ not followed, and there is no total timeout: a request fails when no byte came f
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
@@ -42,6 +43,9 @@ _MISSES = {301, 302, 303, 307, 308, 403, 404}
 _BUSY = {429, 502, 503, 504}
 #: What HEAD with ``only-if-cached`` says of a root.
 _HOLDS = {200: True, 412: False}
+#: Whole seconds by the standard; some servers send a fraction.
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
+_LONGEST_PAUSE_S = 1e9
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
@@ -259,8 +263,8 @@ def retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait by a ``Retry-After`` header in either form; ``now`` is seconds since the epoch."""
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return float(value)
+    if _SECONDS.fullmatch(value.strip()):
+        return min(float(value), _LONGEST_PAUSE_S)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):  # a year or a zone of thirty digits

@@ -151,6 +151,10 @@ def test_retry_after() -> None:
     assert retry_after("60", now.timestamp()) == 60
     assert retry_after("Thu, 01 Jan 2026 00:00:30 GMT", now.timestamp()) == 30
     assert retry_after("Wed, 31 Dec 2025 00:00:30 GMT", now.timestamp()) == 0
+    assert retry_after(" 1.5 ", now.timestamp()) == 1.5
+    assert retry_after("9" * 400, now.timestamp()) == 1e9
+    for text in ("-5", "1e9", "inf", "nan", "", "1, 2", "\u0663"):  # the last is a three, in other digits
+        assert retry_after(text, now.timestamp()) is None
     assert retry_after("soon", now.timestamp()) is None
     assert retry_after("Thu, 01 Jan 2026 00:00:30 +99999999999999999999", now.timestamp()) is None
     assert retry_after("Thu, 01 Jan 99999999999999999999 00:00:30 GMT", now.timestamp()) is None
