@@ -15,6 +15,7 @@ import contextlib
 import errno
 import heapq
 import os
+import shutil
 import threading
 import weakref
 from pathlib import Path
@@ -199,8 +200,12 @@ class SpoolFolder:
             try:
                 return self._make(slot, lease_bytes)
             except OSError as error:
-                if error.errno not in _VANISHED or self._owned is None:
+                if error.errno not in _VANISHED | {errno.EEXIST} or self._owned is None:
                     raise
+                if (
+                    error.errno == errno.EEXIST
+                ):  # the folder is ours, and goes at the end with all that somebody put there
+                    _clear(self.path / str(slot))
                 with self._mutex:
                     self._owned.restore()  # somebody tidied up: what lies in open files is still there
                 return self._make(slot, lease_bytes)
@@ -227,7 +232,10 @@ class SpoolFolder:
 
     def free(self, slot: int) -> None:
         """Delete a slot's file (called by the file)."""
-        system.unlink_quietly(self.path / str(slot))
+        with contextlib.suppress(
+            OSError
+        ):  # it is in the way of the slot's next file, which deals with it, or goes with the folder
+            system.unlink_quietly(self.path / str(slot))
         with self._mutex:
             heapq.heappush(self._free, slot)
 
@@ -242,6 +250,12 @@ class SpoolFolder:
             self._owned.remove()
         with contextlib.suppress(OSError):  # the parent goes when it is empty and ours was the last
             self.path.parent.rmdir()
+
+
+def _clear(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _claim(parent: Path) -> OwnedFolder:

@@ -85,6 +85,20 @@ async def test_something_else_in_its_place(read_only: Published) -> None:
     assert left(read_only.spool) == []
 
 
+@pytest.mark.parametrize("kind", ["file", "folder", "fifo"])
+async def test_something_else_in_the_folder(read_only: Published, kind: str) -> None:
+    """Where the next chunks would be staged: the folder is the engine's, so what is in its way goes."""
+    make: dict[str, Callable[[Path], object]] = {"file": Path.touch, "folder": Path.mkdir, "fifo": os.mkfifo}
+    batches, folder = await staged(read_only)
+    for slot in range(BATCHES):
+        (folder / str(slot)).unlink(missing_ok=True)
+        with contextlib.suppress(FileExistsError):  # the engine was faster
+            make[kind](folder / str(slot))
+    assert [number(batch) async for batch in batches] == list(range(1, BATCHES))
+    assert left(read_only.spool) == []
+    assert not read_only.spool.exists()
+
+
 async def test_the_working_directory_changes(
     read_only: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
