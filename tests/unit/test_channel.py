@@ -1,5 +1,6 @@
 """Messages between two processes of ours: whole, in order, and the receiver's own."""
 
+import contextlib
 import os
 import resource
 import sys
@@ -16,6 +17,7 @@ import socket
 
 from dnc_async.engine.process.channel import Channel, Packed
 from dnc_async.engine.process.messages import Failure
+from dnc_async.errors import EngineError
 
 
 @pytest.fixture
@@ -181,16 +183,31 @@ def test_small_arrays_are_aligned_and_no_larger_than_they_are(ends, words):
     assert memoryview(memory).nbytes < 2000
 
 
-def test_a_message_that_is_lost_is_told(ends):
-    """Where the receiver may open no more files: what came with it is gone, and it knows."""
-    ours, other = ends
-    ours.send(b"x" * 10**6)
+def at_the_limit() -> contextlib.AbstractContextManager[object]:
+    """Nothing more may be opened meanwhile."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
-    try:
-        with pytest.raises(OSError, match="RLIMIT_NOFILE"):
-            other.receive(wait=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    stack = contextlib.ExitStack()
+    stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+    return stack
+
+
+def test_a_message_comes_where_nothing_may_be_opened(ends):
+    """One descriptor is kept for it, and then for the next; where nothing came in between, too."""
+    ours, other = ends
+    for _ in range(3):
+        ours.send(b"x" * 10**6)
+        with at_the_limit():
+            assert other.receive(wait=True) == (b"x" * 10**6, [])
+            with pytest.raises(BlockingIOError):
+                other.receive(wait=False)
+
+
+def test_a_message_that_is_lost_is_told(ends):
+    """Where the receiver may open no more files than one, and two came: what came with it is gone, and it knows."""
+    ours, other = ends
+    ours.send(b"x" * 10**6, descriptors=[0])
+    with at_the_limit(), pytest.raises(EngineError, match="ulimit"):
+        other.receive(wait=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import mmap
 import os
 import pickle
@@ -17,7 +16,7 @@ import socket
 import struct
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,9 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._spare = -1
         _channels.add(self)
+        self._keep_spare()
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -85,44 +86,67 @@ class Channel:
         return received.unpack(), received.descriptors
 
     def receive_packed(self, *, wait: bool) -> Received:
-        """The next message as it came. Raises as :meth:`receive` does."""
+        """The next message as it came. Raises as :meth:`receive` does, or :class:`~dnc_async.errors.EngineError` for one lost."""
         packet = bytearray(_PACKET_BYTES)
         room = socket.CMSG_SPACE(8 * array.array("i").itemsize)
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+        self._give_up_spare()
         try:
             count, ancillary, told, _ = self._socket.recvmsg_into([packet], room, flags)
         except ConnectionError as error:
             raise EOFError from error
+        except BlockingIOError:
+            self._keep_spare()
+            raise
         descriptors = list(_descriptors(ancillary))
         if not count:
             raise EOFError
         if told & socket.MSG_CTRUNC:  # what could not be received is gone
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise OSError(errno.EMFILE, "a message was lost: this process may open no more files (RLIMIT_NOFILE)")
-        return Received(memoryview(packet)[:count], descriptors)
+            raise EngineError(
+                "engine='process': a message was lost, as this process may open no more files; close some, or raise the limit "
+                "(ulimit -n)"
+            )
+        return Received(memoryview(packet)[:count], descriptors, self._keep_spare)
+
+    def _keep_spare(self) -> None:
+        """Hold a descriptor for the message that comes next, even where the process takes all others meanwhile."""
+        if self._spare < 0:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_up_spare(self) -> None:
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
     def close(self) -> None:
         """Tell the other end that nothing more comes, whoever else holds a copy of this one. May be called again."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        self.forget()
 
     def forget(self) -> None:
         """Close this copy alone, in a process that was forked."""
+        self._give_up_spare()
         self._socket.close()
 
 
 class Received:
     """A message that came, and the descriptors behind it."""
 
-    def __init__(self, packet: memoryview, descriptors: list[int]) -> None:
+    def __init__(self, packet: memoryview, descriptors: list[int], unpacked: Callable[[], None]) -> None:
+        """``unpacked`` is called when its memory needs no descriptor any more."""
         self._packet = packet
+        self._unpacked = unpacked
         self.descriptors = descriptors
 
     def unpack(self) -> Any:  # noqa: ANN401 - whatever was sent
         """The message. Where that is interrupted (Ctrl-C) it may be tried again; what else it raises, it raises once."""
-        return _unpack(self._packet, self.descriptors)
+        message = _unpack(self._packet, self.descriptors)
+        self._unpacked()
+        return message
 
 
 class Packed:
