@@ -284,6 +284,18 @@ class _Changes:
         return {}
 
 
+async def test_somebody_ends_the_process(published: Published) -> None:
+    """SIGTERM that is not ours: the consumer is not told that it closed the stream itself."""
+    batches = stream(published)
+    await anext(batches)
+    (pid,) = engine_processes()
+    os.kill(pid, signal.SIGTERM)
+    with pytest.raises(EngineError, match=f"{pid} was ended by SIGTERM"):
+        async for _ in batches:
+            pass
+    assert left(published.spool) == []
+
+
 @pytest.mark.parametrize("leaves", ["the stream", "the client"])
 async def test_it_hangs(published: Published, leaves: str) -> None:
     """It was stopped (SIGSTOP): it is asked, told, killed; nothing is left of it, neither process nor file."""

@@ -37,7 +37,7 @@ from dnc_async.engine.process.outbox import Outbox
 from dnc_async.engine.process.outgoing import LogForwarder, Outgoing
 from dnc_async.engine.runtime import Runtime
 from dnc_async.engine.stream_task import StreamTask
-from dnc_async.errors import ArgumentError
+from dnc_async.errors import ArgumentError, EngineError
 from dnc_async.telemetry import logger
 
 
@@ -71,13 +71,19 @@ class Host:
             await self._runtime.setup(stack)
             async with anyio.create_task_group() as self._tasks:
                 loop.add_reader(self._control.fileno(), self._read)
-                loop.add_signal_handler(signal.SIGTERM, self._calls.end)
+                loop.add_signal_handler(signal.SIGTERM, self._terminated)
                 try:
                     await self._calls.run()
                 finally:
                     loop.remove_reader(self._control.fileno())
                 self._tasks.cancel_scope.cancel()
         outgoing.close()
+
+    def _terminated(self) -> None:
+        error = EngineError(f"the engine's process {os.getpid()} was ended by SIGTERM")
+        for _, outbox in self._streams.values():
+            outbox.finish(error)  # of no interest where it was the consumer's process that sent it
+        self._calls.end()
 
     def _read(self) -> None:
         try:
