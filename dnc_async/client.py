@@ -222,15 +222,19 @@ class Client:
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""
         self._closed = True
+        for engine in self._stop_engines():
+            if engine.ours:
+                await wait_for_future(engine.ended)
+            engine.join()
+
+    def _stop_engines(self) -> list[EngineThread | RemoteEngine]:
+        """Ask what was started to end, and give it."""
         engines: list[EngineThread | RemoteEngine] = [self._engine] if self._started else []
         if self._process is not None and self._process.is_started:
             engines.append(self._process)
         for engine in engines:
             engine.stop()
-        for engine in engines:
-            if engine.ours:
-                await wait_for_future(engine.ended)
-            engine.join()
+        return engines
 
     def handle(
         self,
@@ -275,7 +279,12 @@ class Client:
                 transform=checked,
                 first=first,
             )
-            return self._begin(request, observers, owned=owned)
+            try:
+                return self._begin(request, observers, owned=owned)
+            except BaseException:  # Ctrl-C, too: whoever asks again has a new engine
+                if owned:
+                    self._stop_engines()
+                raise
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
 

@@ -43,8 +43,9 @@ T = TypeVar("T")
 class BlockingStream:
     """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once.
 
-    A wait that is interrupted (``KeyboardInterrupt``) frees everything but the stream's place: the next call goes on from there,
-    with statistics that begin anew.
+    A wait that is interrupted (``KeyboardInterrupt``), or an error that ends the notebook's cell that asked, frees everything but
+    the stream's place: the next call goes on from there, with statistics that begin anew. Two threads that ask at once:
+    ``RuntimeError`` for the second.
     """
 
     def __init__(self, handle: StreamHandle) -> None:
@@ -88,8 +89,10 @@ class BlockingStream:
 def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
     if handle.delivered:
         raise StopIteration
-    handle.asks()
+    handle.enter_thread()
+    before = handle.handed_over
     try:
+        handle.asks()
         while True:
             if handle.suspended:
                 _wait_until_ended(handle)
@@ -103,8 +106,10 @@ def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an 
         _close(handle)
         raise
     except BaseException:  # Ctrl-C: whoever comes back goes on
-        handle.suspend()
+        handle.interrupted(before)
         raise
+    finally:
+        handle.thread = None  # no call: Ctrl-C would come in between, and the batch be lost
     _close(handle)
     raise StopIteration
 

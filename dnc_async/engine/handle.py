@@ -3,18 +3,21 @@
 A consumer whose wait is interrupted may come back, or not. A traceback that somebody keeps (a notebook keeps the last one)
 holds all frames of the call, so that what is bound there is never dropped, and nothing else tells that nobody comes back. So an
 interrupted stream is *suspended*: everything is freed, and only the place in the plan is kept; when it is asked again it
-starts anew, there. That happens at once after ``KeyboardInterrupt``, and after a cancellation when the task that was cancelled
-has ended and nobody has asked for a batch for a moment. A timeout around one batch, after which the same task asks again, is
-no interruption.
+starts anew, there. That happens at once after ``KeyboardInterrupt``, and after an error or a cancellation when the task in which
+that was has ended and nobody has asked for a batch for a moment. A timeout around one batch, after which the same task asks
+again, is no interruption. What a notebook's cell leaves: :mod:`~dnc_async.engine.cells`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from dnc_async.engine import cells
 from dnc_async.engine.mailbox import Found, Pickup
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
@@ -79,7 +82,10 @@ class StreamHandle:
         self._running: RunningStream | None = None
         self._mailbox: Pickup
         self._lock = threading.Lock()
-        self._handed_over = self._asked = 0
+        self.handed_over = self._asked = 0
+        self._left = -1
+        self.thread: int | None = None
+        self._consumer: Callable[[], asyncio.Task[Any] | None] = _nobody
         self._grace_s = _GRACE_S
         self.closed = self.delivered = self.suspended = False
 
@@ -88,7 +94,7 @@ class StreamHandle:
         if self.closed:
             raise StreamClosedError(f"{self.about} was closed; make a new one with stream()")
         if self._running is None or self._engine is None or self.suspended:
-            self._engine, self._running, self._mailbox = self._start(self._handed_over)
+            self._engine, self._running, self._mailbox = self._start(self.handed_over)
             self.suspended = False
         self._engine.check_process()
         return self._running
@@ -124,10 +130,28 @@ class StreamHandle:
                 "or make a new stream for each"
             )
 
-    def asks(self) -> None:
-        """The consumer asks for a batch, so that it is not one who left."""
+    def enter_thread(self) -> None:
+        """Let this thread alone ask for batches until it sets ``thread`` to ``None``. Raises ``RuntimeError`` in another."""
+        me = threading.get_ident()
+        with self._lock:
+            if self.thread not in (None, me):
+                raise RuntimeError("two threads ask this stream for a batch at once; give each its own, or use a lock")
+            self.thread = me
+
+    def asks(self, task: asyncio.Task[Any] | None = None) -> None:
+        """The consumer, in a task or a plain thread, asks for a batch, so that it is not one who left."""
         with self._lock:
             self._asked += 1
+        if task is not None and self._consumer() is not task:
+            _watch(task, self)
+        self._consumer = _nobody if task is None else weakref.ref(task)
+        cells.asks(self)
+
+    @property
+    def is_consumed(self) -> bool:
+        """Whether the task that asked last is not over."""
+        task = self._consumer()
+        return task is not None and not task.done()
 
     def take(self) -> tuple[Found, Any]:
         """The next batch if it is there. Raises what ended the stream."""
@@ -138,7 +162,7 @@ class StreamHandle:
             self.post_close()
             raise
         if found is Found.BATCH:
-            self._handed_over += 1
+            self.handed_over += 1
         elif found is Found.END:
             self.delivered = True
             self.post_close()
@@ -154,9 +178,23 @@ class StreamHandle:
         with self._lock:
             self._suspend()
 
-    def left_at(self) -> Callable[[], None]:
-        """A wait is cancelled now. Gives what to call when its task has ended: the stream is suspended if nobody asks again."""
-        asked = self._asked
+    def interrupted(self, handed_over: int) -> None:
+        """Suspend it in the middle of a call, before which so many batches were handed over: what that took nobody got."""
+        with self._lock:
+            self.handed_over = handed_over
+            self._suspend()
+
+    def cancelled(self) -> None:
+        """A wait is cancelled now: the stream is suspended if its task ends, however it does, and nobody asks again."""
+        self._left = self._asked
+
+    def task_ended(self, task: asyncio.Task[Any]) -> None:
+        """A consumer's task has ended: by an error, or cancelled here or in its own code, it may have left."""
+        # Not exception(): who asks for that takes it upon himself to tell of it.
+        has_failed = task.cancelled() or getattr(task, "_exception", None) is not None
+        asked, engine = self._asked, self._engine
+        if engine is None or self._consumer() is not task or not (has_failed or self._left == asked):
+            return
 
         def check() -> None:
             with self._lock:
@@ -164,12 +202,7 @@ class StreamHandle:
                     self._grace_s *= _GRACE_GROWS
                     self._suspend()
 
-        def ended() -> None:
-            engine = self._engine
-            if engine is not None and self._asked == asked:
-                engine.call_later(self._grace_s, check)
-
-        return ended
+        engine.call_later(self._grace_s, check)
 
     def _suspend(self) -> None:
         if self._running is not None and not self.closed and not self.suspended:
@@ -192,3 +225,24 @@ class StreamHandle:
         """The engine's thread, if it is ours, has ended when this returns. It has nothing left to do."""
         if self._engine is not None and self._owns_engine:
             self._engine.join()
+
+
+#: By their tasks, each of which tells of its end once, and keeps no stream that it has done with.
+_consumed: weakref.WeakKeyDictionary[asyncio.Task[Any], weakref.WeakSet[StreamHandle]] = weakref.WeakKeyDictionary()
+
+
+def _watch(task: asyncio.Task[Any], stream: StreamHandle) -> None:
+    streams = _consumed.get(task)
+    if streams is None:
+        streams = _consumed[task] = weakref.WeakSet()
+        task.add_done_callback(_ended)
+    streams.add(stream)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    for stream in _consumed.pop(task, ()):
+        stream.task_ended(task)
+
+
+def _nobody() -> None:
+    """No task asked."""

@@ -44,18 +44,16 @@ class _Asking:
             raise RuntimeError("two tasks ask this stream for a batch at once; give each its own, or use a lock")
         if self._handle.delivered:
             raise StopAsyncIteration
-        self._loop = loop
-        self._handle.asks()
+        self._loop, before = loop, self._handle.handed_over
         try:
+            self._handle.asks(asyncio.current_task())
             await asyncio.sleep(0)
             return await self._next(loop)
         except asyncio.CancelledError:
-            task, ended = asyncio.current_task(), self._handle.left_at()
-            if task is not None:
-                task.add_done_callback(lambda _: ended())
+            self._handle.cancelled()
             raise
         except (KeyboardInterrupt, SystemExit):
-            self._handle.suspend()
+            self._handle.interrupted(before)
             raise
         finally:
             if self._loop is loop:
@@ -116,10 +114,10 @@ class BatchStream:
     exception frees everything as soon as the iterator is dropped; one that is still bound to a name goes on at the next
     batch. :meth:`aclose` returns when nothing is left: no task, socket, thread or file.
 
-    A cancelled ``__anext__`` loses nothing, and may be called again. Where it was interrupted by ``KeyboardInterrupt``, or its
-    task was cancelled and ended and nobody asks again, the stream is suspended: it frees everything but its place, and goes on
-    from there if it is asked again; its statistics begin anew then. ``StopAsyncIteration`` means that the whole plan was
-    delivered. Two calls at once raise ``RuntimeError``.
+    A cancelled ``__anext__`` loses nothing, and may be called again. Where it was interrupted by ``KeyboardInterrupt``, or the
+    task that asked last was cancelled or failed and nobody asks again, or IPython ran it in a cell that failed, the stream is
+    suspended: it frees everything but its place, and goes on from there if it is asked again; its statistics begin anew then.
+    ``StopAsyncIteration`` means that the whole plan was delivered. Two calls at once raise ``RuntimeError``.
     """
 
     def __init__(self, handle: StreamHandle) -> None:

@@ -86,10 +86,13 @@ class Notebook:
 
 LEFT = """
 def left():
-    import os, threading
+    import contextlib, os, threading
     threads = [t.name for t in threading.enumerate() if t.name.startswith('dnc_async')]
     files = [f'{place}/{name}' for place, _, names in os.walk(SPOOL) for name in names]
-    children = [open(f'/proc/self/task/{task}/children').read().split() for task in os.listdir('/proc/self/task')]
+    children = []
+    for task in os.listdir('/proc/self/task'):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            children.append(open(f'/proc/self/task/{task}/children').read().split())
     return threads + files + [f'process {pid}' for pids in children for pid in pids]
 """
 

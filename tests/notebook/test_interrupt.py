@@ -31,13 +31,39 @@ async def train():
         print('batch', flush=True)
 await train()
 """
+STEP_IN_FUNCTION = """
+import asyncio
+async def train():
+    batches = dnc.stream(CID, **options)
+    async for b in batches:
+        print('batch', flush=True)
+        while True: await asyncio.sleep(0.01)
+await train()
+"""
+BLOCKING_STEP = """
+def rows():
+    for b in sync.stream(CID, **options): yield b
+def train():
+    batches = rows()
+    for b in batches:
+        print('batch', flush=True)
+        while True: time.sleep(0.01)
+train()
+"""
+CODE = {
+    "bare": BARE,
+    "in a function": IN_FUNCTION,
+    "step": STEP,
+    "step in a function": STEP_IN_FUNCTION,
+    "blocking": BLOCKING,
+    "blocking in a function": BLOCKING_IN_FUNCTION,
+    "blocking step": BLOCKING_STEP,
+    "process": PROCESS,
+    "wait_for": TASK,
+}
 
 
-@pytest.mark.parametrize(
-    "code",
-    [BARE, IN_FUNCTION, STEP, BLOCKING, BLOCKING_IN_FUNCTION, PROCESS, TASK],
-    ids=["bare", "in a function", "step", "blocking", "blocking in a function", "process", "wait_for"],
-)
+@pytest.mark.parametrize("code", CODE.values(), ids=CODE)
 def test_interrupted_and_run_again(notebook: Notebook, code: str) -> None:
     """Interrupted and run again, three times: no thread, file or process is left of any of them."""
     for _ in range(3):
@@ -72,3 +98,34 @@ def test_download_next_goes_on(notebook: Notebook) -> None:
     notebook.run("print('batch', flush=True)\nwhile True: sync.download_next()", interrupt_after="batch")
     assert notebook.left() == []
     assert notebook.value("int(sync.download_next()['x'][0, 0]) > first")
+
+
+@pytest.mark.parametrize("make", ["dnc.stream", "sync.stream"])
+def test_a_cell_that_fails(notebook: Notebook, make: str) -> None:
+    """An error in the step, in a function whose frames IPython keeps: nothing is left."""
+    word = "async " if make == "dnc.stream" else ""
+    code = f"""
+{word}def train():
+    batches = {make}(CID, **options)
+    {word}for b in batches: 1 / 0
+{"await " if word else ""}train()
+"""
+    for _ in range(2):
+        assert notebook.run(code).error == "ZeroDivisionError"
+    assert notebook.left() == []
+
+
+def test_a_background_task_goes_on(notebook: Notebook) -> None:
+    """Another cell that fails, or is interrupted, is none of its business."""
+    notebook.run(
+        "import asyncio\nbatches, seen = dnc.stream(CID, **options), []\n"
+        "async def train():\n    async for b in batches:\n        seen.append(b)\n        await asyncio.sleep(0)\n"
+        "task = asyncio.create_task(train())\nwhile not seen: await asyncio.sleep(0.01)"
+    )
+    assert notebook.run("1 / 0").error == "ZeroDivisionError"
+    assert notebook.run("print('now', flush=True)\nwhile True: await asyncio.sleep(0.01)", interrupt_after="now").error
+    assert "streaming" in notebook.value("repr(batches)")
+    notebook.run("before = len(seen)\nwhile len(seen) < before + 2: await asyncio.sleep(0.01)")
+    assert notebook.value("[int(b['x'][0, 0]) // 20_000 for b in seen] == list(range(len(seen)))")
+    notebook.run("task.cancel()")
+    assert notebook.left() == []

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import itertools
+import sys
+import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,7 +24,7 @@ from dnc_async.errors import StreamClosedError
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
-from .conftest import BATCHES, Published, left, needs_linux, number
+from .conftest import BATCHES, PATIENCE_S, Published, left, needs_linux, number
 
 SLOW = "rate=1MB,latency=20ms"
 
@@ -147,6 +155,110 @@ def test_interrupted_while_it_blocks(read_only: Published, monkeypatch: pytest.M
     assert kept.traceback
     with pytest.raises(StreamClosedError, match="epochs=N"):
         iter(batches)
+
+
+def test_interrupted_at_any_call(read_only: Published) -> None:
+    """Ctrl-C comes when a call begins or returns: wherever that is, no batch is lost or comes twice, and nothing is left."""
+    options: dict[str, Any] = {"store": read_only.store, "spool_dir": read_only.spool, "disk_budget": "1MB"}
+    at = itertools.count(1)
+    is_hit = True
+    while is_hit:
+        batches, hit = sync.stream(read_only.result, **options), InterruptAt(next(at))
+        seen: list[int] = []
+        with contextlib.suppress(KeyboardInterrupt), hit:
+            seen.extend(number(next(batches)) for _ in range(2))
+        is_hit = hit.is_hit
+        while len(seen) < 3:
+            seen.append(number(next(batches)))
+        batches.close()
+        assert seen == [0, 1, 2], hit.where
+        assert left(read_only.spool) == [], hit.where
+
+
+class InterruptAt:
+    """Raises ``KeyboardInterrupt`` at so many calls and returns of the library in this thread."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.is_hit = False
+        self.where = ""
+
+    def __enter__(self) -> None:
+        sys.setprofile(self._look)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, frame: FrameType, event: str, argument: object) -> None:
+        if event not in ("call", "c_return") or not frame.f_globals.get("__name__", "").startswith("dnc_async"):
+            return
+        self._left -= 1
+        if not self._left:
+            sys.setprofile(None)
+            self.is_hit, self.where = True, f"{frame.f_code.co_qualname}, line {frame.f_lineno}, {event} {argument!r}"
+            raise KeyboardInterrupt
+
+
+async def test_a_task_that_fails_in_its_own_step(read_only: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are kept with its error, and the stream in them; or it is cancelled there. Nobody asks again: it is freed."""
+    monkeypatch.setattr(handle, "_GRACE_S", 0.01)
+
+    async def fails(batches: dnc.BatchStream) -> None:
+        async for _ in batches:
+            raise ZeroDivisionError
+
+    async def sleeps(batches: dnc.BatchStream) -> None:
+        async for _ in batches:
+            sleeping.set()
+            await asyncio.Event().wait()
+
+    for step in (fails, sleeps):
+        sleeping = asyncio.Event()
+        batches = dnc.stream(read_only.result, store=read_only.store, spool_dir=read_only.spool, disk_budget="1MB")
+        task = asyncio.create_task(step(batches))
+        if step is sleeps:
+            await sleeping.wait()
+            task.cancel()
+        kept = await asyncio.gather(task, return_exceptions=True)
+        assert await asyncio.to_thread(left, read_only.spool) == []
+        assert "suspended" in repr(batches)
+        assert number(await anext(batches)) == 1
+        await batches.aclose()
+        assert kept
+
+
+async def test_a_task_keeps_no_stream(read_only: Published) -> None:
+    """A service's task that opens one stream after the other, for years."""
+    kept: list[weakref.ref[object]] = []
+    for _ in range(3):
+        async with dnc.stream(read_only.result, store=read_only.store, disk_budget=0) as batches:
+            await anext(batches)
+            kept.append(weakref.ref(batches.handle))
+        del batches
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * 3
+
+
+def test_two_threads_ask_one_stream(read_only: Published) -> None:
+    """As two tasks do: the second is told, and the first gets its batch."""
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(batch: Any) -> Any:
+        asked.set()
+        go.wait(PATIENCE_S)
+        return batch
+
+    with sync.stream(
+        read_only.result, store=read_only.store, spool_dir=read_only.spool, disk_budget="1MB", transform=slow
+    ) as batches:
+        with ThreadPoolExecutor(1) as executor:
+            first = executor.submit(next, batches)
+            assert asked.wait(PATIENCE_S)
+            with pytest.raises(RuntimeError, match="two threads"):
+                next(batches)
+            go.set()
+            assert number(first.result(PATIENCE_S)) == 0
+        assert number(next(batches)) == 1
 
 
 def test_a_wait_on_a_loop_that_was_closed(read_only: Published) -> None:
