@@ -95,7 +95,7 @@ def test_a_named_stream_goes_on(notebook: Notebook, kind: str) -> None:
 def test_download_next_goes_on(notebook: Notebook) -> None:
     """The blocking pair of calls, too."""
     notebook.run("first = int(sync.download_first(CID, **options)['x'][0, 0])")
-    notebook.run("print('batch', flush=True)\nwhile True: sync.download_next()", interrupt_after="batch")
+    notebook.run("while True:\n    sync.download_next()\n    print('batch', flush=True)", interrupt_after="batch")
     assert notebook.left() == []
     assert notebook.value("int(sync.download_next()['x'][0, 0]) > first")
 
