@@ -348,7 +348,8 @@ class Client:
 def _process(settings: FetchSettings, budget_bytes: int, spool: Path, observers: list[Observer]) -> RemoteEngine:
     """An engine in a process of its own, which is not started yet."""
     from dnc_async.engine.process.messages import Setup  # noqa: PLC0415 - of no use to most, and not importable everywhere
-    from dnc_async.engine.process.remote import RemoteEngine, check_supported  # noqa: PLC0415 - as above
+    from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - as above
+    from dnc_async.engine.process.spawn import check_supported  # noqa: PLC0415 - as above
 
     check_supported()
 

@@ -15,7 +15,6 @@ import os
 import pickle
 import select
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -44,6 +43,7 @@ from dnc_async.engine.process.messages import (
     Stop,
 )
 from dnc_async.engine.process.remote_stream import RemoteStream
+from dnc_async.engine.process.spawn import spawned
 from dnc_async.engine.runtime import StreamRequest
 from dnc_async.errors import ArgumentError, EngineError, StreamClosedError
 from dnc_async.system.folders import sweep
@@ -56,17 +56,6 @@ _EXIT_S = 5.0
 _THERE_S, _END_S = 3.0, 10.0
 #: …and so long after SIGTERM.
 _TERMINATE_S = 2.0
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[2:]; from dnc_async.engine.process.host import main; main(int(sys.argv[1]))"
-)
-
-
-def check_supported() -> None:
-    """Raise :class:`~dnc_async.errors.ArgumentError` where there is no anonymous memory that can be passed on."""
-    if not (sys.platform == "linux" and hasattr(os, "memfd_create")):
-        raise ArgumentError("engine: 'process' works on Linux alone; leave it at 'thread' here")
-    if not sys.executable:
-        raise ArgumentError("engine: 'process' needs to know which Python to start, and sys.executable is empty")
 
 
 class RemoteEngine:
@@ -137,7 +126,7 @@ class RemoteEngine:
                 # Not one of the three that the interpreter writes to: they may be closed here.
                 descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
                 try:
-                    self._process = process = self._spawned(descriptor)
+                    self._process = process = spawned(descriptor)
                 finally:
                     os.close(descriptor)
             undo.callback(process.wait)
@@ -170,18 +159,6 @@ class RemoteEngine:
                 raise
             undo.pop_all()
         end_at_exit(self)
-
-    def _spawned(self, descriptor: int) -> subprocess.Popen[bytes]:
-        paths = [each for each in sys.path if isinstance(each, (str, bytes, os.PathLike))]  # as import does
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-        command = [sys.executable, *flags, "-P", "-c", _PROGRAM, str(descriptor), *paths]
-        try:
-            # In a group of its own: Ctrl-C reaches the consumer alone, which closes its streams in order.
-            return subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
-                command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], process_group=0
-            )
-        except (OSError, ValueError) as error:
-            raise EngineError(f"engine='process': {sys.executable} could not be started: {error}") from error
 
     def open(self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool) -> RemoteStream:
         """Start a stream; ``owned``: the process ends with it."""

@@ -1,0 +1,35 @@
+"""How an engine's process is started: our own module, under the Python and the search path of this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from dnc_async.errors import ArgumentError, EngineError
+
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[2:]; from dnc_async.engine.process.host import main; main(int(sys.argv[1]))"
+)
+
+
+def check_supported() -> None:
+    """Raise :class:`~dnc_async.errors.ArgumentError` where there is no anonymous memory that can be passed on."""
+    if not (sys.platform == "linux" and hasattr(os, "memfd_create")):
+        raise ArgumentError("engine: 'process' works on Linux alone; leave it at 'thread' here")
+    if not sys.executable:
+        raise ArgumentError("engine: 'process' needs to know which Python to start, and sys.executable is empty")
+
+
+def spawned(descriptor: int) -> subprocess.Popen[bytes]:
+    """Start the process, which talks through a socket that it inherits. Raises :class:`~dnc_async.errors.EngineError`."""
+    paths = [each for each in sys.path if isinstance(each, (str, bytes, os.PathLike))]  # as import does
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+    command = [sys.executable, *flags, "-P", "-c", _PROGRAM, str(descriptor), *paths]
+    try:
+        # In a group of its own: Ctrl-C reaches the consumer alone, which closes its streams in order.
+        return subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
+            command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], process_group=0
+        )
+    except (OSError, ValueError) as error:
+        raise EngineError(f"engine='process': {sys.executable} could not be started: {error}") from error
