@@ -28,7 +28,7 @@ from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
 from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
-from dnc_async.engine.files.saving import Saved, save
+from dnc_async.engine.files.saving import Saved, in_working_directory, save
 from dnc_async.engine.handle import Engine, RunningStream, StreamHandle
 from dnc_async.engine.mailbox import Mailbox, Pickup
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
@@ -188,7 +188,7 @@ class Client:
         where = None if target is None else os.fspath(target)
         if where not in (None, ".", ".."):  # which are no names
             # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
-            where = os.path.join(os.getcwd(), where)  # noqa: PTH109, PTH118 - Path drops it
+            where = in_working_directory(where)
         return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:

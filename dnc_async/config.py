@@ -427,6 +427,9 @@ def _expanded(path: str | os.PathLike[str], name: str) -> Path:
         if b"\0" in os.fsencode(path):
             raise ArgumentError(f"{name}: {os.fspath(path)!r} holds a zero byte, which no path can")
         return Path(path).expanduser().absolute()  # for whoever changes the working directory later
+    except FileNotFoundError as error:
+        gone = "is relative, and the working directory is gone; name it in full"
+        raise ArgumentError(f"{name}: {os.fspath(path)!r} {gone}") from error
     except UnicodeEncodeError as error:
         raise ArgumentError(f"{name}: {os.fspath(path)!r} is a name that this system cannot write") from error
     except RuntimeError as error:  # nobody has such a home, or nobody knows who we are

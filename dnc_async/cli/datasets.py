@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from dnc_async.cli.shared import (
     say,
     say_if_replaced,
     store_option,
+    whole_number,
 )
 from dnc_async.errors import ArgumentError
 
@@ -33,10 +35,14 @@ def add_demo(commands: Commands) -> None:
     """Declare ``dnc demo``."""
     demo = command(commands, "demo", _run_demo, "train on real data from three unreliable gateways, in under a minute")
     demo.add_argument("--budget", metavar="SIZE", help="disk budget, such as 2MB (default: a tenth of the data)")
-    demo.add_argument("--batch-size", type=int, default=4096, metavar="N", help="samples in a batch (default: 4096)")
+    demo.add_argument(
+        "--batch-size", type=whole_number, default=4096, metavar="N", help="samples in a batch (default: 4096)"
+    )
     demo.add_argument("--no-faults", action="store_true", help="only honest gateways, none of them killed")
     demo.add_argument("--keep", action="store_true", help="keep the temporary folder with the store")
-    demo.add_argument("--seed", type=int, default=0, metavar="N", help="for the order of the rows and the model")
+    demo.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="for the order of the rows and the model"
+    )
     demo.add_argument("--json", action="store_true", help="the summary as JSON")
 
 
@@ -48,7 +54,7 @@ def add_upload(commands: Commands) -> None:
         "--to", default="local", metavar="TARGET", help="where to: local (default), or kubo=URL of a node's RPC"
     )
     upload.add_argument(
-        "--batch-size", type=int, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)"
+        "--batch-size", type=whole_number, metavar="N", help="samples in a batch (default: half a batch is about 4 MiB)"
     )
     upload.add_argument(
         "--chunk-bytes", metavar="SIZE", help="the size of half a batch, where --batch-size is not given"
@@ -63,7 +69,9 @@ def add_stream(commands: Commands) -> None:
     stream.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
     gateway_option(stream)
     stream.add_argument("--budget", metavar="SIZE", help="disk budget, such as 64MB, or 0 for memory alone")
-    stream.add_argument("--epochs", type=int, default=1, metavar="N", help="how often to go through the dataset")
+    stream.add_argument(
+        "--epochs", type=whole_number, default=1, metavar="N", help="how often to go through the dataset"
+    )
     stream.add_argument("--spool-dir", metavar="DIR", help="where to stage chunks (default: the user's cache folder)")
     stream.add_argument("--json", action="store_true", help="a JSON object per line")
     stream.add_argument("--report", metavar="FILE", help="save the gap report, also where it is interrupted")
@@ -127,8 +135,6 @@ def _run_upload(options: argparse.Namespace) -> None:
         )
     finally:
         line.end()
-    for note in done.notes:
-        say(f"{path}, {note}")
     for column in done.columns:
         say(column_line(*column, name_of_array=path.name if done.structure == "array" else ""))
     say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, at {done.target}")
@@ -143,9 +149,9 @@ def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array:
 
 
 def _run_stream(options: argparse.Namespace) -> None:
-    if options.report and not Path(options.report).absolute().parent.is_dir():
+    if options.report and not os.path.isdir(os.path.dirname(options.report) or "."):  # noqa: PTH112, PTH120 - a Path raises
         raise ArgumentError(f"--report {options.report}: there is no such folder; make it first")
-    if options.report and Path(options.report).is_dir():
+    if options.report and os.path.isdir(options.report):  # noqa: PTH112
         raise ArgumentError(f"--report {options.report}: is a folder; name a file")
     found: list[Report] = []
     try:

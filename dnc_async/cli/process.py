@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TextIO
 
 from dnc_async.errors import OutputError
 
@@ -89,10 +90,22 @@ def stdout_errors() -> Iterator[None]:
 
 def give_up_stdout() -> None:
     """Let what was not written go nowhere, else the interpreter tries once more when it exits."""
+    _give_up(sys.stdout)
+
+
+def give_up_full_stderr() -> None:
+    """The same for standard error, where it takes no more: the interpreter's exit status would be 120, whatever was done."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, stream.fileno())
         finally:
             os.close(null)
 

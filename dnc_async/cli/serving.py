@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 
-from dnc_async.cli.shared import Commands, command, print_line, say, store_option
+from dnc_async.cli.shared import Commands, command, print_line, say, store_option, whole_number
 from dnc_async.errors import ArgumentError, OutputError
 
 # Modules that import numpy or aiohttp are imported by the command that needs them: 'dnc --help' answers at once.
@@ -48,7 +48,10 @@ def _run_serve(options: argparse.Namespace) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text) if text.isascii() and text.isdecimal() else -1
+    try:
+        port = whole_number(text)
+    except argparse.ArgumentTypeError:
+        port = -1
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text[:40]!r}")
     return port

@@ -6,10 +6,11 @@ import argparse
 import codecs
 import contextlib
 import io
+import os
+import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from dnc_async.cli.process import interruptible, stdout_errors
@@ -41,6 +42,13 @@ def gateway_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gateway", action="append", metavar="URL", help=gateway)
     router = "ask this delegated router for more gateways (repeatable; by default none, for 'discover' a local Kubo)"
     parser.add_argument("--router", action="append", metavar="URL", help=router)
+
+
+def whole_number(text: str) -> int:
+    """An option's value that is a whole number in plain digits: what ``int()`` reads beyond that (1_000, ٣) is a slip."""
+    if re.fullmatch("-?[0-9]{1,19}", text) is None:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:40]!r}")
+    return int(text)
 
 
 def print_anything() -> None:
@@ -80,7 +88,7 @@ def _tell(text: str) -> None:
 
 def say_if_replaced(name: str) -> None:
     """Say that a file which is about to be written replaces one."""
-    if Path(name).is_file() and not is_special(name):
+    if os.path.isfile(name) and not is_special(name):  # noqa: PTH113 - a Path raises where the name is too long
         say(f"{name}: was there already, and is replaced")
 
 

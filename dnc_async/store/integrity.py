@@ -10,7 +10,7 @@ from dnc_async.errors import BlockMismatchError, CidError, DagError, StoreError
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import RAW
 from dnc_async.ipld.codecs import links
-from dnc_async.ipld.multihash import is_checkable
+from dnc_async.ipld.multihash import is_checkable, read
 
 if TYPE_CHECKING:
     from dnc_async.ipld.block import Block
@@ -59,20 +59,22 @@ def walk(
             continue
         seen.add((cid.codec, cid.multihash))
         if not is_checkable(cid.multihash):
-            fault(cid, CidError(f"the hash function {cid.hash_name} cannot be checked"))
+            _, start, end = read(cid.multihash, 0)
+            fault(cid, CidError(f"the hash function {cid.hash_name}, with {end - start} bytes, cannot be checked"))
             continue
         try:
             if cid.codec == RAW and not leaves and store.has(cid):
                 continue
             data = store.read(cid)
-            if data is None:
-                fault(cid, None)
-                continue
-            block = verify(cid, data)
-            waiting.extend(reversed(links(cid, block.data)))
+            block = None if data is None else verify(cid, data)
+            followed = [] if block is None else links(cid, block.data)
         except (BlockMismatchError, DagError, StoreError) as error:
             fault(cid, error)
             continue
+        if block is None:
+            fault(cid, None)  # not above: what it raises is the caller's
+            continue
+        waiting.extend(reversed(followed))
         yield block
 
 

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_SLASHES = tuple(filter(None, (os.sep, os.altsep)))
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_MOST_NUMBER = 2**31 - 1
 _NUMBERED = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
 
 
@@ -57,6 +59,8 @@ def whole_file(name: str | os.PathLike[str], *, replace: bool, wait: bool = True
         with _opened(name, number, wait=wait) as file:
             yield file
         return
+    if os.fspath(name).endswith(_SLASHES):  # a Path drops it, and would make a file of what is to be a folder
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(name))
     target = Path(os.path.realpath(name))
     mode = _mode_of(target, replace=replace)
     draft = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
@@ -77,6 +81,8 @@ def _opened(name: str | os.PathLike[str], number: int | None, *, wait: bool) -> 
     if number is not None:
         if number in (1, 2):
             (sys.stdout if number == 1 else sys.stderr).flush()
+        if number > _MOST_NUMBER:  # which the system's call would not take
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), os.fspath(name))
         return os.fdopen(os.dup(number), "wb")
     flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
     descriptor = os.open(name, flags | (0 if wait else getattr(os, "O_NONBLOCK", 0)))

@@ -1,6 +1,7 @@
 """Bad input in the shell: one line that names the culprit and says what to do, the right exit status, nothing left."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_files(shell: Shell, tmp_path: Path) -> None:
         (["serve", "--store", "{store}", "--fault", "nonsense=1"], "nonsense"),
         (["demo", "--budget", "much"], "much"),
         (["demo", "--batch-size", "0"], "batch"),
+        (["stream", "{cid}", "--epochs", "1_000"], "--epochs: expected a whole number, got '1_000'"),
+        (["stream", "{cid}", "--epochs", "9" * 5000], "--epochs: expected a whole number, got '999"),
+        (["upload", "{table}", "--batch-size", "٣"], "--batch-size: expected a whole number"),
+        (["upload", "{table}", "--batch-size", " 5"], "--batch-size: expected a whole number"),
+        (["demo", "--seed", "1.5"], "--seed: expected a whole number"),
+        (["serve", "--port", "9" * 5000], "--port: expected 0 to 65535"),
+        (["stream", "{cid}", "--report", "x/" * 3000 + "run.json"], "run.json: there is no such folder"),
     ],
 )
 def test_wrong_arguments(shell: Shell, tmp_path: Path, dataset: Dataset, words: list[str], culprit: str) -> None:
@@ -120,3 +128,32 @@ def test_port_in_use(shell: Shell, dataset: Dataset) -> None:
         port = process.stdout.readline().strip().rpartition(":")[2]
         assert port in shell.refuses("serve", "--store", dataset.store, "--port", port, status=2)
     assert "65535" in shell("serve", "--port", 65536, status=2).stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders in use can be removed on POSIX alone")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["get", "{cid}/manifest", "-o", "m"], "m: the working directory is gone"),
+        (["get", "{cid}/manifest"], "manifest: the working directory is gone"),
+        (["get", "{cid}/manifest", "-o", "{store}/../there"], ""),
+        (
+            ["stream", "{cid}", "--spool-dir", "spool"],
+            "--spool-dir: 'spool' is relative, and the working directory is gone",
+        ),
+        (["stream", "{cid}"], ""),
+        (["verify", "--store", "rel"], "--store: 'rel' is relative, and the working directory is gone"),
+    ],
+)
+def test_a_working_directory_that_is_gone(shell: Shell, dataset: Dataset, words: list[str], said: str) -> None:
+    """What is named in full works; a relative name is told."""
+    named = [word.format(cid=dataset.cid, store=dataset.store) for word in words]
+    if "--store" not in named:
+        named += ["--store", str(dataset.store)]
+    (shell.home / "gone").mkdir()
+    program = "import os, sys; os.chdir('gone'); os.rmdir('../gone'); from dnc_async.cli import main; sys.exit(main())"
+    done = shell.python("-P", "-c", program, *named)  # the interpreter itself fails where it looks for modules there
+    assert "Traceback" not in done.stderr
+    assert (done.returncode == 0) is (said == ""), done.stderr
+    assert said in done.stderr
+    assert shell.files() == []

@@ -84,6 +84,14 @@ def test_a_folder(write: Write, shell: Shell, request: pytest.FixtureRequest) ->
     assert list((shell.home / "folder").iterdir()) == []
 
 
+def test_names_that_are_no_files(write: Write, shell: Shell, request: pytest.FixtureRequest) -> None:
+    """A number that no stream can have, and a folder that is not there."""
+    assert "/dev/fd/99999999999999: " in write("/dev/fd/99999999999999", status=1).stderr
+    if request.node.callspec.params["write"] != "get":  # which makes the folder
+        assert "new/: " in write("new/", status=2 if request.node.callspec.params["write"] == "--report" else 1).stderr
+        assert not (shell.home / "new").exists()
+
+
 def test_export_replaces_nothing_unasked(shell: Shell, dataset: Dataset) -> None:
     """A file that is there is refused, through a symlink too, and replaced with --force, which keeps its mode."""
     export = ("export", dataset.cid, "--store", dataset.store)
@@ -189,6 +197,18 @@ def test_full_and_closed(shell: Shell, dataset: Dataset, command: str) -> None:
         assert "Traceback" not in done.stderr
         assert "Exception ignored" not in done.stderr
         assert "dnc:" not in done.stderr
+
+
+def test_a_full_stderr(shell: Shell, dataset: Dataset) -> None:
+    """What is said there is lost, and changes nothing: neither of what was done nor of the exit status."""
+    (shell.home / "f").write_text("hello", encoding="utf-8")
+    for words, status in (
+        ("add f --store s", 0),
+        (f"stream {dataset.cid} --store {dataset.store} > /dev/full", 1),
+        ("x", 2),
+    ):
+        done = through_sh(shell, f"dnc {words} 2> /dev/full")
+        assert done.returncode == status, words
 
 
 @pytest.mark.parametrize("end", [">&-", "> /dev/full", "| true"])

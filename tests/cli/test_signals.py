@@ -94,6 +94,25 @@ def test_what_was_ignored_before(shell: Shell, dataset: Dataset, ignored: signal
     assert shell.files() == []
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), *ENDINGS])
+def test_before_the_command_is_imported(shell: Shell, number: signal.Signals, status: int) -> None:
+    """That takes longer than some commands do, and is interrupted as they are."""
+    program = f"""if True:
+        import os, sys
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == "dnc_async.cli.commands":
+                    os.kill(os.getpid(), {int(number)})
+        sys.meta_path.insert(0, Finder())
+        from dnc_async.cli import main
+        assert not {{"argparse", "asyncio"}} & set(sys.modules)
+        sys.exit(main())
+    """
+    done = shell.python("-c", program, "verify")
+    said = "interrupted" if number is signal.SIGINT else f"ended by {number.name}"
+    assert (done.returncode, done.stderr) == (status, f"{said}\n")
+
+
 def test_serve(shell: Shell, dataset: Dataset) -> None:
     """SIGTERM is how a service is told to stop: that is no failure."""
     with shell.start("serve", "--store", dataset.store, "--port", 0) as process:

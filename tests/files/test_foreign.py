@@ -111,6 +111,7 @@ async def test_what_is_ours_is_read(keep: Keep, tmp_path: Path, made: tuple[list
     why = dict(saved.left_out)
     assert set(why) == {*FOREIGN, *OTHERS, "folder/sha1"}
     assert why["jose"] == "dag-jose by sha2-256, which is not read"
+    assert why["stub"] == "a sha2-256 digest has 4 bytes, expected 32"
     assert why["sha3"] == "raw by sha3-256, which is not read"
     assert why["dag.json"] == "dag-json, neither a file, a directory nor a symlink"
     assert threads() == []
@@ -132,8 +133,10 @@ async def test_asked_for_directly(keep: Keep, tmp_path: Path) -> None:
             for address in (cid, str(cid), f"ipfs://{cid}/x"):
                 with pytest.raises(CidError, match=r"^cid: "):
                     await client.cat(address)
-        with pytest.raises(PathError, match=r"dag\.json is a other|expected a file"):
+        with pytest.raises(PathError, match=r"dag\.json is neither a file nor a directory, expected a file"):
             await client.cat(f"{root.cid}/dag.json")
+        with pytest.raises(PathError, match=r"dag\.cbor is neither a file nor a directory: there is no 'x' in it"):
+            await client.cat(f"{root.cid}/dag.cbor/x")
     assert not (tmp_path / "out").exists()
 
 

@@ -166,7 +166,10 @@ def test_damage_on_the_disk(store: BlockStore) -> None:
     assert found.damaged == (blocks[1].cid, wrong.cid)
     assert not found.complete
     assert found.blocks == len(blocks) + 2 - 3
-    with pytest.raises(StoreError, match=rf"{blocks[0].cid} is not in the store"):
+    with pytest.raises(
+        StoreError,
+        match=rf"^cannot export \S+: the block {blocks[0].cid} is not in the store; 'dnc verify \S+' lists all that is wrong$",
+    ):
         give(store, node.cid)
     first.write_bytes(blocks[0].data)
     with pytest.raises(StoreError, match=rf"{blocks[1].cid} is damaged"):

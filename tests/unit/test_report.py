@@ -158,6 +158,8 @@ def test_a_hint_where_the_threads_had_no_turn() -> None:
     assert "engine=&#x27;process&#x27;" in starved._repr_html_()
     assert "engine=" not in str(replace(starved, causes={"contention": 1.0, "bandwidth": 9.0}))
     assert "engine=" not in str(replace(starved, waited_s=1.0, causes={"contention": 1.0}))
+    short = replace(starved, elapsed_s=0.01, waited_s=0.009, causes={"contention": 0.005, "engine": 0.004})
+    assert "hint" not in str(short)  # what was measured in so short a time is chance
 
 
 def test_text_of_a_run_without_a_batch() -> None:

@@ -87,8 +87,8 @@ async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str, withi
         kind = node_kind(block)
         if kind != "directory":
             note = f" to {symlink_target(block)!r}, which is not followed" if kind == "symlink" else ""
-            what = "file" if kind == "raw" else kind
-            raise PathError(f"{at} is a {what}{note}: there is no {name!r} in it")
+            what = {"raw": "a file", "other": "neither a file nor a directory"}.get(kind, f"a {kind}")
+            raise PathError(f"{at} is {what}{note}: there is no {name!r} in it")
         reader = DirectoryReader(block.cid, name=name)
         await _read_on(group, reader, block, within)
     except DagError as error:

@@ -38,7 +38,8 @@ class FileReader:
         Raises :class:`~dnc_async.errors.PathError` where ``root`` is not a file's.
         """
         if (kind := describe(about, root).kind) != "file":
-            raise PathError(f"{about} is a {kind}, expected a file")
+            what = "neither a file nor a directory" if kind == "other" else f"a {kind}"
+            raise PathError(f"{about} is {what}, expected a file")
         self._root = root
         self._nodes: OrderedDict[bytes, Block] = OrderedDict()
         self._window_bytes = _WINDOW_BYTES

@@ -117,7 +117,15 @@ def _final(target: str | None, name: str, kind: str) -> Path:
     if not final.name:
         raise OutputError(f"{target!r} has no name that a {kind} could take; name a new file or folder")
     refuse_taken(final, folder=folder)
-    return final.absolute()
+    return Path(in_working_directory(os.fspath(final)))
+
+
+def in_working_directory(target: str) -> str:
+    """A target's name in full, for whoever changes the working directory meanwhile; a slash at its end stays."""
+    try:
+        return os.path.join("" if os.path.isabs(target) else os.getcwd(), target)  # noqa: PTH109, PTH117, PTH118 - a Path drops it
+    except FileNotFoundError as error:
+        raise OutputError(f"{target}: the working directory is gone; name the target in full") from error
 
 
 class _Brought:
@@ -191,8 +199,9 @@ class _Saver:
                 self._changed = anyio.Event()
 
     async def _do(self, item: _Item) -> None:
-        if item.cid.problem is not None:
-            self._leave_out(item, f"{item.cid.codec_name} by {item.cid.hash_name}, which is not read")
+        if (problem := item.cid.problem) is not None:
+            unknown = f"{item.cid.codec_name} by {item.cid.hash_name}, which is not read"
+            self._leave_out(item, unknown if "not supported" in problem else problem)
             return
         if self._part.resumed:
             size = await self._group.in_worker(self._part.has, item.name, item.cid)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _BAR = 24
 _WORTH_A_HINT = 0.02  # of the time
+_LEAST_HINT_S = 0.01  # below it, what was measured is chance
 
 
 def samples_of(batch: Any) -> int:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
@@ -98,7 +99,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 def hints(report: Report) -> list[str]:
     """What would help, where the report alone can tell."""
-    found, worth_s = [], _WORTH_A_HINT * report.steady_s
+    found, worth_s = [], max(_WORTH_A_HINT * report.steady_s, _LEAST_HINT_S)
     contended, engine = report.causes.get(CONTENTION, 0.0), report.causes.get(ENGINE, 0.0)
     if report.idle_share >= _WORTH_A_HINT and contended >= worth_s:
         no_turn = f"the engine had no turn for {duration(contended)}"
