@@ -375,6 +375,10 @@ def parse_address(cid: object, *, foreign: bool = False) -> tuple[Cid, tuple[str
     text = str(cid) if isinstance(cid, (str, UploadResult)) else None
     if text is None:
         raise ArgumentError(f"cid: expected a CID, 'ipfs://…', '/ipfs/…' or an UploadResult, got {type(cid).__name__}")
+    if text.lstrip().lower().startswith(("/ipns/", "ipns://")):
+        raise CidError(
+            f"cid: {text[:80]!r} is a name that leads to changing CIDs (IPNS), which is not looked up; give a CID"
+        )
     url = text.lstrip()[:7].lower() == "ipfs://"
     text = text.lstrip()[7:] if url else text.lstrip().removeprefix("/ipfs/")
     if url:  # there "?" and "#" end the path; a path by itself is what it is

@@ -11,6 +11,7 @@ the index is read again, once for each time that it was right before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _ANSWERS = (200, 206, 416)
+#: As servers write it: the unit's case is free (RFC 9110), and some write "=" after it, as a request does.
+_RANGE = re.compile(r"bytes(?:[ \t]+|=)0*([0-9]{1,19})-", re.IGNORECASE)
 
 
 class CarFileTransport:
@@ -176,5 +179,6 @@ class CarFileTransport:
             self._distrust(self._index)
             raise self._source.error(f"the file has no byte {start}, where its index says that there is a block", asked)
         said = response.headers.get("Content-Range", "")
-        if not said.startswith(f"bytes {start}-"):
+        found = _RANGE.match(said)
+        if found is None or found[1] != str(start):
             raise self._source.error(f"answered with the range {said!r}, asked for byte {start} on", asked)

@@ -182,8 +182,9 @@ class HttpSource:
     async def _check(self, response: aiohttp.ClientResponse, asked: str, expected: Container[int]) -> None:
         status = response.status
         if status in expected:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise self.error(f"sent a Content-Encoding ({response.headers['Content-Encoding']}), unasked", asked)
+            encoding = response.headers.get("Content-Encoding", "").strip()
+            if encoding.lower() not in ("", "identity"):
+                raise self.error(f"sent a Content-Encoding ({encoding}), unasked", asked)
             return
         said = f"answered {status} {response.reason or ''}".rstrip()
         if status in _MISSES or (status == 500 and (await response.content.read(64)).startswith(_NOT_FOUND)):

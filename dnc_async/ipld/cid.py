@@ -72,7 +72,8 @@ class Cid:
     def parse(cls, text: str, *, foreign: bool = False) -> Self:
         """Read a CID from text: base58 (``Qm…``) for version 0, any multibase for version 1."""
         if not isinstance(text, str) or not 2 <= len(text) <= _LONGEST_TEXT:
-            shown = text if not isinstance(text, str) else f"text of {len(text)} characters"
+            is_long = isinstance(text, str) and len(text) > _LONGEST_TEXT
+            shown = f"text of {len(text)} characters" if is_long else text
             raise CidError(f"not a CID: expected text like bafy… or Qm…, got {shown!r}")
         try:
             if len(text) == 46 and text.startswith("Qm"):

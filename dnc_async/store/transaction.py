@@ -138,8 +138,8 @@ class Transaction:
     def rollback(self) -> None:
         """Remove whatever is still staged and end the transaction. Doing it again does nothing."""
         if self._open:
-            self._open = False
             self._owned.remove()
+            self._open = False  # not before: who is interrupted in the middle comes here again
 
     def _require_open(self) -> None:
         if not self._open:

@@ -57,6 +57,7 @@ class OwnedFolder:
                     path.mkdir(mode=0o700)
                     return cls(path, descriptor)
             except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
                 _remove(lock, descriptor)
                 raise
             _remove(lock, descriptor)  # a sweep took it for a dead one's, or it is of no use
@@ -79,11 +80,18 @@ class OwnedFolder:
     def remove(self) -> None:
         """Delete the folder with all it holds and give up the lock. Doing it again does nothing."""
         if self._is_ours:
-            self._is_ours = False
-            descriptor, self._descriptor = self._descriptor, -1
-            shutil.rmtree(self.path, ignore_errors=True)
-            if descriptor >= 0:
-                _remove(self.path.with_suffix(_SUFFIX), descriptor)
+            try:
+                self._remove()
+            except KeyboardInterrupt:  # in the middle of it: nobody else would come back for the rest
+                self._remove()
+                raise
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        descriptor, self._descriptor = self._descriptor, -1
+        self._is_ours = False
+        if descriptor >= 0:
+            _remove(self.path.with_suffix(_SUFFIX), descriptor)
 
     def abandon(self) -> None:
         """Let go of the lock and leave the folder alone: it is the parent process's."""

@@ -13,7 +13,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.config import FetchSettings
-from dnc_async.errors import ArgumentError, PathError, StreamClosedError
+from dnc_async.errors import ArgumentError, CidError, PathError, StreamClosedError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.builder import UNIXFS_V0_2015, UNIXFS_V1_2025, Root, build_directory, build_file, build_symlink
@@ -157,6 +157,22 @@ async def test_ways_to_write_a_path(keep: Keep) -> None:
             assert await client.cat(form.format(root.cid)) == repr(name).encode(), form
         for form in (" {}\n", "ipfs://{}\xa0", "/ipfs/{}/", "ipfs://{}?x#y", "{}/x/.."):
             assert len(await client.ls(form.format(root.cid))) == len(names), form
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/ipns/example.com/a", r"^cid: '/ipns/example\.com/a' is a name .* give a CID"),
+        (" IPNS://k51", "is a name"),
+        ("", "got ''$"),
+        ("ipfs://", "got ''$"),
+        ("b" * 5000, "got 'text of 5000 characters'"),
+    ],
+)
+async def test_addresses_that_are_none(address: str, said: str) -> None:
+    """What was given is shown, and names that change are no CIDs."""
+    with pytest.raises(CidError, match=said):
+        await dnc.cat(address)
 
 
 @pytest.mark.parametrize(("path", "said"), [("a/../..", "leads above its root"), ("a\ud800", "lone surrogate")])

@@ -234,7 +234,20 @@ def test_what_is_not_followed(location: str) -> None:
 
 async def test_etags_say_nothing(read_only: Published, hosts: Hosts) -> None:
     """Servers behind one name that do not agree on them, weak and strong ones: nothing is read twice."""
-    etags = itertools.cycle(['"a"', 'W/"a"', '"b"', None, "nonsense"])
+    await in_ranges(read_only, hosts, ['"a"', 'W/"a"', '"b"', None, "nonsense"], "bytes ")
+
+
+@pytest.mark.parametrize("begin", ["Bytes ", "BYTES  ", "bytes=", "bytes 00"])
+async def test_ranges_as_servers_write_them(read_only: Published, hosts: Hosts, begin: str) -> None:
+    """The unit's case is free, and some write it as a request does. An encoding that is none may be named."""
+    await in_ranges(read_only, hosts, [None], begin, {"Content-Encoding": "Identity"})
+
+
+async def in_ranges(
+    published: Published, hosts: Hosts, tags: list[str | None], begin: str, more: dict[str, str] | None = None
+) -> None:
+    """Stream from a host that answers so."""
+    etags = itertools.cycle(tags)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         start, end = (
@@ -244,11 +257,12 @@ async def test_etags_say_nothing(read_only: Published, hosts: Hosts) -> None:
         )
         data = hosts.path.read_bytes()
         etag = next(etags)
-        headers = {"Content-Range": f"bytes {start}-{end}/{len(data)}"} | ({} if etag is None else {"ETag": etag})
+        headers = {"Content-Range": f"{begin}{start}-{end}/{len(data)}"} | ({} if etag is None else {"ETag": etag})
+        headers |= more or {}
         return web.Response(status=206, body=data[start : end + 1], headers=headers)
 
     hosts.answer = answer
-    figures = await streamed(read_only, hosts.named)
+    figures = await streamed(published, hosts.named)
     assert (figures.requests_failed, figures.blocks_rejected) == (0, 0)
     assert sum(request.headers["Range"].endswith("-") for request in hosts.asked) == 1
 

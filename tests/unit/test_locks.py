@@ -7,11 +7,13 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dnc_async.engine.files.output import Part
 from dnc_async.errors import OutputError
+from dnc_async.ipld.block import make
 from dnc_async.store import BlockStore
 from dnc_async.system import Lock, try_lock
 from dnc_async.system.folders import OwnedFolder, sweep
@@ -112,3 +114,49 @@ def test_what_others_have_there_is_left_alone(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     sweep(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("times", [0, 1, 5])
+def test_an_interrupt_while_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Ctrl-C after some of it is gone: the rest goes, too, before the interrupt is heeded."""
+    owned = OwnedFolder.claim(tmp_path)
+    for name in "abcdef":
+        (owned.path / name).mkdir()
+    rmdir, left = os.rmdir, [times]
+
+    def interrupted(*words: Any, **more: Any) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise KeyboardInterrupt
+        rmdir(*words, **more)
+
+    monkeypatch.setattr(os, "rmdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        owned.remove()
+    assert list(tmp_path.iterdir()) == []
+    owned.remove()
+
+
+def test_an_interrupt_while_a_transaction_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed stays, and nothing else."""
+    store = BlockStore.open(tmp_path / "store", create=True)
+    block, remove = make(b"x"), OwnedFolder.remove
+    calls: list[OwnedFolder] = []
+
+    def interrupted(owned: OwnedFolder) -> None:
+        calls.append(owned)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(owned)
+
+    monkeypatch.setattr(OwnedFolder, "remove", interrupted)
+
+    def publish() -> None:
+        with store.begin() as transaction:
+            transaction.put(block)
+            transaction.commit(block.cid)
+
+    with pytest.raises(KeyboardInterrupt):
+        publish()
+    assert list((tmp_path / "store/staging").iterdir()) == []
+    assert store.has(block.cid)
