@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
@@ -15,6 +16,7 @@ from typing import TextIO
 from dnc_async.errors import OutputError
 
 _LOGGER = "dnc_async"
+_TWICE_S = 2.0
 
 
 @contextlib.contextmanager
@@ -25,10 +27,16 @@ def ended_by_signals() -> Iterator[Callable[[], int]]:
     started us has us ignore (``nohup``) stays ignored.
     """
     received: list[int] = []
+    heeded = 0.0
 
     def end(number: int, frame: FrameType | None) -> None:
-        if received:  # a terminal that goes away tells its processes twice: the first one is being heeded
+        nonlocal heeded
+        now = time.monotonic()
+        # A terminal that goes away tells its processes twice: the first one is being heeded. Later it may have been lost in a
+        # callback whose exceptions the interpreter ignores.
+        if received and now - heeded < _TWICE_S:
             return
+        heeded = now
         received.append(number)
         interrupt = signal.getsignal(signal.SIGINT)  # the interpreter's own, or what asyncio put in its place
         if not callable(interrupt):

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from dnc_async.cli.process import ended_by_signals
 
 from ..conftest import Shell, eventually
 from .conftest import Dataset
@@ -111,6 +114,19 @@ def test_before_the_command_is_imported(shell: Shell, number: signal.Signals, st
     done = shell.python("-c", program, "verify")
     said = "interrupted" if number is signal.SIGINT else f"ended by {number.name}"
     assert (done.returncode, done.stderr) == (status, f"{said}\n")
+
+
+def test_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal at once is the same one; a later one is heeded again, lest a lost one leave us deaf."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with ended_by_signals() as status:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)
+            now += 10
+        assert status() == 143
 
 
 def test_serve(shell: Shell, dataset: Dataset) -> None:
