@@ -15,7 +15,6 @@ import contextlib
 import errno
 import heapq
 import os
-import shutil
 import threading
 import weakref
 from pathlib import Path
@@ -23,7 +22,7 @@ from pathlib import Path
 from dnc_async import system
 from dnc_async.errors import DiskFullError, SpoolError
 from dnc_async.spool.governor import Lease
-from dnc_async.system.folders import OwnedFolder, sweep
+from dnc_async.system.folders import OwnedFolder, delete_tree, sweep
 
 #: Charged for the folder and its lock file: what a folder of MAX_FILES slots takes, with room.
 FOLDER_BYTES = 64 * 2**10
@@ -253,7 +252,7 @@ class SpoolFolder:
 
 
 def _clear(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    delete_tree(path)
     with contextlib.suppress(OSError):
         path.unlink()
 

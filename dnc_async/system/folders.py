@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import weakref
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +33,14 @@ _NAME = re.compile(
 )  # what we make; any other lock file (uv.lock, poetry.lock) is not ours to touch
 _TRIES = 100
 _UNPROTECTED = "what a killed process leaves behind stays there: remove it by hand when nothing uses the folder"
+
+
+def delete_tree(path: Path) -> None:
+    """Delete a folder with all that can be deleted of it. What is no folder stays."""
+    with contextlib.suppress(OSError):
+        # Python 3.11's rmtree opens whatever it is given, and waits at a FIFO for ever.
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class OwnedFolder:
@@ -57,7 +66,7 @@ class OwnedFolder:
                     path.mkdir(mode=0o700)
                     return cls(path, descriptor)
             except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
+                delete_tree(path)
                 _remove(lock, descriptor)
                 raise
             _remove(lock, descriptor)  # a sweep took it for a dead one's, or it is of no use
@@ -87,7 +96,7 @@ class OwnedFolder:
                 raise
 
     def _remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        delete_tree(self.path)
         descriptor, self._descriptor = self._descriptor, -1
         self._is_ours = False
         if descriptor >= 0:
@@ -125,7 +134,7 @@ def sweep(area: Path) -> None:
         except OSError:
             continue  # its owner, or another sweep, was faster; or it is another user's
         if try_lock(descriptor, area, _UNPROTECTED) is Lock.OURS:
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            delete_tree(lock.with_suffix(""))
             _remove(lock, descriptor)
         else:
             os.close(descriptor)
