@@ -219,15 +219,15 @@ class Fetcher:
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
         loop = asyncio.get_running_loop()
-        box = [partial(function, *args, **kwargs)]
+        given, result = [partial(function, *args, **kwargs)], list[T]()
 
-        def run() -> T:  # a thread holds what it was given until it goes on, whenever that is: not a batch's rows
-            return box.pop()()
+        def run() -> None:  # a thread holds what it was given, and what it returns, until it goes on, whenever that is…
+            result.append(given.pop()())  # …which may not be a batch's rows
 
         running = loop.run_in_executor(self._executor, run)
         with anyio.CancelScope(shield=True):
-            result = await running
-        return result  # noqa: RET504 - for all that mypy knows, a scope may swallow what is raised in it
+            await running
+        return result.pop()
 
     def keep(self, flight: Flight, block: Block) -> None:
         """A block came that nobody wanted when it did (called by a flight)."""

@@ -119,7 +119,7 @@ class Slow(ThreadPoolExecutor):
 
 
 async def test_a_worker_holds_nothing() -> None:
-    """What it was given is gone when it has returned, also where its thread is late."""
+    """What it was given, and what it returned, is gone when it has returned, also where its thread is late."""
 
     class Rows:
         def finish(self) -> int:
@@ -133,3 +133,7 @@ async def test_a_worker_holds_nothing() -> None:
         del rows
         assert gone() is None
         assert executor.held
+        returned = await fetcher.in_worker(Rows)
+        gone = weakref.ref(returned)
+        del returned
+        assert gone() is None
