@@ -184,7 +184,8 @@ async def test_the_next_upload_removes_what_a_killed_one_left(node: Node, shell:
         killed.kill()
         await killed.wait()
         (left,) = node.folders
-        async with uploading(shell, node):
+        async with uploading(shell, node) as stopped:
+            stopped.send_signal(signal.SIGSTOP)  # it lives, and does not get to its end meanwhile
             (living,) = node.folders
             assert living != left
 
