@@ -1,5 +1,7 @@
 """The stop button, in a real kernel: nothing is left, and what still has a name goes on where it was."""
 
+import sys
+
 import pytest
 
 from .conftest import Notebook
@@ -59,8 +61,9 @@ CODE = {
     "blocking in a function": BLOCKING_IN_FUNCTION,
     "blocking step": BLOCKING_STEP,
     "process": PROCESS,
-    "wait_for": TASK,
 }
+if sys.version_info >= (3, 12):  # before, wait_for may lose an interrupt that comes with the batch
+    CELLS["wait_for"] = TASK
 
 
 @pytest.mark.parametrize("code", CODE.values(), ids=CODE)
