@@ -63,7 +63,7 @@ CODE = {
     "process": PROCESS,
 }
 if sys.version_info >= (3, 12):  # before, wait_for may lose an interrupt that comes with the batch
-    CELLS["wait_for"] = TASK
+    CODE["wait_for"] = TASK
 
 
 @pytest.mark.parametrize("code", CODE.values(), ids=CODE)
