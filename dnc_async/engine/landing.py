@@ -16,8 +16,8 @@ class Landing:
     Moving early is what makes small budgets work: the lease of a chunk that is still on its way is free for the next
     chunk as soon as the chunk's rows are, instead of when its last byte has arrived.
 
-    A disk may give back other bytes than were written to it, or somebody may have written there. Each leaf's checksum (CRC-32: it
-    costs a fifth of what hashing the leaf did) is taken when it is written, and compared when it is read.
+    A disk may give back other bytes than were written to it, or somebody may have written there. Each leaf's checksum (CRC-32) is
+    taken when it is written, and compared when it is read. That finds what a disk does, not what an enemy on it would.
     """
 
     def __init__(self, *, file: SpoolFile | None = None, place: ChunkPlace | None = None) -> None:

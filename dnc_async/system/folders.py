@@ -78,13 +78,14 @@ class OwnedFolder:
 
     def restore(self) -> None:
         """Make the folder again, empty, after somebody else has deleted it. Raises ``OSError`` where that cannot be."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = self.path.with_suffix(_SUFFIX)
         if self._descriptor >= 0 and not lock.exists():  # else the next sweep would not know that it is ours
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
             os.close(self._descriptor)
             self._descriptor = descriptor
             try_lock(descriptor, self.path.parent, _UNPROTECTED)
+        self.path.mkdir(mode=0o700, exist_ok=True)  # last: it is never there without its lock
 
     def remove(self) -> None:
         """Delete the folder with all it holds and give up the lock. Doing it again does nothing."""

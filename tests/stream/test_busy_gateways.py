@@ -24,15 +24,18 @@ async def test_alone_and_away_for_a_day(read_only: Published) -> None:
     assert "come back in 86400 s" in str(raised.value)
 
 
-async def test_alone_and_away_for_a_while(read_only: Published, caplog: pytest.LogCaptureFixture) -> None:
-    """It is waited for, and whoever reads the log knows for what."""
-    async with ScriptedGateway(
-        BlockStore.open(read_only.store), Faults.parse("busy=0s-0.2s,retry-after=5s")
-    ) as gateway:
-        with caplog.at_level(logging.WARNING, "dnc_async"):
-            batches = dnc.stream(read_only.result, gateways=[gateway.url], spool_dir=read_only.spool, disk_budget="1MB")
-            assert [number(batch) async for batch in batches] == list(range(BATCHES))
-    assert f"{gateway.url} asked us to come back in 5 s; nobody else can be asked meanwhile" in caplog.text
+async def test_what_a_pause_means_is_told(read_only: Published, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log knows for whom is waited, and how long; of two the first to ask for a pause leaves the other."""
+    store = BlockStore.open(read_only.store)
+    async with ScriptedGateway(store, Faults.parse(AWAY)) as one, ScriptedGateway(store, Faults.parse(AWAY)) as two:
+        batches = dnc.stream(
+            read_only.result, gateways=[one.url, two.url], spool_dir=read_only.spool, disk_budget="1MB"
+        )
+        with caplog.at_level(logging.WARNING, "dnc_async"), pytest.raises(ChunkUnavailableError):
+            await anext(batches)
+    for gateway in (one, two):
+        assert f"{gateway.url} asked us to come back in 86400 s" in caplog.text
+    assert "nobody else can be asked meanwhile" in caplog.text
 
 
 async def test_another_is_asked_meanwhile(read_only: Published) -> None:
