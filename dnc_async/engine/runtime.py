@@ -159,9 +159,8 @@ class Runtime:
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
             fetcher.observers.add(self.observers.tell)
-            if origin.passed_over is not None:  # it goes with what the gateways say of a block that nobody has
-                fetcher.expect()
-                fetcher.expect_no_more([origin.passed_over])
+            if origin.passed_over is not None:
+                fetcher.explain(origin.passed_over)
             self._tasks.start_soon(fetcher.run)
         if origin.routers and origin.root is not None:
             discovery = self._discovery(fetcher, origin)

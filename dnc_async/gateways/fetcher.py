@@ -155,9 +155,14 @@ class Fetcher:
     def expect_no_more(self, causes: Iterable[GatewayError] = ()) -> None:
         """Undo one :meth:`expect`. ``causes`` say why nobody came; they go with the error of a block that nobody serves."""
         self._expected -= 1
-        self._search_causes.update((cause.gateway, cause) for cause in causes)
+        for cause in causes:
+            self.explain(cause)
         self._give_up_hopeless()
         self._wake.set()
+
+    def explain(self, cause: GatewayError) -> None:
+        """Have this go with the error of a block that nobody serves: who else might have had it, and why it was not asked."""
+        self._search_causes[cause.gateway] = cause
 
     def _give_up_hopeless(self) -> None:
         for want in self._order.waiting() if not self._expected else ():

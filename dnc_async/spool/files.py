@@ -107,21 +107,24 @@ class SpoolFile:
             return 0
 
     def discard(self) -> None:
-        """Close and delete the file, then release its lease. A second call does nothing."""
-        if self.close():
-            self._folder.saw(self, 0)
-            self._folder.free(self._slot)
-            self._lease.release()
-
-    def close(self) -> bool:
-        """Close the file and leave it where it is; ``False`` if it was closed."""
+        """Delete and close the file, then release its lease. A second call does nothing."""
         if self._is_gone:
-            return False
+            return
+        if not self._folder.free(self._slot) and self._fd >= 0:
+            with contextlib.suppress(
+                OSError
+            ):  # its name stays; its space does not, or the lease would be released too early
+                os.ftruncate(self._fd, 0)
+        self.close()
+        self._folder.saw(self, 0)
+        self._lease.release()
+
+    def close(self) -> None:
+        """Close the file and leave it where it is. A second call does nothing."""
         self._is_gone = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        return True
 
     @property
     def is_gone(self) -> bool:
@@ -201,9 +204,7 @@ class SpoolFolder:
             except OSError as error:
                 if error.errno not in _VANISHED | {errno.EEXIST} or self._owned is None:
                     raise
-                if (
-                    error.errno == errno.EEXIST
-                ):  # the folder is ours, and goes at the end with all that somebody put there
+                if error.errno == errno.EEXIST:  # the folder is ours, and goes with all that somebody put there
                     _clear(self.path / str(slot))
                 with self._mutex:
                     self._owned.restore()  # somebody tidied up: what lies in open files is still there
@@ -229,14 +230,16 @@ class SpoolFolder:
             self._disk_bytes += now - file.seen_bytes
             file.seen_bytes = now
 
-    def free(self, slot: int) -> None:
-        """Delete a slot's file (called by the file)."""
-        with contextlib.suppress(
-            OSError
-        ):  # it is in the way of the slot's next file, which deals with it, or goes with the folder
+    def free(self, slot: int) -> bool:
+        """Delete a slot's file (called by the file); ``False`` where its name stays, with which the slot's next file deals."""
+        try:
             system.unlink_quietly(self.path / str(slot))
-        with self._mutex:
-            heapq.heappush(self._free, slot)
+        except OSError:
+            return False
+        finally:
+            with self._mutex:
+                heapq.heappush(self._free, slot)
+        return True
 
     def close(self) -> None:
         """Delete everything. Synchronous, so that it works at interpreter exit. A second call does nothing."""

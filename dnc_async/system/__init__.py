@@ -25,7 +25,6 @@ else:
 #: What the system says where somebody else holds a lock. All else means that there are no locks to be had here: NFS without
 #: lockd (ENOLCK), Lustre and some containers (ENOSYS, EOPNOTSUPP, EINVAL), a descriptor that NFS cannot lock (EBADF).
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
-_INTERRUPTED_TRIES = 100
 
 
 class Lock(enum.Enum):
@@ -42,22 +41,17 @@ def try_lock(fd: int, folder: str | os.PathLike[str], unprotected: str) -> Lock:
     The lock belongs to the open file: it is gone when the last descriptor of it is closed, or its process is dead. Where the
     file system has no locks, a warning names the ``folder`` and what is ``unprotected`` there, once.
     """
-    for _ in range(_INTERRUPTED_TRIES):
-        try:
-            if sys.platform == "win32":  # pragma: no cover
-                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except InterruptedError:  # by a signal; the interpreter runs its handler, which may raise
-            continue
-        except OSError as error:
-            if error.errno in _HELD:
-                return Lock.HELD
-            _warn_of_no_locks(os.fspath(folder), error.strerror or str(error), unprotected)
-            return Lock.UNAVAILABLE
-        return Lock.OURS
-    _warn_of_no_locks(os.fspath(folder), os.strerror(errno.EINTR), unprotected)
-    return Lock.UNAVAILABLE
+    try:
+        if sys.platform == "win32":  # pragma: no cover
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return Lock.HELD
+        _warn_of_no_locks(os.fspath(folder), error.strerror or str(error), unprotected)
+        return Lock.UNAVAILABLE
+    return Lock.OURS
 
 
 @functools.lru_cache(maxsize=256)  # so each is said once

@@ -76,20 +76,6 @@ def test_not_to_be_had(tmp_path: Path, fail: Fail, number: int, caplog: pytest.L
     assert list((tmp_path / "store/staging").iterdir()) == []
 
 
-def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a signal: it is tried again."""
-    flock, tries = fcntl.flock, iter([InterruptedError(errno.EINTR, "x")] * 3)
-
-    def interrupted(fd: int, how: int) -> None:
-        for error in tries:
-            raise error
-        flock(fd, how)
-
-    monkeypatch.setattr(fcntl, "flock", interrupted)
-    with (tmp_path / "f").open("w") as file:
-        assert try_lock(file.fileno(), tmp_path, "x") is Lock.OURS
-
-
 def test_a_folder_without_a_lock_is_not_swept(tmp_path: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where locks can be had again."""
     fail(errno.ENOLCK)

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from dnc_async import system
 from dnc_async.errors import SpoolError
 from dnc_async.spool.files import FOLDER_BYTES, MAX_FILES, SpoolFile, SpoolFolder
 from dnc_async.spool.governor import Governor, Lease, Place
@@ -355,3 +356,28 @@ def test_forked_child_does_not_keep_the_space(tmp_path: Path) -> None:
     )
     done = subprocess.run(python(code, tmp_path), capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_cannot_be_deleted_takes_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's permissions changed meanwhile, say: the lease is released, so the file is emptied."""
+    folder = SpoolFolder(tmp_path / "spool")
+    governor = Governor(budget_bytes=2**20, overhead_bytes=FOLDER_BYTES, max_leases=9)
+    account = governor.open(floor_bytes=0, borrower=Anybody())
+    lease = account.try_lease(folder.cost(8192), (0,))
+    assert lease is not None
+    file = folder.reserve(lease, 8192)
+    file.write_at(0, bytes(8192))
+
+    def refuses(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(system, "unlink_quietly", refuses)
+        file.discard()
+    assert governor.statistics().leased_bytes == 0
+    assert [path.stat().st_blocks for path in folder.path.iterdir()] == [0]
+    again = account.try_lease(folder.cost(8192), (1,))
+    assert again is not None
+    folder.reserve(again, 8192).write_at(0, bytes(8192))
+    folder.close()
+    assert not folder.path.exists()
