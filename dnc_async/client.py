@@ -227,11 +227,15 @@ class Client:
                 await wait_for_future(engine.ended)
             engine.join()
 
-    def _stop_engines(self) -> list[EngineThread | RemoteEngine]:
-        """Ask what was started to end, and give it."""
+    def _started_engines(self) -> list[EngineThread | RemoteEngine]:
         engines: list[EngineThread | RemoteEngine] = [self._engine] if self._started else []
         if self._process is not None and self._process.is_started:
             engines.append(self._process)
+        return engines
+
+    def _stop_engines(self) -> list[EngineThread | RemoteEngine]:
+        """Ask what was started to end, and give it."""
+        engines = self._started_engines()
         for engine in engines:
             engine.stop()
         return engines
@@ -262,13 +266,7 @@ class Client:
         if checked is not None and self._process is not None:
             checked.check_portable()
 
-        starts = 0
-
         def start(first: int) -> tuple[Engine, RunningStream, Pickup]:
-            nonlocal starts
-            starts += 1
-            if owned and starts > 1:  # it was suspended, and its engine ended with it
-                self._renew()
             request = StreamRequest(
                 root=root,
                 path=path,
@@ -279,14 +277,21 @@ class Client:
                 transform=checked,
                 first=first,
             )
-            try:
-                return self._begin(request, observers, owned=owned)
-            except BaseException:  # Ctrl-C, too: whoever asks again has a new engine
-                if owned:
-                    self._stop_engines()
-                raise
+            return self._begin_owned(request, observers) if owned else self._begin(request, observers, owned=False)
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
+
+    def _begin_owned(
+        self, request: StreamRequest, observers: Iterable[Observer]
+    ) -> tuple[Engine, RunningStream, Pickup]:
+        """Start the stream that owns this client; after a suspension, or a start that failed, with a new engine."""
+        if self._started_engines():
+            self._renew()
+        try:
+            return self._begin(request, observers, owned=True)
+        except BaseException:  # Ctrl-C, too
+            self._stop_engines()
+            raise
 
     def _begin(
         self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool
