@@ -21,8 +21,8 @@ from dnc_async.config import (
     sources_of,
     spool_of,
     store_path,
-    whole_number,
 )
+from dnc_async.config.numbers import whole_number
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
 from dnc_async.engine.files.paths import DirectoryEntry, listing

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnc_async.config import parse_size
+from dnc_async.config.numbers import parse_size
 from dnc_async.demo.arms import FIRST_IDEA_BATCHES, Arm, Setting, run_arm
 from dnc_async.demo.flights import LATE_MINUTES, Flights, load
 from dnc_async.demo.summary import Summary, describe_data

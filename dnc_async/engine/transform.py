@@ -38,7 +38,7 @@ from typing import Any
 
 import anyio
 
-from dnc_async.config import whole_number
+from dnc_async.config.numbers import whole_number
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.errors import ArgumentError, TransformError
 from dnc_async.telemetry import logger

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from dnc_async.config import whole_number
+from dnc_async.config.numbers import whole_number
 from dnc_async.dataset import chunk as chunk_format
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT, MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import (

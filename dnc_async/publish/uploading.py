@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from dnc_async.config import PublishSettings, kubo_rpc, parse_size, store_path
+from dnc_async.config import PublishSettings, kubo_rpc, store_path
+from dnc_async.config.numbers import parse_size
 from dnc_async.errors import ArgumentError
 from dnc_async.publish.rows import Reading
 from dnc_async.publish.target import Target, UploadResult, publish

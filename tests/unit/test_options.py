@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dnc_async as dnc
-from dnc_async.config import parse_size, whole_number
+from dnc_async.config.numbers import parse_size, whole_number
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dnc_async.config import parse_size, whole_number
+from dnc_async.config.numbers import parse_size, whole_number
 from dnc_async.engine.report.page import tables
 from dnc_async.engine.report.saving import replace_file
 from dnc_async.engine.report.text import render

@@ -13,15 +13,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
-from operator import index
 from pathlib import Path
-from typing import SupportsFloat, SupportsIndex
 from urllib.parse import urlsplit
 
 import platformdirs
 
+from dnc_async.config.numbers import number, parse_size
 from dnc_async.errors import ArgumentError
 from dnc_async.gateways.multiaddr import url_of
 from dnc_async.gateways.providers import is_loopback_url
@@ -47,14 +45,7 @@ DEFAULT_CHUNK_BYTES = 4 * 2**20
 DEFAULT_BUDGET_BYTES = 2 * 10**9
 DEFAULT_BUDGET_SHARE = 0.1
 
-_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", 1):
-    _UNITS[_letter] = _UNITS[f"{_letter}B"] = 1000**_power
-    _UNITS[f"{_letter}IB"] = 1024**_power
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SIZE = re.compile(
-    r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*"
-)  # what \d takes are other scripts' digits, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +64,7 @@ class Gateway:
         self, url: str, *, headers: Mapping[str, str] | None = None, requests_per_minute: float | None = None
     ) -> None:
         if requests_per_minute is not None:
-            rate = _number(requests_per_minute)
+            rate = number(requests_per_minute)
             if rate is None or not 0 < rate < math.inf:
                 raise ArgumentError(f"requests_per_minute: expected more than 0, or None, got {requests_per_minute!r}")
             requests_per_minute = float(rate)
@@ -150,61 +141,6 @@ def installed_version() -> str:
 def user_agent() -> str:
     """What we tell gateways that we are."""
     return f"dnc-async/{installed_version()}"
-
-
-def parse_size(value: SupportsFloat | str, *, name: str) -> int:
-    """A size in bytes: a number, numpy's too, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
-
-    A part of a byte is dropped, but a size between 0 and 1 is refused: whoever writes 0.5 means megabytes or a share.
-    Raises :class:`~dnc_async.errors.ArgumentError` that names the argument.
-    """
-    size = _exact_size(value)
-    if size is None or not 0 <= size < 2**63 or 0 < size < 1:
-        raise ArgumentError(f"{name}: expected a size such as 64000000, '64 MB' or '61 MiB', got {value!r}")
-    return int(size)
-
-
-def _exact_size(value: object) -> Decimal | None:
-    """The size without rounding; ``None`` for what is no finite number."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        unit = _UNITS.get(match[2].upper()) if match else None
-        return Decimal(match[1]) * unit if match and unit else None
-    number = _number(value)
-    return None if number is None or not math.isfinite(number) else Decimal(number)
-
-
-def _number(value: object) -> int | float | None:
-    """A Python number of a number, numpy's too; ``None`` for all else, and for booleans."""
-    if _is_boolean(value) or isinstance(value, (str, bytes, bytearray)):
-        return None
-    if hasattr(value, "__index__") or hasattr(value, "__float__"):
-        try:
-            return index(value) if isinstance(value, SupportsIndex) else float(value)  # type: ignore[arg-type]  # asked above
-        except (TypeError, ValueError, OverflowError):  # such as an array of several numbers
-            return None
-    return None
-
-
-def _is_boolean(value: object) -> bool:
-    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's is named so, and is no bool
-
-
-def whole_number(
-    value: object, *, name: str, least: int, most: int = 2**63 - 1, meaning: str = "a whole number"
-) -> int:
-    """An option that is a whole number, numpy's integers included and booleans not.
-
-    ``meaning`` is what the error says was expected. Raises :class:`~dnc_async.errors.ArgumentError` that names the option.
-    """
-    try:
-        number = None if _is_boolean(value) else index(value)  # type: ignore[arg-type]  # what has none raises TypeError
-    except TypeError:
-        number = None
-    if number is None or not least <= number <= most:
-        limits = f"at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
-        raise ArgumentError(f"{name}: expected {meaning}, {limits}, got {value!r}")
-    return number
 
 
 def gateway_url(url: object) -> str:
