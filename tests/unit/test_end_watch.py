@@ -21,6 +21,8 @@ def test_one_that_is_not_there(watch: EndWatch) -> None:
     assert watch.look(104.9) is Measure.NOTHING
     assert watch.due_at() == 105
     assert watch.look(105) is Measure.KILL
+    assert watch.due_at() == math.inf
+    assert watch.look(1000) is Measure.NOTHING
 
 
 def test_one_that_takes_its_time(watch: EndWatch) -> None:

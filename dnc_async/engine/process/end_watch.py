@@ -67,4 +67,5 @@ class EndWatch:
         if self._terminated_at is None:
             self._terminated_at = now
             return Measure.TERMINATE
+        self._pending.clear()  # there is no further measure: one that hangs in the kernel is waited for
         return Measure.KILL
