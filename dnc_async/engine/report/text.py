@@ -105,10 +105,7 @@ def hints(report: Report) -> list[str]:
         no_turn = f"the engine had no turn for {duration(contended)}"
         found.append(f"{no_turn}: a step in pure Python holds its lock; try engine='process'")
     if report.idle_share >= _WORTH_A_HINT and engine >= worth_s:
-        found.append(
-            f"the engine's own work took {duration(engine)} that no step hid: it is as fast as this machine allows; "
-            "larger batches cost it less"
-        )
+        found.append(f"the engine's own work took {duration(engine)} that no step hid; larger batches need less of it")
     return found
 
 
