@@ -30,7 +30,7 @@ from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, in_working_directory, save
 from dnc_async.engine.handle import Engine, RunningStream, StreamHandle
-from dnc_async.engine.mailbox import Mailbox, Pickup
+from dnc_async.engine.mailbox import BatchReceiver, Mailbox
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.stream_task import StreamTask
@@ -266,7 +266,7 @@ class Client:
         if checked is not None and self._process is not None:
             checked.check_portable()
 
-        def start(first: int) -> tuple[Engine, RunningStream, Pickup]:
+        def start(first: int) -> tuple[Engine, RunningStream, BatchReceiver]:
             request = StreamRequest(
                 root=root,
                 path=path,
@@ -283,7 +283,7 @@ class Client:
 
     def _begin_owned(
         self, request: StreamRequest, observers: Iterable[Observer]
-    ) -> tuple[Engine, RunningStream, Pickup]:
+    ) -> tuple[Engine, RunningStream, BatchReceiver]:
         """Start the stream that owns this client; after a suspension, or a start that failed, with a new engine."""
         if self._started_engines():
             self._renew()
@@ -295,7 +295,7 @@ class Client:
 
     def _begin(
         self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool
-    ) -> tuple[Engine, RunningStream, Pickup]:
+    ) -> tuple[Engine, RunningStream, BatchReceiver]:
         """Start a stream where this client's run."""
         if self._process is not None:
             self._check_open()
@@ -305,7 +305,7 @@ class Client:
         task = StreamTask(
             self._runtime,
             request,
-            ring=engine.bell.ring,
+            call_soon=engine.wakeup.call_soon,
             mailbox=mailbox,
             started=time.monotonic(),
             observers=observers,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset import chunk_format
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array, Columns, Schema
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from dnc_async.dataset.chunk import fixed_layout
+from dnc_async.dataset.chunk_format import fixed_layout
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT
 from dnc_async.dataset.page import (
     CHUNKS_PER_DIRECTORY,

@@ -23,8 +23,8 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from dnc_async.engine.bell import Bell
 from dnc_async.engine.call_queue import CallQueue
+from dnc_async.engine.wakeup import Wakeup
 from dnc_async.errors import DncError, EngineError, StreamClosedError
 from dnc_async.telemetry import logger
 
@@ -51,7 +51,7 @@ class EngineThread:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
         #: For what a consumer has to tell while it goes on.
-        self.bell = Bell(self.post)
+        self.wakeup = Wakeup(self.post)
 
     def __repr__(self) -> str:
         return f"<EngineThread {'running' if self._thread.is_alive() else 'ended'}>"
@@ -141,7 +141,7 @@ class EngineThread:
         if os.getpid() == self._pid:
             self._thread.join(_JOIN_S)
             if not self._thread.is_alive():
-                self.bell.join(_JOIN_S)
+                self.wakeup.join(_JOIN_S)
 
     def _tell_stop(self) -> None:
         if self._calls is not None:
@@ -166,7 +166,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            self.bell.start()
+            self.wakeup.start()
             with asyncio.Runner() as runner:
                 runner.run(self._main())
         except Exception as error:  # noqa: BLE001 - whoever waits for the start is told
@@ -182,7 +182,7 @@ class EngineThread:
                 self._unanswered
             ):  # posted when the loop had turned its last round: nobody will run them
                 _refuse(result, self.reason())
-            self.bell.end()
+            self.wakeup.end()
             self.ended.set_result(None)
 
     async def _main(self) -> None:

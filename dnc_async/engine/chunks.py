@@ -9,10 +9,10 @@ import anyio
 
 from dnc_async.dataset.page import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
-from dnc_async.engine.landing import Landing
 from dnc_async.engine.ledger import ChunkTimes
+from dnc_async.engine.sink import Sink
 from dnc_async.errors import DncError
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.plan import Leaf
 
 
@@ -21,8 +21,8 @@ class State(enum.Enum):
 
     PLANNED = enum.auto()
     STAGED = enum.auto()
-    MOVING = enum.auto()
-    DROPPING = enum.auto()
+    PROMOTING = enum.auto()
+    EVICTING = enum.auto()
     PLACED = enum.auto()
 
 
@@ -37,9 +37,9 @@ class Chunk:
     proved: bool = False
     ready: anyio.Event = field(default_factory=anyio.Event)
     leaves: tuple[Leaf, ...] = ()
-    wants: set[WantedBlock] = field(default_factory=set)
+    wants: set[BlockWant] = field(default_factory=set)
     missing: int = 0
-    landing: Landing | None = None
+    sink: Sink | None = None
     error: Exception | None = None
     times: ChunkTimes = field(default_factory=ChunkTimes)
 

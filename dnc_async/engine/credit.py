@@ -28,7 +28,7 @@ from dnc_async.telemetry import GatewayStatistics
 _IN_TIME = 2.0
 
 
-class Window(NamedTuple):
+class BandwidthDelay(NamedTuple):
     """How many bytes keep the gateways busy: a round trip's of each, and a block for each; and how long those take to come.
 
     A round trip is as long as most are, so it is longer where they vary. Both are 0 where nothing is measured; ``is_of_all``
@@ -40,7 +40,7 @@ class Window(NamedTuple):
     is_of_all: bool = False
 
     @classmethod
-    def of(cls, gateways: Iterable[GatewayStatistics]) -> Window:
+    def of(cls, gateways: Iterable[GatewayStatistics]) -> BandwidthDelay:
         """That of these gateways together."""
         size = rates = 0.0
         is_of_all = True
@@ -78,7 +78,7 @@ class Credit:
         *,
         pace: Pace,
         progress: Progress,
-        window: Callable[[], Window],
+        window: Callable[[], BandwidthDelay],
         clock: Callable[[], float],
     ) -> None:
         """``window`` tells what keeps the stream's gateways busy now."""

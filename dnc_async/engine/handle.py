@@ -5,7 +5,7 @@ holds all frames of the call, so that what is bound there is never dropped, and 
 interrupted stream is *suspended*: everything is freed, and only the place in the plan is kept; when it is asked again it
 starts anew, there. That happens at once after ``KeyboardInterrupt``, and after an error or a cancellation when the task in which
 that was has ended and nobody has asked for a batch for a moment. A timeout around one batch, after which the same task asks
-again, is no interruption. What a notebook's cell leaves: :mod:`~dnc_async.engine.cells`.
+again, is no interruption. What a notebook's cell leaves: :mod:`~dnc_async.engine.ipython_cells`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from dnc_async.engine import cells
-from dnc_async.engine.mailbox import Found, Pickup
+from dnc_async.engine import ipython_cells
+from dnc_async.engine.mailbox import BatchReceiver, Found
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
 from dnc_async.telemetry import StreamStatistics
@@ -72,7 +72,7 @@ class StreamHandle:
     """One stream as both faces, the async and the blocking one, hold it. Opens the engine on first use."""
 
     def __init__(
-        self, start: Callable[[int], tuple[Engine, RunningStream, Pickup]], *, owns_engine: bool, about: str
+        self, start: Callable[[int], tuple[Engine, RunningStream, BatchReceiver]], *, owns_engine: bool, about: str
     ) -> None:
         """``start`` starts the stream at a batch's position in the plan."""
         self._start = start
@@ -80,7 +80,7 @@ class StreamHandle:
         self.about = about
         self._engine: Engine | None = None
         self._running: RunningStream | None = None
-        self._mailbox: Pickup
+        self._mailbox: BatchReceiver
         self._lock = threading.Lock()
         self.handed_over = self._asked = 0
         self._left = -1
@@ -100,7 +100,7 @@ class StreamHandle:
         return self._running
 
     @property
-    def mailbox(self) -> Pickup:
+    def mailbox(self) -> BatchReceiver:
         """Where the stream's batches come to, started when it was not."""
         self.open()
         return self._mailbox
@@ -145,7 +145,7 @@ class StreamHandle:
         if task is not None and self._consumer() is not task:
             _watch(task, self)
         self._consumer = _nobody if task is None else weakref.ref(task)
-        cells.asks(self)
+        ipython_cells.asks(self)
 
     @property
     def is_consumed(self) -> bool:

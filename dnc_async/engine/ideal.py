@@ -1,7 +1,7 @@
 """The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. PURE.
 
 Two rules say when a chunk on the disk gives its room back. As the design first said, it has arrived *and* its rows in
-memory are free. The engine does better (:class:`~dnc_async.engine.landing.Landing`): once the rows are free, what has come
+memory are free. The engine does better (:class:`~dnc_async.engine.sink.Sink`): once the rows are free, what has come
 moves there, the rest follows directly, and the lease is released before the chunk is whole. And one says when it is asked
 for: as the design said, when it has room. The engine does better there, too (:mod:`~dnc_async.engine.credit`): so much as keeps
 its gateways busy is asked for earlier. Without ``moves_early`` and ``window_bytes`` the model is therefore no bound on what the

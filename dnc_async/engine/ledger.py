@@ -87,7 +87,7 @@ class ChunkTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Handover:
     """A batch that lay there at ``put`` was taken at ``at``; ``waits`` are the (from, to) in which the consumer waited.
 
     ``transformed`` is when the consumer's own function had returned; 0 where there is none.
@@ -165,7 +165,7 @@ class Ledger:
         self.last_at = started
         self.timeline = Timeline()
 
-    def enter(self, taken: Taken) -> Gap:
+    def enter(self, taken: Handover) -> Gap:
         """Enter the wait for one batch."""
         seconds = sum(end - start for start, end in taken.waits)
         self._count(taken)
@@ -185,7 +185,7 @@ class Ledger:
         self.last_at = taken.at
         return gap
 
-    def _count(self, taken: Taken) -> None:
+    def _count(self, taken: Handover) -> None:
         for chunk in taken.chunks:
             self._order.update(chunk.key)
             self.chunks += 1

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from dnc_async.engine.ledger import ChunkTimes, Taken
+from dnc_async.engine.ledger import ChunkTimes, Handover
 
 
 class Found(enum.Enum):
@@ -22,11 +22,11 @@ class Found(enum.Enum):
     END = enum.auto()
 
 
-class Handover(Protocol):
+class BatchSender(Protocol):
     """The engine's side of a mailbox. The two callables are called in the engine's thread, or in the consumer's."""
 
     on_wait: Callable[[], None]
-    on_taken: Callable[[Taken], None]
+    on_taken: Callable[[Handover], None]
 
     @property
     def is_awaited(self) -> bool:
@@ -39,7 +39,7 @@ class Handover(Protocol):
         """Nothing will come after what lies here: the plan was delivered, or this went wrong. The first call counts."""
 
 
-class Pickup(Protocol):
+class BatchReceiver(Protocol):
     """The consumer's side of a mailbox."""
 
     def take(self) -> tuple[Found, Any]:
@@ -70,7 +70,7 @@ class Mailbox:
         self._waiting_since: float | None = None
         self._waits: list[tuple[float, float]] = []
         self.on_wait: Callable[[], None] = _nothing
-        self.on_taken: Callable[[Taken], None] = _ignore
+        self.on_taken: Callable[[Handover], None] = _ignore
 
     def __repr__(self) -> str:
         state = "full" if self._full else "ended" if self._ended else "empty"
@@ -109,7 +109,7 @@ class Mailbox:
                 batch, self._batch, self._full = self._batch, None, False
                 self._close_wait(now)
                 waits = tuple(self._waits)
-                taken = Taken(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
+                taken = Handover(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
                 self._waits, self._chunks = [], ()
             elif self._error is not None:
                 raise self._error
@@ -145,5 +145,5 @@ def _nothing() -> None:
     """Nobody is told yet."""
 
 
-def _ignore(_: Taken) -> None:
+def _ignore(_: Handover) -> None:
     """Nobody is told yet."""

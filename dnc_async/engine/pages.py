@@ -11,10 +11,10 @@ from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkEntry, decode_page
 from dnc_async.engine.files.paths import URGENT
-from dnc_async.engine.reading import read_file
+from dnc_async.engine.proofs import read_file
 from dnc_async.errors import DagError, DncError, ManifestError
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.wanted import Priority
+from dnc_async.gateways.want import Priority
 
 #: The one that is gone through, and the next.
 _PAGES_KEPT = 2

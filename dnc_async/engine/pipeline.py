@@ -34,27 +34,27 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, PlanEnd, State
-from dnc_async.engine.credit import Credit, CreditLimit, Window
-from dnc_async.engine.first_lines import FirstLines
-from dnc_async.engine.landing import Landing
+from dnc_async.engine.credit import BandwidthDelay, Credit, CreditLimit
 from dnc_async.engine.ledger import BUDGET, PREFETCH
-from dnc_async.engine.mailbox import Handover
-from dnc_async.engine.moves import Moves
+from dnc_async.engine.mailbox import BatchSender
 from dnc_async.engine.pace import CallPace, Pace
 from dnc_async.engine.pages import PageReader
+from dnc_async.engine.placement import Placement
 from dnc_async.engine.progress import Progress
-from dnc_async.engine.reading import chunk_leaves, chunk_within
-from dnc_async.engine.room import Rooms
+from dnc_async.engine.proofs import chunk_leaves, chunk_within
+from dnc_async.engine.sink import Sink
+from dnc_async.engine.slow_start import SlowStart
 from dnc_async.engine.starvation import Starvation
+from dnc_async.engine.tiering import Tiering
 from dnc_async.engine.transform import Job, Transforms
 from dnc_async.errors import DecodeError, DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
+from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Lease, Place
-from dnc_async.spool.pause import DiskPause
 from dnc_async.telemetry import logger
 
 #: Chunks whose proofs may be there, or asked for, before they have room. Those live in memory: a few hundred bytes each.
@@ -86,11 +86,11 @@ class Pipeline:
         plan: Plan,
         group: FetchGroup,
         spool: SpoolFolder | None,
-        disk: DiskPause,
-        mailbox: Handover,
+        disk: DiskBackoff,
+        mailbox: BatchSender,
         clock: Callable[[], float],
         prefetch: int | None,
-        window: Callable[[], Window],
+        window: Callable[[], BandwidthDelay],
         credit: CreditLimit,
         transforms: Transforms | None,
     ) -> None:
@@ -112,25 +112,25 @@ class Pipeline:
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
         self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
-        self._first_lines = FirstLines(window=window, progress=self._progress, clock=clock)
+        self._slow_start = SlowStart(window=window, progress=self._progress, clock=clock)
         self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
-        self._rooms = Rooms(
+        self._placement = Placement(
             plan=plan, spool=spool, disk=disk, progress=self._progress, group=group, credit=self._credit
         )
-        self._moves = Moves(
-            rooms=self._rooms,
+        self._tiering = Tiering(
+            rooms=self._placement,
             progress=self._progress,
             group=group,
             starvation=self._starvation,
             clock=clock,
-            dropped=self._line_up,
+            dropped=self._enqueue,
             damaged=self._fetch_again,
         )
 
     @property
     def peak_disk_bytes(self) -> int:
         """The most that the spool was seen to take on disk."""
-        return self._rooms.peak_disk_bytes
+        return self._placement.peak_disk_bytes
 
     @property
     def peak_ahead_bytes(self) -> int:
@@ -139,10 +139,10 @@ class Pipeline:
 
     async def run(self, account: Account) -> None:
         """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
-        self._rooms.account = account
+        self._placement.account = account
         try:
             async with anyio.create_task_group() as tasks:
-                self._moves.tasks = tasks
+                self._tiering.tasks = tasks
                 planned, to_assemble = anyio.create_memory_object_stream[Chunk | PlanEnd](_CHUNKS_AHEAD)
                 tasks.start_soon(self._prove_all, planned, tasks)
                 tasks.start_soon(self._grant_all)
@@ -151,13 +151,13 @@ class Pipeline:
                 await self._assemble_all(to_assemble)
                 tasks.cancel_scope.cancel()  # nothing is left that could be granted
         finally:
-            self._moves.tasks = None
+            self._tiering.tasks = None
             with anyio.CancelScope(shield=True):
                 await self._group.aclose()
             self._credit.close()
             for chunk in self._on_the_way():
-                if chunk.landing is not None:
-                    chunk.landing.discard()
+                if chunk.sink is not None:
+                    chunk.sink.discard()
 
     # What the consumer's side tells us, in the engine's thread.
 
@@ -185,7 +185,7 @@ class Pipeline:
     def revoked(self, lease: Lease) -> None:
         """A loan is called back. A chunk that is moving to memory, or has no file yet, gives it back by itself."""
         position, part = lease.place
-        self._moves.drop_if_staged(self._chunks[position][part])
+        self._tiering.evict_if_staged(self._chunks[position][part])
 
     def due(self, place: Place) -> float:
         """When a chunk will be needed, at the consumer's pace."""
@@ -206,7 +206,7 @@ class Pipeline:
                         return
                     chunk = Chunk(batch, part, entry)
                     self._chunks.setdefault(batch.position, []).append(chunk)
-                    self._line_up(chunk)
+                    self._enqueue(chunk)
                     if chunk.entry.names_leaves:
                         await self._prove(chunk)  # nothing is fetched for that
                     else:
@@ -215,7 +215,7 @@ class Pipeline:
 
     async def _prove(self, chunk: Chunk) -> None:
         try:
-            ahead = self._rooms.is_sure(chunk)
+            ahead = self._placement.is_sure(chunk)
             chunk.leaves = await chunk_leaves(
                 self._group,
                 chunk.entry,
@@ -227,9 +227,9 @@ class Pipeline:
         except DncError as error:
             chunk.error = error  # it ends the stream when the consumer gets there, not before
         chunk.proved = True
-        if chunk.landing is not None and chunk.state is not State.DROPPING:
+        if chunk.sink is not None and chunk.state is not State.EVICTING:
             chunk.times.proved = self._clock()
-            self._fetch_all(chunk, chunk.landing)
+            self._fetch_all(chunk, chunk.sink)
             chunk.look_if_ready()
         self.changed()
 
@@ -238,7 +238,7 @@ class Pipeline:
         chunk_bytes = max(1, self._plan.manifest.largest_chunk_bytes)
         return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window().size_bytes // chunk_bytes))
 
-    def _line_up(self, chunk: Chunk) -> None:
+    def _enqueue(self, chunk: Chunk) -> None:
         """It has no space: it is granted some in its turn."""
         heapq.heappush(self._to_grant, (chunk.place, chunk))
 
@@ -251,13 +251,13 @@ class Pipeline:
                 self.changed()
                 continue
             if first is not None:
-                self._line_up(first)
+                self._enqueue(first)
             with anyio.move_on_after(self._looks_again_s(first)):
                 await changed.wait()
 
     def _looks_again_s(self, refused: Chunk | None) -> float:
         """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
-        if refused is not None and self._first_lines.holds_back(refused.batch.position):
+        if refused is not None and self._slow_start.holds_back(refused.batch.position):
             return _RATE_LOOK_S
         # A consumer that waits will say when it got its batch; until then that moves on with the clock.
         credit_s = self._credit.opens_at(refused) - self._clock() if self._pace.is_stepping else math.inf
@@ -265,17 +265,17 @@ class Pipeline:
 
     def _may_grant(self, chunk: Chunk) -> bool:
         """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""
-        if self._first_lines.holds_back(chunk.batch.position):
+        if self._slow_start.holds_back(chunk.batch.position):
             return False
-        return chunk.proved or self._rooms.is_sure(chunk)
+        return chunk.proved or self._placement.is_sure(chunk)
 
     async def _grant(self, chunk: Chunk) -> bool:
         """Give a chunk space and have it fetched, as soon as it is proved; ``False`` where there is no space now."""
         if chunk.proved:
             chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
         if chunk.error is None:
-            landing = chunk.landing = await self._rooms.find(chunk)
-            if landing is None:
+            sink = chunk.sink = await self._placement.find(chunk)
+            if sink is None:
                 held_by = PREFETCH if self._progress.is_too_far(chunk.batch) else BUDGET
                 self._starvation.refused(self._clock(), held_by)
                 return False
@@ -283,31 +283,31 @@ class Pipeline:
             self._starvation.granted(chunk.times, self._clock())
             chunk.missing = 1  # its proofs
             if chunk.proved:
-                self._fetch_all(chunk, landing)
-            self._moves.move_if_due(chunk)
+                self._fetch_all(chunk, sink)
+            self._tiering.promote_if_due(chunk)
         chunk.look_if_ready()
         return True
 
-    def _fetch_all(self, chunk: Chunk, landing: Landing) -> None:
+    def _fetch_all(self, chunk: Chunk, sink: Sink) -> None:
         chunk.missing = chunk.times.blocks = len(chunk.leaves)
         for leaf in chunk.leaves:
-            self._fetch(chunk, leaf, landing)
+            self._fetch(chunk, leaf, sink)
 
-    def _fetch_again(self, chunk: Chunk, landing: Landing, damaged: dict[int, str]) -> None:
+    def _fetch_again(self, chunk: Chunk, sink: Sink, damaged: dict[int, str]) -> None:
         """Leaves that the disk did not give back as they were: they come again, to memory."""
         for reason in set(damaged.values()):
             logger.warning("%s; %d leaves of chunk %d are fetched again", reason, len(damaged), chunk.entry.index)
         chunk.missing += len(damaged)
         for leaf in chunk.leaves:
             if leaf.offset in damaged:
-                self._fetch(chunk, leaf, landing)
+                self._fetch(chunk, leaf, sink)
 
     def _via(self, chunk: Chunk) -> str:
         return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
 
-    def _fetch(self, chunk: Chunk, leaf: Leaf, landing: Landing) -> None:
+    def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink) -> None:
         def accept(block: Block) -> None:
-            landing.write_at(leaf.offset, payload(leaf, block))
+            sink.write_at(leaf.offset, payload(leaf, block))
 
         size = leaf.size or chunk.entry.size_bytes
         want = self._group.submit(
@@ -316,25 +316,23 @@ class Pipeline:
             within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, self._via(chunk)),
             priority=(_LEAF, *chunk.place, leaf.offset),
             accept=accept,
-            done=partial(self._leaf_done, chunk, leaf, landing),
+            done=partial(self._leaf_done, chunk, leaf, sink),
         )
         chunk.wants.add(want)
 
-    def _leaf_done(
-        self, chunk: Chunk, leaf: Leaf, landing: Landing, want: WantedBlock, error: Exception | None
-    ) -> None:
+    def _leaf_done(self, chunk: Chunk, leaf: Leaf, sink: Sink, want: BlockWant, error: Exception | None) -> None:
         chunk.wants.discard(want)
         now = self._clock()
         if isinstance(error, DiskFullError):
             self._disk.refused(error)
-            self._moves.drop_if_staged(chunk)
-            if chunk.state is not State.DROPPING:  # it moves, or has moved, to memory: there is room
-                self._fetch(chunk, leaf, landing)
+            self._tiering.evict_if_staged(chunk)
+            if chunk.state is not State.EVICTING:  # it moves, or has moved, to memory: there is room
+                self._fetch(chunk, leaf, sink)
                 return
         self._starvation.block_done(want.size_bytes, now)
         if isinstance(error, DiskFullError):
             return
-        landing.settle()
+        sink.settle()
         chunk.missing -= 1
         chunk.times.block_done(
             now,
@@ -369,7 +367,7 @@ class Pipeline:
         await self._progress.until_taken(self._progress.taken + len(self._chunks))
 
     async def _finish(self, chunk: Chunk) -> None:
-        rows = self._rooms.rows(chunk.batch)
+        rows = self._placement.rows(chunk.batch)
         try:
             if rows.decodes:
                 await self._group.in_worker(rows.finish, chunk.part)
@@ -381,10 +379,10 @@ class Pipeline:
 
     async def _complete_batch(self, planned: PlannedBatch) -> None:
         for chunk in self._chunks[planned.position]:
-            chunk.landing = None  # it holds the rows
+            chunk.sink = None  # it holds the rows
         while not self._progress.has_rows(planned):  # it came on credit, before it had its place
             await self._progress.next_change.wait()
-        batch = self._rooms.complete(planned)
+        batch = self._placement.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
         else:
@@ -395,7 +393,7 @@ class Pipeline:
     def _rows_may_be_free(self) -> None:
         """The first batch that is not complete may have its rows now: move there what is on the disk, and settle the rest."""
         for chunk in self._chunks.get(self._progress.complete, []):
-            self._moves.move_if_due(chunk)
+            self._tiering.promote_if_due(chunk)
             if self._progress.has_rows(chunk.batch):
                 self._credit.settle(chunk)
         self.changed()

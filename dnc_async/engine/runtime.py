@@ -19,16 +19,16 @@ from dnc_async import system
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.credit import CreditLimit
-from dnc_async.engine.reading import Manifests
+from dnc_async.engine.proofs import Manifests
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError, GatewayMissError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.transport import StoreTransport, Transport
 from dnc_async.ipld.cid import Cid
+from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import FOLDER_BYTES, MAX_FILES, SpoolFolder
 from dnc_async.spool.governor import Governor
-from dnc_async.spool.pause import DiskPause
 from dnc_async.telemetry import Observer, Observers
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Runtime:
             self._settings = replace(settings, requests_per_gateway=at_once)
             files = min(MAX_FILES, max(1, (spare - _OWN_FILES) // 3))  # the rest is for connections, and the consumer's
         self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=files)
-        self.disk = DiskPause(
+        self.disk = DiskBackoff(
             clock=time.monotonic, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
         )
         self._stack: contextlib.AsyncExitStack

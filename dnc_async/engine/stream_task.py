@@ -13,9 +13,9 @@ from typing import Protocol
 import anyio
 
 from dnc_async.dataset.plan import Plan
-from dnc_async.engine.credit import Window
-from dnc_async.engine.ledger import Ledger, Taken
-from dnc_async.engine.mailbox import Handover
+from dnc_async.engine.credit import BandwidthDelay
+from dnc_async.engine.ledger import Handover, Ledger
+from dnc_async.engine.mailbox import BatchSender
 from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
@@ -26,7 +26,7 @@ from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
 
 
-class Ring(Protocol):
+class CallSoon(Protocol):
     """How the engine's thread is told what a consumer did."""
 
     def __call__(self, call: Callable[[], None], *, at_once: bool = False) -> None:
@@ -50,19 +50,19 @@ class StreamTask:
         runtime: Runtime,
         request: StreamRequest,
         *,
-        ring: Ring,
-        mailbox: Handover,
+        call_soon: CallSoon,
+        mailbox: BatchSender,
         started: float,
         observers: Iterable[Observer] = (),
     ) -> None:
         """Of a request.
 
-        By ``ring`` it hears of its consumer; batches go to ``mailbox``; ``started`` is when it was asked for; ``observers`` are
-        this stream's alone.
+        ``call_soon`` tells it what its consumer did; batches go to ``mailbox``; ``started`` is when it was asked for;
+        ``observers`` are this stream's alone.
         """
         self._runtime = runtime
         self._request = request
-        self._ring = ring
+        self._call_soon = call_soon
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
         self._fetcher: Fetcher | None = None
@@ -72,7 +72,7 @@ class StreamTask:
         self.observers = Observers([self._count, *observers])
         self._ledger = Ledger(started=started, stream=request.dataset, first=request.first)
         self._entering = threading.Lock()
-        self._taken: deque[Taken] = deque()
+        self._taken: deque[Handover] = deque()
         self._gaps: deque[Gap] = deque()
         self.opened: Future[int | None] = Future()
         self.finished: Future[None] = Future()
@@ -127,7 +127,7 @@ class StreamTask:
                 mailbox=self._mailbox,
                 clock=time.monotonic,
                 prefetch=request.prefetch,
-                window=lambda: Window.of(fetcher.statistics()),
+                window=lambda: BandwidthDelay.of(fetcher.statistics()),
                 credit=runtime.credit,
                 transforms=transforms,
             )
@@ -148,16 +148,16 @@ class StreamTask:
     def _listen(self, pipeline: Pipeline) -> None:
         """Hear, in this thread, what the consumer does in its own: that is kept from its next batch as shortly as can be."""
 
-        def taken(taken: Taken) -> None:
+        def taken(taken: Handover) -> None:
             self._taken.append(taken)
-            self._ring(partial(told, taken.at))
+            self._call_soon(partial(told, taken.at))
 
         def told(at: float) -> None:
             self._tell_gaps()
             pipeline.taken(at)
 
         def wanted() -> None:
-            self._ring(pipeline.wanted, at_once=True)
+            self._call_soon(pipeline.wanted, at_once=True)
 
         self._mailbox.on_taken, self._mailbox.on_wait = taken, wanted
         if self._mailbox.is_awaited:  # since before anybody listened

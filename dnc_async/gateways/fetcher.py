@@ -20,17 +20,17 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
-from dnc_async.gateways.early import EarlyBlocks
-from dnc_async.gateways.flight import Flight
+from dnc_async.gateways.delivery import Delivery
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.handing import Handing
-from dnc_async.gateways.order import Order
-from dnc_async.gateways.pilot import Pilot
+from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.probes import Probes
+from dnc_async.gateways.readahead import Readahead
+from dnc_async.gateways.request import Request
+from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.gateways.wanted import Taken, WantedBlock
+from dnc_async.gateways.want import Accepted, BlockWant
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent, logger
@@ -83,23 +83,23 @@ class Fetcher:
             requests_per_minute=requests_per_minute,
             can_car=[transport.has_cars for transport in self._transports],
         )
-        self._pilots = [self._pilot(i) for i in range(len(self._transports))]
+        self._requesters = [self._requester(i) for i in range(len(self._transports))]
         self._probes = Probes()
-        self._order = Order()
-        self._handing = Handing(self._order, in_worker=self.in_worker, settle=self._settle)
-        self._flying: set[Flight] = set()
+        self._pending = Pending()
+        self._delivery = Delivery(self._pending, in_worker=self.in_worker, settle=self._settle)
+        self._requests: set[Request] = set()
         self._received = [0] * len(self._transports)
-        self._holding: set[Flight] = set()
+        self._holding: set[Request] = set()
         self._wake = asyncio.Event()
         self._looked_at = float("-inf")
         self._expected = 0
         self._search_causes: dict[str, GatewayError] = {}
-        self.early = EarlyBlocks(early_bytes)
+        self.readahead = Readahead(early_bytes)
         self.hold_s = hold_s
         self.observers = Observers()
 
     def __repr__(self) -> str:
-        return f"<Fetcher over {len(self._transports)} gateways, {len(self._order)} blocks wanted>"
+        return f"<Fetcher over {len(self._transports)} gateways, {len(self._pending)} blocks wanted>"
 
     def statistics(self) -> tuple[GatewayStatistics, ...]:
         """A line for each gateway."""
@@ -124,8 +124,8 @@ class Fetcher:
 
     def _received_bytes(self) -> list[int]:
         received = list(self._received)
-        for flight in tuple(self._flying):
-            received[flight.gateway] += flight.received_bytes
+        for request in tuple(self._requests):
+            received[request.gateway] += request.received_bytes
         return received
 
     @property
@@ -137,16 +137,16 @@ class Fetcher:
         """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
         self._board.add(requests_per_minute, can_car=transport.has_cars)
         self._transports = (*self._transports, transport)
-        self._pilots.append(self._pilot(len(self._pilots)))
+        self._requesters.append(self._requester(len(self._requesters)))
         self._received.append(0)
-        self._probes.joined(self._pilots[-1])
-        for want in self._order:
+        self._probes.joined(self._requesters[-1])
+        for want in self._pending:
             want.is_hopeful = True
         self._wake.set()
 
-    def _pilot(self, gateway: int) -> Pilot:
+    def _requester(self, gateway: int) -> Requester:
         board = self._board
-        return Pilot(gateway, self._transports[gateway], board.scores[gateway], board.abilities[gateway], self)
+        return Requester(gateway, self._transports[gateway], board.scores[gateway], board.capabilities[gateway], self)
 
     def expect(self) -> None:
         """Gateways may be added soon: until :meth:`expect_no_more`, a block that all have failed for waits for them."""
@@ -165,7 +165,7 @@ class Fetcher:
         self._search_causes[cause.gateway] = cause
 
     def _give_up_hopeless(self) -> None:
-        for want in self._order.waiting() if not self._expected else ():
+        for want in self._pending.waiting() if not self._expected else ():
             if not want.is_hopeful or not self._transports:
                 self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
 
@@ -173,14 +173,14 @@ class Fetcher:
         """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
         group = FetchGroup(self)
         if root is not None:
-            self._probes.opened(root, self._pilots)
+            self._probes.opened(root, self._requesters)
         return group
 
     def left(self, group: FetchGroup) -> None:
         """A group was closed (called by it)."""
-        self.early.leave(group)
-        for flight in self._flying:
-            flight.leave(group)
+        self.readahead.leave(group)
+        for request in self._requests:
+            request.leave(group)
 
     async def run(self) -> None:
         """Send requests until cancelled."""
@@ -194,9 +194,9 @@ class Fetcher:
 
     def _look(self) -> None:
         """Count what has come and was not read yet: it may make room for what is to be asked for, and shows who is not silent."""
-        if self._order.first is not None or len(self._transports) > 1:
-            for flight in tuple(self._flying):
-                flight.look()
+        if self._pending.first is not None or len(self._transports) > 1:
+            for request in tuple(self._requests):
+                request.look()
 
     async def _until(self, change: float | None, now: float) -> None:
         """Wait until something happens, or the time of a change has come: a timer is enough, nothing need be cancelled."""
@@ -209,17 +209,17 @@ class Fetcher:
             if timer is not None:
                 timer.cancel()
 
-    def submit(self, want: WantedBlock) -> None:
+    def submit(self, want: BlockWant) -> None:
         """Take a wanted block into the order (called by a group)."""
-        self._order.enter(want)
+        self._pending.enter(want)
         self._queue(want)
 
-    def drop(self, wants: Sequence[WantedBlock]) -> None:
+    def drop(self, wants: Sequence[BlockWant]) -> None:
         """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
         for want in wants:
             self._settle(want, StreamClosedError("the stream was closed"))
         if wants:
-            self._order.drop_settled()
+            self._pending.drop_settled()
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
@@ -234,28 +234,28 @@ class Fetcher:
             await running
         return result.pop()
 
-    def keep(self, flight: Flight, block: Block) -> None:
-        """A block came that nobody wanted when it did (called by a flight)."""
-        if not self._order.of(block.cid.multihash):
-            self.early.put(block, flight.groups)
+    def keep(self, request: Request, block: Block) -> None:
+        """A block came that nobody wanted when it did (called by a request)."""
+        if not self._pending.of(block.cid.multihash):
+            self.readahead.put(block, request.groups)
         else:  # somebody came for it meanwhile
-            self._handing.put(block)
+            self._delivery.put(block)
             self._wake.set()
 
-    def _queue(self, want: WantedBlock) -> None:
+    def _queue(self, want: BlockWant) -> None:
         multihash = want.cid.multihash
-        block = self.early.take(multihash)
+        block = self.readahead.pop(multihash)
         if block is None:
-            want.passed = {flight for flight in self._flying if flight.has_brought(multihash)}
-            self._order.line_up(want)
+            want.passed = {request for request in self._requests if request.has_brought(multihash)}
+            self._pending.enqueue(want)
         else:
-            self._handing.put(block)
+            self._delivery.put(block)
         self._wake.set()
 
     # Sending.
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        self._handing.begin(tasks)
+        self._delivery.begin(tasks)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
@@ -263,151 +263,151 @@ class Fetcher:
             for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
                 self._hedges.spend(late.size_bytes)
                 self._send(tasks, Span([late], gateway), now)
-        first = self._order.first
+        first = self._pending.first
         spans: Sequence[Span] = ()
         if first is not None and (first.settled or self._board.may_assign(first.size_bytes, now)):
-            spans = self._board.assign(self._order.head(self._handing.under_way), now)
-            self._order.asked({want for span in spans for want in span.wants})
+            spans = self._board.assign(self._pending.head(self._delivery.under_way), now)
+            self._pending.asked({want for span in spans for want in span.wants})
         for span in spans:
             self._send(tasks, span, now)
-        if self._flying or spans:  # never before the first useful request
+        if self._requests or spans:  # never before the first useful request
             self._probes.send(tasks, now)
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
-        wants = [want for want in span.wants if isinstance(want, WantedBlock)]
+        wants = [want for want in span.wants if isinstance(want, BlockWant)]
         self._board.sent(span, now)
-        flight = span.joins
-        if isinstance(flight, Flight):
+        request = span.joins
+        if isinstance(request, Request):
             for want in wants:
-                flight.join(want)
-            self.early.look_again()
+                request.join(want)
+            self.readahead.look_again()
         else:
-            is_hedge = bool(wants[0].flights)
-            flight = Flight(span.gateway, wants, span.car, now, is_hedge=is_hedge)
+            is_hedge = bool(wants[0].requests)
+            request = Request(span.gateway, wants, span.car, now, is_hedge=is_hedge)
             name = self._transports[span.gateway].name
             self.observers.tell(
                 RequestSent(
                     gateway=name,
-                    asked=flight.asked,
+                    asked=request.asked,
                     blocks=len(wants),
                     size_bytes=span.size_bytes,
                     hedge=is_hedge,
                     at=now,
                 )
             )
-            self._flying.add(flight)
+            self._requests.add(request)
             if span.car is not None:
-                self._board.scores[span.gateway].opened_car(flight, span.car)
-            tasks.start_soon(self._fly, flight)
+                self._board.scores[span.gateway].opened_car(request, span.car)
+            tasks.start_soon(self._send_and_count, request)
         for want in wants:
-            want.flights[span.gateway] = flight
+            want.requests[span.gateway] = request
             want.sent_at = now if want.sent_at is None else want.sent_at
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _send_and_count(self, request: Request) -> None:
         try:
-            await self._pilots[flight.gateway].fly(flight)
+            await self._requesters[request.gateway].perform(request)
         finally:
-            flight.look()  # what came and was not read, because it was given up
-            self._flying.discard(flight)
-            self._received[flight.gateway] += flight.received_bytes
-            self.observers.tell(flight.ended(self._transports[flight.gateway].name, self.clock()))
+            request.look()  # what came and was not read, because it was given up
+            self._requests.discard(request)
+            self._received[request.gateway] += request.received_bytes
+            self.observers.tell(request.ended(self._transports[request.gateway].name, self.clock()))
             self._wake.set()
 
-    # What flights tell.
+    # What requests tell.
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
-        first, now = self._order.first, self.clock()
+        first, now = self._pending.first, self.clock()
         if first is None or self._wake.is_set() or now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
         if self._board.scores[gateway].has_room(first.size_bytes, now):
             self._wake.set()
 
-    def holds(self, flight: Flight, *, holding: bool) -> None:
-        """A flight waits, or no longer waits, until what it brought is wanted."""
-        (self._holding.add if holding else self._holding.discard)(flight)
+    def holds(self, request: Request, *, holding: bool) -> None:
+        """A request waits, or no longer waits, until what it brought is wanted."""
+        (self._holding.add if holding else self._holding.discard)(request)
         self._board.holds_ahead = set().union(*(each.groups for each in self._holding))
         self._wake.set()
 
-    async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+    async def land(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
-        order, received_at = self._order, self.clock()
+        pending, received_at = self._pending, self.clock()
 
-        def work() -> tuple[list[tuple[Block, list[tuple[WantedBlock, Taken | None]]]], float]:
+        def work() -> tuple[list[tuple[Block, list[tuple[BlockWant, Accepted | None]]]], float]:
             began, blocks = time.thread_time(), make()
             return [
-                (b, [(w, w.take(b)) for w in order.of(b.cid.multihash)]) for b in blocks
+                (b, [(w, w.offer(b)) for w in pending.of(b.cid.multihash)]) for b in blocks
             ], time.thread_time() - began
 
         landed, worked_s = await self.in_worker(work)
-        score, now = self._board.scores[flight.gateway], self.clock()
+        score, now = self._board.scores[request.gateway], self.clock()
         for block, taken in landed:
             size = len(block.data)
             score.verified(size, is_wanted=bool(taken))
-            name, seconds = self._transports[flight.gateway].name, now - flight.began
+            name, seconds = self._transports[request.gateway].name, now - request.began
             cid = str(taken[0][0].cid if taken else block.cid)
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
-            if not flight.brought(block.cid.multihash):
-                score.closed_car(flight)
+            if not request.brought(block.cid.multihash):
+                score.closed_car(request)
             taken.extend(self._came_late(block, [want for want, _ in taken]))
             for want, result in taken:
                 want.received_at, want.worked_s = received_at, worked_s
-                if want in flight.wants:
+                if want in request.wants:
                     score.delivered(want, size, now)
-                    flight.wants.pop(want)
-                    want.flights.pop(flight.gateway, None)
-                if flight.advance(want):
-                    score.advanced_car(flight, flight.position)
+                    request.wants.pop(want)
+                    want.requests.pop(request.gateway, None)
+                if request.advance(want):
+                    score.advanced_car(request, request.position)
                 if result is not None:  # else whoever takes it settles it
                     self._settle(want, result.error)
                 want.tell()
         self._wake.set()
         return [(block, bool(taken)) for block, taken in landed]
 
-    def _came_late(self, block: Block, seen: Sequence[WantedBlock]) -> list[tuple[WantedBlock, Taken | None]]:
-        """Hand a block to those who want it since a worker looked who does: it may be from this flight that they expect it."""
-        late = [want for want in self._order.of(block.cid.multihash) if want not in seen]
+    def _came_late(self, block: Block, seen: Sequence[BlockWant]) -> list[tuple[BlockWant, Accepted | None]]:
+        """Hand a block to those who want it since a worker looked who does: it may be from this request that they expect it."""
+        late = [want for want in self._pending.of(block.cid.multihash) if want not in seen]
         if late:
-            self._handing.put(block)
+            self._delivery.put(block)
         return [(want, None) for want in late]
 
-    def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+    def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""
         if not want.settled:
             self._note(want, gateway, error)
         self._leave(want, gateway)
 
-    def give_back(self, want: WantedBlock, gateway: int) -> None:
+    def give_back(self, want: BlockWant, gateway: int) -> None:
         """The gateway will not bring this block, and is not to blame."""
         self._leave(want, gateway)
 
-    def _leave(self, want: WantedBlock, gateway: int) -> None:
+    def _leave(self, want: BlockWant, gateway: int) -> None:
         """A request for the block has ended without it: leave it to its other request, or ask again."""
-        want.flights.pop(gateway, None)
+        want.requests.pop(gateway, None)
         want.asked.discard(gateway)
         self._wake.set()
-        if want.settled or want.flights:
+        if want.settled or want.requests:
             return
         if want.is_hopeful or self._expected:
             self._queue(want)
         else:
             self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
 
-    def _settle(self, want: WantedBlock, outcome: Exception | None) -> None:
+    def _settle(self, want: BlockWant, outcome: Exception | None) -> None:
         """Decide how it ended, and let go of the other requests for it."""
         if not want.settle(outcome):
             return
-        if self._order.leave(want):  # others may have relied on this one to be asked for
+        if self._pending.leave(want):  # others may have relied on this one to be asked for
             self._wake.set()
-        flights, want.flights = want.flights, {}
-        for gateway, flight in flights.items():
+        requests, want.requests = want.requests, {}
+        for gateway, request in requests.items():
             score = self._board.scores[gateway]
             if outcome is None:
                 score.beaten(want, self.clock())
             else:
                 score.missed(want)
-            flight.release(want)
+            request.release(want)
         want.asked.clear()
         want.tell()
 
@@ -416,7 +416,7 @@ class Fetcher:
         mismatch = isinstance(error, GatewayMismatchError)
         self.observers.tell(RequestFailed(gateway=error.gateway, cid=cid, reason=str(error), mismatch=mismatch))
 
-    def _note(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+    def _note(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         self.tell_failure(error, str(want.cid))
         has_delivered, gateways, now = bool(self._board.scores[gateway].blocks), len(self._transports), self.clock()
         want.fault(gateway, error, now, patience=self._patience, has_delivered=has_delivered, gateways=gateways)

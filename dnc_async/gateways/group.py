@@ -10,7 +10,7 @@ import anyio
 
 from dnc_async.errors import CidError, StreamClosedError
 from dnc_async.gateways.spans import Within
-from dnc_async.gateways.wanted import Priority, WantedBlock
+from dnc_async.gateways.want import BlockWant, Priority
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import RAW, Cid
 
@@ -21,10 +21,10 @@ _UNKNOWN_BYTES = 4096  # what a node is taken to have
 
 
 class _Fetcher(Protocol):
-    def submit(self, want: WantedBlock) -> None:
+    def submit(self, want: BlockWant) -> None:
         """Take a wanted block into the order."""
 
-    def drop(self, wants: Sequence[WantedBlock]) -> None:
+    def drop(self, wants: Sequence[BlockWant]) -> None:
         """Give up on wanted blocks."""
 
     def left(self, group: FetchGroup) -> None:
@@ -39,7 +39,7 @@ class FetchGroup:
 
     def __init__(self, fetcher: _Fetcher) -> None:
         self._fetcher = fetcher
-        self._open: set[WantedBlock] = set()
+        self._open: set[BlockWant] = set()
         self._idle = anyio.Event()
         self._ended = anyio.Event()
         self._closed = False
@@ -58,16 +58,16 @@ class FetchGroup:
         size_bytes: int,
         priority: Priority,
         accept: Callable[[Block], None],
-        done: Callable[[WantedBlock, Exception | None], None],
+        done: Callable[[BlockWant, Exception | None], None],
         within: Sequence[Within] = (),
         ahead: bool = False,
-    ) -> WantedBlock:
+    ) -> BlockWant:
         """Want a block of this likely size; smaller priorities first.
 
         ``within`` are the DAGs in which it lies, the smallest first; ``ahead`` says that the rest of the first is wanted next.
         """
 
-        def finished(want: WantedBlock, error: Exception | None) -> None:
+        def finished(want: BlockWant, error: Exception | None) -> None:
             self._open.discard(want)
             if not self._open:
                 self._idle.set()
@@ -79,7 +79,7 @@ class FetchGroup:
         if (problem := cid.problem) is not None:  # whatever is fetched is verified by a hash that resists forgery
             raise CidError(f"{cid}: {problem}")
         limit = min(size_bytes, MAX_BLOCK_BYTES) if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
-        want = WantedBlock(
+        want = BlockWant(
             cid=cid,
             size_bytes=size_bytes or _UNKNOWN_BYTES,
             within=tuple(within),
@@ -106,7 +106,7 @@ class FetchGroup:
         failed: list[Exception] = []
         changed = anyio.Event()
 
-        def done(_: WantedBlock, error: Exception | None) -> None:
+        def done(_: BlockWant, error: Exception | None) -> None:
             if error is not None:
                 failed.append(error)
             if failed or len(found) == len(cids):
@@ -124,7 +124,7 @@ class FetchGroup:
             raise failed[0]
         return [found[place] for place in range(len(cids))]
 
-    async def withdraw(self, wants: Iterable[WantedBlock]) -> None:
+    async def withdraw(self, wants: Iterable[BlockWant]) -> None:
         """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
         given_up = self._open.intersection(wants)
         for want in given_up:
@@ -134,7 +134,7 @@ class FetchGroup:
             while given_up & self._open:
                 await self._ended.wait()
 
-    def _gone(self, want: WantedBlock, _: Exception | None) -> None:
+    def _gone(self, want: BlockWant, _: Exception | None) -> None:
         self._open.discard(want)
         if not self._open:
             self._idle.set()

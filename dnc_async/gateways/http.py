@@ -26,7 +26,7 @@ from dnc_async.errors import (
     GatewayTimeoutError,
 )
 from dnc_async.gateways import redirects
-from dnc_async.gateways.inflow import Inflow
+from dnc_async.gateways.low_watermark import LowWatermark
 from dnc_async.gateways.redirects import Elsewhere, Place
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.urls import take_credentials, without_secrets
@@ -147,7 +147,7 @@ class HttpSource:
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
         arrivals, parts = arrivals or Arrivals(), list[bytes]()
-        with Inflow(response, arrivals) as inflow:
+        with LowWatermark(response, arrivals) as inflow:
 
             async def keep(piece: bytes) -> bool:
                 parts.append(piece)

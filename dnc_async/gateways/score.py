@@ -278,24 +278,24 @@ class Score:
         self._requests -= not sent.request.missing
         return True
 
-    def opened_car(self, flight: object, ask: CarAsk) -> None:
+    def opened_car(self, request: object, ask: CarAsk) -> None:
         """A CAR is on its way: what it covers may be waited for instead of asked for."""
-        self._cars[flight] = ask, ask.start
+        self._cars[request] = ask, ask.start
 
-    def advanced_car(self, flight: object, position: int) -> None:
+    def advanced_car(self, request: object, position: int) -> None:
         """All before ``position`` has come."""
-        if flight in self._cars:
-            self._cars[flight] = self._cars[flight][0], position
+        if request in self._cars:
+            self._cars[request] = self._cars[request][0], position
 
-    def closed_car(self, flight: object) -> None:
+    def closed_car(self, request: object) -> None:
         """Nothing more comes of it."""
-        self._cars.pop(flight, None)
+        self._cars.pop(request, None)
 
     def covering(self, want: Want) -> object | None:
         """The open CAR that will bring a block anyway, if there is one."""
-        for flight, (ask, position) in self._cars.items():
-            if flight not in want.passed and any(ask.covers(within, position) for within in want.within):
-                return flight
+        for request, (ask, position) in self._cars.items():
+            if request not in want.passed and any(ask.covers(within, position) for within in want.within):
+                return request
         return None
 
     def first_byte(self, key: object, now: float) -> None:

@@ -9,7 +9,7 @@ unrelated machines (Graham 1969; MCT in Maheswaran et al. 1999), which fills eve
 gives a slow one a block further back whenever a fast one would still deliver the urgent ones sooner.
 
 *A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
-flight, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). Its delay is the latency and twice what it
+request, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). Its delay is the latency and twice what it
 varies by. The rest stays here, where it can go
 to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
 as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
@@ -71,7 +71,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dnc_async.gateways.abilities import Abilities
+from dnc_async.gateways.capabilities import Capabilities
 from dnc_async.gateways.score import Best, Score
 from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
 
@@ -170,7 +170,7 @@ class Scoreboard:
         self._jitter = jitter
         limits = requests_per_minute or [None] * gateways
         self.scores = [Score(self._best, jitter, limit) for limit in limits]
-        self.abilities = [Abilities(can_car=can) for can in can_car or [False] * gateways]
+        self.capabilities = [Capabilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         #: Groups for which an open CAR is held: what they want next is in it.
@@ -178,7 +178,7 @@ class Scoreboard:
 
     def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
         """One more gateway, of which nothing is known."""
-        self.abilities.append(Abilities(can_car=can_car))
+        self.capabilities.append(Capabilities(can_car=can_car))
         self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
     def may_assign(self, size_bytes: int, now: float) -> bool:
@@ -222,7 +222,7 @@ class Scoreboard:
         if want.ahead and want.has_more and gateway not in want.plain:
             ask = ask_for([want])
             ask = ask if gateways == 1 else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
-            if self.abilities[gateway].allows(ask):
+            if self.capabilities[gateway].allows(ask):
                 return Span([want], gateway, ask)
         worth = max(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, score.likely_rate() * _SPAN_S)
         if worth < _SMALLEST_RUN * want.size_bytes:
@@ -234,7 +234,7 @@ class Scoreboard:
 
     def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int) -> Span | None:
         """As much as one request can bring."""
-        want, score, able = wants[place], self.scores[gateway], self.abilities[gateway]
+        want, score, able = wants[place], self.scores[gateway], self.capabilities[gateway]
         limit = max(_SMALLEST_SCARCE_SPAN_BYTES, int(score.likely_rate() * _SCARCE_SPAN_S))
         limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
         # What has come before is asked for alone: its directory would bring the rest once more, too.
@@ -250,7 +250,7 @@ class Scoreboard:
         run = (
             run[: next((i for i, each in enumerate(run) if gateway in each.excluded | each.plain), len(run))] or run[:1]
         )
-        able = self.abilities[gateway]
+        able = self.capabilities[gateway]
         names_root = bool(run[0].within) and able.is_cold(run[0].within[0].via.partition("/")[0])
         if len(run) > 1 or names_root:
             ask = ask_for(run)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from dnc_async.config.numbers import whole_number
-from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset import chunk_format
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT, MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import (
     CHUNKS_ON_FIRST_PAGE,

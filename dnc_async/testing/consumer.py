@@ -23,13 +23,13 @@ class Leaf(Want):
     number: int
     wanted_at: float
     failures: Failures = field(default_factory=Failures)
-    flights: dict[int, SimulatedFlight] = field(default_factory=dict)
+    requests: dict[int, SimulatedRequest] = field(default_factory=dict)
     arrived_at: float | None = None
     is_hopeless: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class SimulatedFlight:
+class SimulatedRequest:
     """A request. ``blocks`` are what its body brings, in order; ``wants`` what is still expected of it."""
 
     gateway: int

@@ -1,7 +1,7 @@
 """Gateways by their scripts, and the real scoreboard, on a virtual clock: a run of a minute takes milliseconds.
 
 The scoreboard chooses, hedges and says when it wants to be asked again, as it does for the fetcher; the simulator sends what it
-chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what came and when, as flights do: the first right
+chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what came and when, as requests do: the first right
 body counts, the loser is cancelled and charged if it was late, what failed goes back into the order. Everything follows from
 the scripts, the workload and ``seed``. The same :class:`Faults` can be played for real by a :class:`GatewayProcess`.
 
@@ -31,10 +31,10 @@ from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.spans import CarAsk
 
-from .consumer import ROOT, Consumer, Leaf, SimulatedFlight
+from .consumer import ROOT, Consumer, Leaf, SimulatedRequest
 from .faults import Faults
 from .scripted_line import ScriptedLine, fluid_s
-from .simulated_flights import SimulatedFlights
+from .simulated_requests import SimulatedRequests
 from .timeline import Event, GatewayReport, SimulationReport, Workload
 
 _LOOK_AHEAD = 4096
@@ -116,15 +116,15 @@ class Simulator:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._pending: list[Leaf] = []
-        self._flights = SimulatedFlights(self.board, self._lines, self, stall_timeout_s=self._settings.stall_timeout_s)
+        self._open = SimulatedRequests(self.board, self._lines, self, stall_timeout_s=self._settings.stall_timeout_s)
         self._awake = False
         self._tally = _Tally(0.0)
         self._consumer = Consumer(Workload(), take=self._queue, at=self._call_back)
         for i, script in enumerate(scripts):
             if script.down is not None:
-                self.at(script.down.start_s, partial(self._flights.dies, i))
+                self.at(script.down.start_s, partial(self._open.dies, i))
             if script.cold:  # the fetcher has asked, while it fetched the proofs
-                self.board.abilities[i].lacks_root(ROOT)
+                self.board.capabilities[i].lacks_root(ROOT)
 
     def __repr__(self) -> str:
         return f"<Simulator of {len(self._lines)} gateways at {self.now:.3f} s>"
@@ -199,14 +199,14 @@ class Simulator:
         return fluid_s(scripts, workload.size_bytes, workload.leaf_bytes, at_once=at_once)
 
     def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let something happen at a time (called by flights)."""
+        """Let something happen at a time (called by requests)."""
         heapq.heappush(self._heap, (when, next(self._order), happens))
 
     def _call_back(self, when: float, happens: Callable[[float], None]) -> None:
         self.at(when, lambda: happens(self.now))
 
     def tell(self, what: str, gateway: int, *blocks: Leaf) -> None:
-        """Add to the timeline (called by flights)."""
+        """Add to the timeline (called by requests)."""
         self._tally.events.append(Event(self.now, what, gateway, tuple(want.number for want in blocks)))
 
     # As the fetcher.
@@ -240,31 +240,31 @@ class Simulator:
         wants, i = [want for want in span.wants if isinstance(want, Leaf)], span.gateway
         self.board.sent(span, self.now)
         self.tell(what, i, *wants)
-        flight = span.joins
-        if isinstance(flight, SimulatedFlight):
-            flight.wants.update(dict.fromkeys(wants))
+        request = span.joins
+        if isinstance(request, SimulatedRequest):
+            request.wants.update(dict.fromkeys(wants))
         else:
             blocks = wants if span.car is None else self._covered(span.car)
-            flight = SimulatedFlight(i, span.car, blocks, dict.fromkeys(wants))
+            request = SimulatedRequest(i, span.car, blocks, dict.fromkeys(wants))
             self._tally.requests[i] += 1
             self._tally.peaks[i] = max(self._tally.peaks[i], self.board.scores[i].in_flight)
             if span.car is not None:
-                self.board.scores[i].opened_car(flight, span.car)
+                self.board.scores[i].opened_car(request, span.car)
             self._free_at = max(self._free_at, self.now) + self._request_s
-            self.at(self._free_at, partial(self._flights.reaches, flight))
+            self.at(self._free_at, partial(self._open.reaches, request))
         for want in wants:
-            want.flights[i] = flight
+            want.requests[i] = request
 
     def wake(self) -> None:
-        """There may be something to decide (called by flights)."""
+        """There may be something to decide (called by requests)."""
         self._awake = True
 
     def came(self, gateway: int, size_bytes: int) -> None:
-        """Count bytes on the wire (called by flights)."""
+        """Count bytes on the wire (called by requests)."""
         self._tally.wire[gateway] += size_bytes
 
     def progressed(self, gateway: int) -> None:
-        """Some bytes came: there may be room to ask for more (called by flights)."""
+        """Some bytes came: there may be room to ask for more (called by requests)."""
         if self._pending and self.board.scores[gateway].has_room(self._pending[0].size_bytes, self.now):
             self._awake = True
 
@@ -272,16 +272,16 @@ class Simulator:
         file = int(ask.path.rpartition("-")[2])
         return [leaf for leaf in self._consumer.files[file] if ask.covers(leaf.within[0], ask.start)]
 
-    def land(self, flight: SimulatedFlight, want: Leaf) -> None:
-        """A right block came (called by flights)."""
-        score, i = self.board.scores[flight.gateway], flight.gateway
+    def land(self, request: SimulatedRequest, want: Leaf) -> None:
+        """A right block came (called by requests)."""
+        score, i = self.board.scores[request.gateway], request.gateway
         score.verified(want.size_bytes)
-        if want in flight.wants:
+        if want in request.wants:
             score.delivered(want, want.size_bytes, self.now)
-            flight.wants.pop(want)
-            want.flights.pop(i, None)
-        if flight.car is not None:
-            score.advanced_car(flight, want.within[0].end)
+            request.wants.pop(want)
+            want.requests.pop(i, None)
+        if request.car is not None:
+            score.advanced_car(request, want.within[0].end)
         self._awake = True
         if want.arrived_at is not None:
             self._tally.duplicates += 1
@@ -291,20 +291,20 @@ class Simulator:
         self.tell("arrived", i, want)
         want.arrived_at = self.now
         self._unqueue(want)
-        flights, want.flights = want.flights, {}
-        for other, loser in flights.items():
+        requests, want.requests = want.requests, {}
+        for other, loser in requests.items():
             self.board.scores[other].beaten(want, self.now)
             self.tell("beaten", other, want)
             loser.wants.pop(want, None)
             if not loser.wants:
-                self._flights.end(loser)
+                self._open.end(loser)
         want.asked.clear()
         self._consumer.settled(want, self.now)
 
-    def failed(self, flight: SimulatedFlight, want: Leaf, *, is_wrong: bool = False, is_final: bool = False) -> None:
-        """A gateway could not bring a block (called by flights)."""
-        i = flight.gateway
-        flight.wants.pop(want, None)
+    def failed(self, request: SimulatedRequest, want: Leaf, *, is_wrong: bool = False, is_final: bool = False) -> None:
+        """A gateway could not bring a block (called by requests)."""
+        i = request.gateway
+        request.wants.pop(want, None)
         self.board.scores[i].missed(want)
         self.tell("wrong" if is_wrong else "failed", i, want)
         if want.arrived_at is None:
@@ -322,11 +322,11 @@ class Simulator:
         self.leave(want, i)
 
     def leave(self, want: Leaf, gateway: int) -> None:
-        """A request for the block has ended without it: leave it to its other request, or ask again (called by flights)."""
-        want.flights.pop(gateway, None)
+        """A request for the block has ended without it: leave it to its other request, or ask again (called by requests)."""
+        want.requests.pop(gateway, None)
         want.asked.discard(gateway)
         self._awake = True
-        if want.arrived_at is not None or want.flights:
+        if want.arrived_at is not None or want.requests:
             return
         if want.is_hopeless:
             self._consumer.settled(want, self.now)

@@ -13,9 +13,9 @@ import pytest
 import dnc_async as dnc
 from dnc_async.config import FetchSettings
 from dnc_async.errors import DiskFullError
+from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor, Lease, Place
-from dnc_async.spool.pause import DiskPause
 
 from ..conftest import eventually
 from .conftest import Published
@@ -171,8 +171,8 @@ def test_what_a_file_costs_here(small_disk: Path) -> None:
 def test_one_chunk_at_a_time_and_ever_more_rarely(caplog: pytest.LogCaptureFixture) -> None:
     """The tries of an hour on a full disk can be counted; a chunk from before it was full proves nothing."""
     now = [100.0]
-    pause = DiskPause(clock=lambda: now[0], retry_s=1.0, longest_retry_s=30.0)
-    assert repr(pause) == "<DiskPause writing>"
+    pause = DiskBackoff(clock=lambda: now[0], retry_s=1.0, longest_retry_s=30.0)
+    assert repr(pause) == "<DiskBackoff writing>"
     full = DiskFullError("disk: the file system is full")
     tries = []
     pause.refused(full)
@@ -193,5 +193,5 @@ def test_one_chunk_at_a_time_and_ever_more_rarely(caplog: pytest.LogCaptureFixtu
     now[0] += 50
     assert pause.seconds == now[0] - 150
     pause.refused(full)
-    assert repr(pause) == "<DiskPause paused, tries again in 1.0 s>"
+    assert repr(pause) == "<DiskBackoff paused, tries again in 1.0 s>"
     assert len(warnings(caplog)) == 1

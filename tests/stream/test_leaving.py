@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dnc_async as dnc
-from dnc_async.engine.bell import Bell
+from dnc_async.engine.wakeup import Wakeup
 from dnc_async.errors import StreamClosedError
 from dnc_async.store import BlockStore
 from dnc_async.telemetry import Gap
@@ -43,7 +43,7 @@ async def test_break(published: Published) -> None:
 
 async def test_what_was_taken_is_told(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each batch that was handed over, before it ends; also where the engine hears of nothing else any more."""
-    monkeypatch.setattr(Bell, "ring", lambda *_, **__: None)
+    monkeypatch.setattr(Wakeup, "call_soon", lambda *_, **__: None)
     gaps: list[int] = []
     batches = stream(published, progress=lambda event: gaps.append(event.position) if isinstance(event, Gap) else None)
     await anext(batches)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import dnc_async as dnc
-from dnc_async.engine.landing import Landing
+from dnc_async.engine.sink import Sink
 from dnc_async.errors import SpoolError
 from dnc_async.spool.files import SpoolFile
 from dnc_async.store import BlockStore
@@ -130,15 +130,15 @@ async def test_what_was_staged_is_not_what_was_written(
     harm: Callable[[SpoolFile], None],
 ) -> None:
     """A flipped bit, a file that was cut: it comes again, with a warning; what is handed over is right."""
-    move_to, harmed = Landing.move_to, []
+    move_to, harmed = Sink.move_to, []
 
-    def moved(self: Landing, place: Any) -> dict[int, str]:
+    def moved(self: Sink, place: Any) -> dict[int, str]:
         if self._file is not None and self._written and len(harmed) < 3:
             harm(self._file)
             harmed.append(1)
         return move_to(self, place)
 
-    monkeypatch.setattr(Landing, "move_to", moved)
+    monkeypatch.setattr(Sink, "move_to", moved)
     async with ScriptedGateway(BlockStore.open(read_only.store), Faults.parse("latency=5ms")) as gateway:
         options: dict[str, Any] = {"spool_dir": read_only.spool, "disk_budget": "1MB"}
         with caplog.at_level(logging.WARNING, "dnc_async"):

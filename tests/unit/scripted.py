@@ -15,7 +15,7 @@ from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.transport import Arrivals, CarRequest
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
 from dnc_async.ipld.cid import DAG_PB, Cid
@@ -142,9 +142,9 @@ async def running(
         task = asyncio.create_task(fetcher.run())
         with anyio.fail_after(20):
             yield fetcher
-            await until(lambda: not fetcher._flying)
-        assert len(fetcher._order) == 0
-        assert fetcher._order.waiting() == []
+            await until(lambda: not fetcher._requests)
+        assert len(fetcher._pending) == 0
+        assert fetcher._pending.waiting() == []
         assert {(score.in_flight, score.in_flight_bytes) for score in fetcher._board.scores} == {(0, 0)}
         task.cancel()
         await asyncio.wait([task])
@@ -181,7 +181,7 @@ class Wanted:
             ahead=ahead,
         )
 
-    def _done(self, _: WantedBlock, error: Exception | None) -> None:
+    def _done(self, _: BlockWant, error: Exception | None) -> None:
         self.ended.append(error)
         self.event.set()
 

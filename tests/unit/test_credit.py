@@ -5,7 +5,7 @@ import pytest
 from dnc_async.dataset.page import ChunkEntry, ChunkRow
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.chunks import Chunk
-from dnc_async.engine.credit import Credit, CreditLimit, Window
+from dnc_async.engine.credit import BandwidthDelay, Credit, CreditLimit
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.progress import Progress
 from dnc_async.ipld.cid import Cid
@@ -45,7 +45,7 @@ class Stream:
         self.pace = Pace(self.clock)
         self.progress = Progress(prefetch=None, places=0)
         self.limit = CreditLimit(limit_bytes)
-        self.window = Window(2.0 * SIZE, 15.0)
+        self.window = BandwidthDelay(2.0 * SIZE, 15.0)
         self.credit = self.another()
         for _ in range(4):
             self.clock.now += 10
@@ -74,15 +74,17 @@ def gateway(
 
 def test_the_window_of_gateways() -> None:
     """A round trip's bytes and a block of each that was measured, and how long those take at their rates together."""
-    assert Window.of([]) == Window.of([gateway(None, None), gateway(5.0, None)]) == (0.0, 0.0, False)
-    assert Window.of([gateway(5e4, 0.1), gateway(None, 0.1)]) == pytest.approx((6000.0, 0.12, False))
-    assert Window.of([gateway(5e4, 0.1), gateway(1.5e5, 0.02, size=500)]) == pytest.approx((9500.0, 0.0475, True))
-    assert Window.of([gateway(5e4, 0.1, blocks=0)]) == pytest.approx((5000.0, 0.1, True))
+    assert BandwidthDelay.of([]) == BandwidthDelay.of([gateway(None, None), gateway(5.0, None)]) == (0.0, 0.0, False)
+    assert BandwidthDelay.of([gateway(5e4, 0.1), gateway(None, 0.1)]) == pytest.approx((6000.0, 0.12, False))
+    assert BandwidthDelay.of([gateway(5e4, 0.1), gateway(1.5e5, 0.02, size=500)]) == pytest.approx(
+        (9500.0, 0.0475, True)
+    )
+    assert BandwidthDelay.of([gateway(5e4, 0.1, blocks=0)]) == pytest.approx((5000.0, 0.1, True))
 
 
 def test_the_window_is_longer_where_latencies_vary() -> None:
     """By so much that most answers have begun: else they would come late, each time, and the gateways stand idle."""
-    assert Window.of([gateway(5e4, 0.1, jitter_s=0.02)]) == pytest.approx((8000.0, 0.16, True))
+    assert BandwidthDelay.of([gateway(5e4, 0.1, jitter_s=0.02)]) == pytest.approx((8000.0, 0.16, True))
 
 
 def test_the_next_batch_is_asked_for_a_window_before_its_rows_are_free() -> None:
@@ -91,7 +93,7 @@ def test_the_next_batch_is_asked_for_a_window_before_its_rows_are_free() -> None
     assert stream.credit.grant(chunk(5, 0))
     assert stream.credit.grant(chunk(5, 1))
     assert stream.credit.opens_at(chunk(6)) == stream.credit.opens_at(None) == INF
-    stream.window = Window(10.0 * SIZE, 15.0)
+    stream.window = BandwidthDelay(10.0 * SIZE, 15.0)
     refused = chunk(6)
     assert not stream.credit.grant(refused)
     assert stream.credit.opens_at(refused) == pytest.approx(stream.clock.now + 20 - 15)
@@ -102,11 +104,11 @@ def test_the_next_batch_is_asked_for_a_window_before_its_rows_are_free() -> None
 def test_no_more_than_a_window_and_a_chunk() -> None:
     """And nothing where the gateways were not measured yet; what has got its rows counts no more."""
     stream = Stream()
-    stream.window = Window()
+    stream.window = BandwidthDelay()
     refused = chunk(5)
     assert not stream.credit.grant(refused)
     assert stream.credit.opens_at(refused) == INF
-    stream.window = Window(1.5 * SIZE, 1000.0)
+    stream.window = BandwidthDelay(1.5 * SIZE, 1000.0)
     chunks = [chunk(5, 0), chunk(5, 1)]
     assert [stream.credit.grant(each) for each in chunks] == [True, True]
     refused = chunk(6)
@@ -152,7 +154,7 @@ def test_leaves_must_be_known() -> None:
 def test_the_second_batch_is_asked_for_with_the_first() -> None:
     """Before anything was measured or proved, if all of it fits and somebody waits; nothing else is, and not again later."""
     stream = Stream(limit_bytes=2 * SIZE)
-    stream.window = Window()
+    stream.window = BandwidthDelay()
     stream.progress.taken = 0
     assert not stream.credit.may_begin_with(chunk(1).batch, 2 * SIZE), "nobody waits for a batch"
     stream.progress.wanted = 1
@@ -169,7 +171,7 @@ def test_the_second_batch_is_asked_for_with_the_first() -> None:
 def test_a_consumer_that_waits_moves_the_hand_over() -> None:
     """Its next batch is due now, the one behind it a step later, however long it waits."""
     stream = Stream()
-    stream.window = Window(10.0 * SIZE, 6.0)
+    stream.window = BandwidthDelay(10.0 * SIZE, 6.0)
     stream.clock.now += 10
     stream.pace.asked()
     for seconds in (0, 7):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset import chunk_format
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import CHUNKS_PER_PAGE, Manifest, halves
 from dnc_async.dataset.page import ChunkDirectory, ChunkEntry, ChunkRow, decode_page, encode_page

@@ -31,7 +31,7 @@ from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.transport import Arrivals, CarRequest
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
 from dnc_async.ipld.cid import DAG_PB, Cid
@@ -216,7 +216,7 @@ class Wish:
             if self._slow:
                 threading.Event().wait(0.002)
 
-    def _done(self, _: WantedBlock, error: Exception | None) -> None:
+    def _done(self, _: BlockWant, error: Exception | None) -> None:
         assert not self._writing.locked(), "told while a worker writes it"
         assert not self.given_up, "told, though it was withdrawn"
         assert error is not None or self.accepted == 1
@@ -299,7 +299,7 @@ async def run(seed: int) -> None:
                     await anyio.sleep(dice.choice([0, 0.2]))
                     for gateway in gateways[len(first) :]:
                         fetcher.add(gateway)
-                while fetcher._flying or not fetcher._handing.is_idle:  # a worker may still have a block
+                while fetcher._requests or not fetcher._delivery.is_idle:  # a worker may still have a block
                     await anyio.lowlevel.checkpoint()
             nothing_is_left(fetcher)
             running.cancel_scope.cancel()
@@ -311,11 +311,11 @@ async def run(seed: int) -> None:
 
 def nothing_is_left(fetcher: Fetcher) -> None:
     """After everybody has left."""
-    assert repr(fetcher._order) == "<Order 0 blocks wanted, 0 in line>"
-    assert fetcher._handing.is_idle
+    assert repr(fetcher._pending) == "<Pending 0 blocks wanted, 0 in line>"
+    assert fetcher._delivery.is_idle
     assert fetcher._holding == set()
     assert not fetcher._board.holds_ahead
-    assert repr(fetcher.early).startswith("<EarlyBlocks 0 blocks, 0 of")
+    assert repr(fetcher.readahead).startswith("<Readahead 0 blocks, 0 of")
     for score in fetcher._board.scores:
         assert (score.in_flight, score.in_flight_bytes, score._cars) == (0, 0, {})
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnc_async.engine.ledger import ChunkTimes, Ledger, Taken
+from dnc_async.engine.ledger import ChunkTimes, Handover, Ledger
 from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.starvation import Starvation
 
@@ -28,7 +28,7 @@ waits = st.lists(times, max_size=6).map(
     lambda points: tuple(zip(sorted(points)[::2], sorted(points)[1::2], strict=False))
 )
 batches = st.builds(
-    Taken,
+    Handover,
     at=times,
     put=times,
     waits=waits,
@@ -39,7 +39,7 @@ batches = st.builds(
 
 
 @given(st.lists(batches, min_size=1, max_size=8))
-def test_causes_add_up_to_the_wait(taken: list[Taken]) -> None:
+def test_causes_add_up_to_the_wait(taken: list[Handover]) -> None:
     """Whatever the times, however out of order: of each wait, and of all."""
     ledger = Ledger(started=0.0)
     for number, each in enumerate(taken):
@@ -57,8 +57,8 @@ def enter(
 ) -> dict[str, float]:
     """The causes of a second batch's wait."""
     ledger = Ledger(started=0.0)
-    ledger.enter(Taken(0.0, 0.0, (), 1, (first or ChunkTimes(),)))
-    return ledger.enter(Taken(wait[1], put, (wait,), 1, chunks)).causes
+    ledger.enter(Handover(0.0, 0.0, (), 1, (first or ChunkTimes(),)))
+    return ledger.enter(Handover(wait[1], put, (wait,), 1, chunks)).causes
 
 
 ON_ITS_WAY = {"proved": 1.0, "granted": 3.0, "first_byte": 6.0, "received": 10.0, "arrived": 11.0, "placed": 15.0}
@@ -75,8 +75,8 @@ def test_every_point_of_the_way() -> None:
 def test_a_transform_comes_between_decoding_and_handover() -> None:
     """Of a wait from 12 to 28: decoded at 15, transformed at 19, put at 21."""
     ledger = Ledger(started=0.0)
-    ledger.enter(Taken(0.0, 0.0, (), 1, (ChunkTimes(),)))
-    gap = ledger.enter(Taken(28.0, 21.0, ((12.0, 28.0),), 1, (ChunkTimes(**ON_ITS_WAY),), transformed=19.0))
+    ledger.enter(Handover(0.0, 0.0, (), 1, (ChunkTimes(),)))
+    gap = ledger.enter(Handover(28.0, 21.0, ((12.0, 28.0),), 1, (ChunkTimes(**ON_ITS_WAY),), transformed=19.0))
     assert gap.causes == pytest.approx({"decoding": 3, "transform": 4, "handover": 2, "event loop": 7})
 
 
@@ -129,10 +129,10 @@ def test_want_of_room_is_paid_back_by_the_network() -> None:
 
 def test_a_debt_is_paid_once() -> None:
     ledger = Ledger(started=0.0)
-    ledger.enter(Taken(0.0, 0.0, (), 1, (ChunkTimes(starved_s=3.0),)))
+    ledger.enter(Handover(0.0, 0.0, (), 1, (ChunkTimes(starved_s=3.0),)))
     chunk = ChunkTimes(first_byte=0.0, received=100.0, arrived=100.0, placed=100.0)
     for position, budget in ((0, 2.0), (2, 1.0), (4, 0.0)):
-        causes = ledger.enter(Taken(position + 2.0, 100.0, ((position, position + 2.0),), 1, (chunk,))).causes
+        causes = ledger.enter(Handover(position + 2.0, 100.0, ((position, position + 2.0),), 1, (chunk,))).causes
         assert causes.get("budget", 0.0) == pytest.approx(budget)
         assert sum(causes.values()) == pytest.approx(2.0)
 
@@ -199,7 +199,7 @@ def test_the_order_is_told_apart() -> None:
     def order(*batches: bytes) -> str:
         ledger = Ledger(started=0.0)
         for keys in batches:
-            ledger.enter(Taken(0.0, 0.0, (), 1, tuple(ChunkTimes(key=bytes([key])) for key in keys)))
+            ledger.enter(Handover(0.0, 0.0, (), 1, tuple(ChunkTimes(key=bytes([key])) for key in keys)))
         return ledger.order
 
     assert order(b"ab", b"cd") == order(b"abcd") != order(b"ab", b"dc")
@@ -210,6 +210,6 @@ def test_who_computes_nothing_holds_no_lock() -> None:
     """The engine had no turn for 4 s: the step before took one of them, the rest is the engine's own work."""
     ledger = Ledger(started=0.0)
     chunk = ChunkTimes(received=1.0, arrivable=1.0, arrived=5.0, placeable=5.0, placed=5.0)
-    ledger.enter(Taken(0.0, 0.0, (), 1, (ChunkTimes(),)))
-    gap = ledger.enter(Taken(5.0, 5.0, ((1.0, 5.0),), 1, (chunk,)))
+    ledger.enter(Handover(0.0, 0.0, (), 1, (ChunkTimes(),)))
+    gap = ledger.enter(Handover(5.0, 5.0, ((1.0, 5.0),), 1, (chunk,)))
     assert gap.causes == pytest.approx({"contention": 1.0, "engine": 3.0})

@@ -22,14 +22,14 @@ async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
     async with running(gateway) as fetcher:
         group = fetcher.open()
         assert await root(group).came()
-        flight = next(iter(fetcher._flying))
+        request = next(iter(fetcher._requests))
         original, late = fetcher.in_worker, []
 
         async def in_worker(*args: object) -> object:
             result = await original(*args)  # type: ignore[arg-type]  # whatever it is
             if more.is_set() and not late:
                 late.append(leaf(group, 0))
-                await until(lambda: late[0].want in flight.wants)
+                await until(lambda: late[0].want in request.wants)
             return result
 
         fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
@@ -73,8 +73,8 @@ async def test_what_was_forgotten_is_not_awaited_of_an_open_car() -> None:
     async with running(gateway) as fetcher:
         group = fetcher.open()
         assert await root(group).came()
-        await until(lambda: fetcher.early.take(LEAVES[3].cid.multihash) is not None)
-        fetcher.early.clear()
+        await until(lambda: fetcher.readahead.pop(LEAVES[3].cid.multihash) is not None)
+        fetcher.readahead.clear()
         assert await leaf(group, 1).came()
         end.set()
         await group.aclose()
@@ -125,7 +125,7 @@ async def test_a_leaf_that_is_wanted_is_read_on_for() -> None:
         last = leaf(group, 39)
         more.set()
         assert await last.came()
-        assert fetcher.early._size <= 7 * SIZE
+        assert fetcher.readahead._size <= 7 * SIZE
         assert await leaf(group, 20).came()
         await group.aclose()
 
@@ -138,8 +138,8 @@ async def test_who_leaves_takes_along_what_came_for_it() -> None:
         assert await root(leaves).came()
         await until(lambda: bool(fetcher._holding))
         await leaves.aclose()
-        await until(lambda: not fetcher._flying)
-        assert not fetcher.early.is_full
+        await until(lambda: not fetcher._requests)
+        assert not fetcher.readahead.is_full
         assert not fetcher._board.holds_ahead
         await stays.aclose()
 
@@ -167,8 +167,8 @@ async def test_small_blocks_are_counted_with_what_they_take() -> None:
     async with running(gateway, early_bytes=100_000) as fetcher:
         group = fetcher.open()
         assert await root(group).came()
-        await until(lambda: fetcher.early.is_full)
-        assert fetcher.early.take(inline[0].cid.multihash) is None
+        await until(lambda: fetcher.readahead.is_full)
+        assert fetcher.readahead.pop(inline[0].cid.multihash) is None
         await group.aclose()
 
 
@@ -188,8 +188,8 @@ async def test_nothing_is_kept_when_nobody_is_there() -> None:
 
         fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
         more.set()
-        await until(lambda: not fetcher._flying)
-        assert repr(fetcher.early).startswith("<EarlyBlocks 0 blocks")
+        await until(lambda: not fetcher._requests)
+        assert repr(fetcher.readahead).startswith("<Readahead 0 blocks")
 
 
 async def test_an_urgent_wish_does_not_wait_for_a_patient_one() -> None:
@@ -219,7 +219,7 @@ async def test_many_that_are_given_up_are_forgotten() -> None:
                 leaf(group, i)
         await until(lambda: bool(gateway.raws))
         await group.aclose()
-        assert fetcher._order.first is None
+        assert fetcher._pending.first is None
 
 
 async def test_a_group_may_be_closed_twice_at_once() -> None:
@@ -237,5 +237,5 @@ async def test_a_group_may_be_closed_twice_at_once() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(group.aclose)
             tasks.start_soon(group.aclose)
-            await until(lambda: not len(fetcher._order))
+            await until(lambda: not len(fetcher._pending))
             may_end.set()

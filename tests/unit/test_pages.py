@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset import chunk_format
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkDirectory, ChunkRow, encode_page
 from dnc_async.dataset.schema import Column, Schema

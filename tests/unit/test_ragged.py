@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnc_async.dataset import chunk as chunk_format
+from dnc_async.dataset import chunk_format
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.ragged import Ragged

@@ -58,7 +58,7 @@ async def test_a_node_that_was_taken_for_a_leaf() -> None:
             assert await each.came()
         await group.aclose()
         assert gateway.cars
-        assert fetcher._board.abilities[0].keeps_ranges
+        assert fetcher._board.capabilities[0].keeps_ranges
 
 
 async def test_a_late_refusal_is_heeded() -> None:
@@ -70,7 +70,7 @@ async def test_a_late_refusal_is_heeded() -> None:
         group = fetcher.open()
         assert await root(group).came()
         end.set()
-        await until(lambda: not fetcher._flying)
+        await until(lambda: not fetcher._requests)
         assert fetcher._board.scores[0].paused_until > fetcher.clock() + 40
         await group.aclose()
 
@@ -126,7 +126,7 @@ async def test_several_without_cars_are_found_out_at_once() -> None:
         assert sum(asked) == 1
         await turns()
         assert [gateway.probed for gateway in gateways] == [not each for each in asked]
-        assert [ability.can_car for ability in fetcher._board.abilities] == asked
+        assert [ability.can_car for ability in fetcher._board.capabilities] == asked
         await group.aclose()
 
 

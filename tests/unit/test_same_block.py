@@ -81,7 +81,7 @@ async def test_a_block_that_came_early_goes_to_all(many: int) -> None:
     gateway = Gateway()
     async with running(gateway) as fetcher:
         group = fetcher.open()
-        fetcher.early.put(BLOCK, {group})
+        fetcher.readahead.put(BLOCK, {group})
         wants = [leaf(group, 0) for _ in range(many)]
         for each in wants:
             assert await each.came()

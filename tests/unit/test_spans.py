@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnc_async.gateways.abilities import Abilities
+from dnc_async.gateways.capabilities import Capabilities
 from dnc_async.gateways.scoreboard import Scoreboard
 from dnc_async.gateways.spans import CarAsk, Scope, Want, Within, ask_for, run_of, tree_ask
 
@@ -78,14 +78,14 @@ def test_a_car_is_asked_for_with_every_parameter() -> None:
 def test_what_an_open_car_brings_is_not_asked_for_again() -> None:
     """It joins it, without a request, as long as it has not passed."""
     board = measured(per_minute=200.0)
-    score, flight = board.scores[0], object()
-    score.opened_car(flight, CarAsk("file", Scope.ENTITY, 0, 100 * KIB, 10**9))
+    score, request = board.scores[0], object()
+    score.opened_car(request, CarAsk("file", Scope.ENTITY, 0, 100 * KIB, 10**9))
     (span,) = board.assign(leaves(1, KIB, first=50 * KIB), 10.0)
-    assert (span.joins, span.car) == (flight, None)
-    score.advanced_car(flight, 60 * KIB)
+    assert (span.joins, span.car) == (request, None)
+    score.advanced_car(request, 60 * KIB)
     (span,) = board.assign(leaves(1, KIB, first=50 * KIB), 10.0)
     assert span.joins is None
-    score.closed_car(flight)
+    score.closed_car(request)
     (span,) = board.assign(leaves(1, KIB, first=70 * KIB), 10.0)
     assert span.joins is None
 
@@ -145,7 +145,7 @@ def test_a_files_root_brings_its_beginning_where_all_of_it_is_wanted() -> None:
 def test_what_was_refused_is_remembered() -> None:
     """No CAR of one file, no ranges, no CARs at all; one refusal of somebody who has sent CARs is an accident."""
     ask, whole = CarAsk("file", Scope.ENTITY, 100, 200, 300), CarAsk("other", Scope.ENTITY, 0, 300, 300)
-    able = Abilities(can_car=True)
+    able = Capabilities(can_car=True)
     able.refused_path("file")
     assert not able.allows(ask)
     assert able.allows(whole)
@@ -157,7 +157,7 @@ def test_what_was_refused_is_remembered() -> None:
     assert able.can_car
     able.refused_car()
     assert not able.can_car
-    fresh = Abilities(can_car=True)
+    fresh = Capabilities(can_car=True)
     fresh.refused_car()
     assert not fresh.can_car
     assert "raw blocks only" in repr(fresh)
@@ -169,7 +169,7 @@ def test_a_gateway_that_lacks_the_root_is_told_it(count: int) -> None:
     board = measured()
     wants = leaves(count, 512 * KIB)
     assert all(span.car is None for span in board.assign(wants, 10.0))
-    board.abilities[0].lacks_root("root")
+    board.capabilities[0].lacks_root("root")
     spans = board.assign(wants, 10.0)
     assert spans
     assert all(span.car is not None and f"/ipfs/{VIA}?" in span.car.target(from_root=True) for span in spans)

@@ -80,7 +80,7 @@ class _Table:
         while rows := self._some(records, reader, line):
             lines: Sequence[int] = range(line, line + len(rows))
             if records.line_num >= line + len(rows):  # some of them have several lines
-                lines = _first_lines(rows, line)
+                lines = _slow_start(rows, line)
             line = records.line_num + 1
             if names_follow:
                 if not any(rows):
@@ -201,7 +201,7 @@ def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> 
         raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
 
 
-def _first_lines(rows: list[list[str]], line: int) -> list[int]:
+def _slow_start(rows: list[list[str]], line: int) -> list[int]:
     """The lines where rows begin, some of which have cells of several lines."""
     lines = []
     for row in rows:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dnc_async.errors import DagError, PathError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
-from dnc_async.gateways.wanted import Priority
+from dnc_async.gateways.want import Priority
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target

@@ -133,7 +133,7 @@ class Host:
         task = StreamTask(
             self._runtime,
             request,
-            ring=_call,
+            call_soon=_call,
             mailbox=outbox,
             started=asked.started,
             observers=[self._outgoing.observer(asked.stream)] if asked.has_observers else [],

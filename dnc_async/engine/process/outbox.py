@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dnc_async.engine.ledger import ChunkTimes, Taken
+from dnc_async.engine.ledger import ChunkTimes, Handover
 from dnc_async.engine.process.channel import Channel, Packed
 from dnc_async.engine.process.messages import Delivery, End, Failure, text_of
 from dnc_async.errors import EngineError
@@ -35,7 +35,7 @@ class Outbox:
         self._is_broken = self._has_ended = False
         self.is_awaited = False
         self.on_wait: Callable[[], None] = _nothing
-        self.on_taken: Callable[[Taken], None] = _ignore
+        self.on_taken: Callable[[Handover], None] = _ignore
         #: Done when the end was sent, and the channel closed.
         self.ended: Future[None] = Future()
 
@@ -61,7 +61,7 @@ class Outbox:
         samples, chunks, transformed = self._waiting
         self._waiting = 0, (), 0.0
         self.is_awaited = False
-        self.on_taken(Taken(at, self._put_at, waits, samples, chunks, transformed))
+        self.on_taken(Handover(at, self._put_at, waits, samples, chunks, transformed))
 
     def awaits(self) -> None:
         """The consumer waits for the next batch."""
@@ -120,5 +120,5 @@ def _nothing() -> None:
     """Nobody is told yet."""
 
 
-def _ignore(_: Taken) -> None:
+def _ignore(_: Handover) -> None:
     """Nobody is told yet."""

@@ -15,7 +15,7 @@ _REMEMBERED = 4096
 _REFUSALS = 2  # one may be an accident, such as a web page in place of every third answer
 
 
-class Abilities:
+class Capabilities:
     """A gateway's, as far as they are known. ``can_car`` is whether it is worth asking for a CAR."""
 
     def __init__(self, *, can_car: bool) -> None:
@@ -30,7 +30,7 @@ class Abilities:
         car = (
             "CAR" if self.can_car and self.keeps_ranges else "CAR of whole files" if self.can_car else "raw blocks only"
         )
-        return f"<Abilities {car}>"
+        return f"<Capabilities {car}>"
 
     def allows(self, ask: CarAsk) -> bool:
         """Whether this CAR may be asked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dnc_async.engine.credit import Window
+from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.progress import Progress
 
 #: Those that the stream begins with: the consumer has one while the other comes.
@@ -18,10 +18,10 @@ _FIRST_BATCHES = 2
 _PATIENCE_S = 0.1
 
 
-class FirstLines:
+class SlowStart:
     """Says which batches of one stream may be asked for now; at its end once and for all."""
 
-    def __init__(self, *, window: Callable[[], Window], progress: Progress, clock: Callable[[], float]) -> None:
+    def __init__(self, *, window: Callable[[], BandwidthDelay], progress: Progress, clock: Callable[[], float]) -> None:
         """``window`` tells what is known of the stream's gateways."""
         self._window = window
         self._progress = progress
@@ -30,7 +30,7 @@ class FirstLines:
         self._is_over = False
 
     def __repr__(self) -> str:
-        return f"<FirstLines {'over' if self._is_over else 'held'}>"
+        return f"<SlowStart {'over' if self._is_over else 'held'}>"
 
     def holds_back(self, position: int) -> bool:
         """Whether a batch, by its position in the run, leaves the lines to those before it for now."""

@@ -13,32 +13,32 @@ from anyio.abc import TaskGroup
 
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.engine.chunks import Chunk, State
-from dnc_async.engine.landing import Landing
+from dnc_async.engine.placement import Placement
 from dnc_async.engine.progress import Progress
-from dnc_async.engine.room import Rooms
+from dnc_async.engine.sink import Sink
 from dnc_async.engine.starvation import Starvation
 from dnc_async.gateways.group import FetchGroup
 
 
-class Moves:
-    """Moves and drops one stream's chunks, in ``tasks``; nothing begins while that is ``None``, as it is again at the end."""
+class Tiering:
+    """Tiering and drops one stream's chunks, in ``tasks``; nothing begins while that is ``None``, as it is again at the end."""
 
     def __init__(
         self,
         *,
-        rooms: Rooms,
+        rooms: Placement,
         progress: Progress,
         group: FetchGroup,
         starvation: Starvation,
         clock: Callable[[], float],
         dropped: Callable[[Chunk], None],
-        damaged: Callable[[Chunk, Landing, dict[int, str]], None],
+        damaged: Callable[[Chunk, Sink, dict[int, str]], None],
     ) -> None:
         """``dropped`` is called with a chunk that has no space any more, and needs some.
 
         ``damaged`` is called with the leaves, by their offsets, that were staged and could not be read back as they were.
         """
-        self._rooms = rooms
+        self._placement = rooms
         self._progress = progress
         self._group = group
         self._starvation = starvation
@@ -48,51 +48,51 @@ class Moves:
         self.tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
-        return f"<Moves {'while the stream runs' if self.tasks else 'before or after the stream'}>"
+        return f"<Tiering {'while the stream runs' if self.tasks else 'before or after the stream'}>"
 
-    def move_if_due(self, chunk: Chunk) -> None:
+    def promote_if_due(self, chunk: Chunk) -> None:
         """Where a chunk's rows are free and it has a file, begin to move it."""
         if chunk.state is State.STAGED and self._progress.has_rows(chunk.batch):
-            self._begin(chunk, State.MOVING, self._move)
+            self._begin(chunk, State.PROMOTING, self._move)
 
-    def drop_if_staged(self, chunk: Chunk) -> None:
+    def evict_if_staged(self, chunk: Chunk) -> None:
         """Begin to drop it; one that moves to memory, or has no file yet, needs none soon."""
         if chunk.state is State.STAGED:
-            self._begin(chunk, State.DROPPING, self._drop)
+            self._begin(chunk, State.EVICTING, self._drop)
 
     def _begin(
-        self, chunk: Chunk, state: State, function: Callable[[Chunk, Landing], Coroutine[None, None, None]]
+        self, chunk: Chunk, state: State, function: Callable[[Chunk, Sink], Coroutine[None, None, None]]
     ) -> None:
-        if self.tasks is not None and chunk.landing is not None:
+        if self.tasks is not None and chunk.sink is not None:
             chunk.state = state
-            self.tasks.start_soon(function, chunk, chunk.landing)
+            self.tasks.start_soon(function, chunk, chunk.sink)
 
-    async def _move(self, chunk: Chunk, landing: Landing) -> None:
+    async def _move(self, chunk: Chunk, sink: Sink) -> None:
         began = self._clock()
         damaged, worked_s = await self._group.in_worker(
-            self._move_in_worker, chunk, landing, self._rooms.rows(chunk.batch)
+            self._move_in_worker, chunk, sink, self._placement.rows(chunk.batch)
         )
         chunk.times.placeable = began + worked_s
-        landing.discard()
+        sink.discard()
         chunk.state = State.PLACED
         if damaged:
-            self._damaged(chunk, landing, damaged)
+            self._damaged(chunk, sink, damaged)
         chunk.look_if_ready()
 
-    def _move_in_worker(self, chunk: Chunk, landing: Landing, rows: BatchBuffer) -> tuple[dict[int, str], float]:
+    def _move_in_worker(self, chunk: Chunk, sink: Sink, rows: BatchBuffer) -> tuple[dict[int, str], float]:
         """Gives the leaves that cannot be read back, and the processor's time."""
         began = time.thread_time()
-        self._rooms.look_at_disk()
-        damaged = landing.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
+        self._placement.look_at_disk()
+        damaged = sink.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
         return damaged, time.thread_time() - began
 
-    async def _drop(self, chunk: Chunk, landing: Landing) -> None:
+    async def _drop(self, chunk: Chunk, sink: Sink) -> None:
         missing = sum(want.size_bytes for want in chunk.wants) if chunk.proved else chunk.entry.size_bytes
         self._starvation.block_done(missing, self._clock())
         await self._group.withdraw(chunk.wants)
         chunk.wants.clear()
-        landing.discard()
-        chunk.landing, chunk.state = None, State.PLANNED
+        sink.discard()
+        chunk.sink, chunk.state = None, State.PLANNED
         if chunk.error is None:
             self._dropped(chunk)
         self._progress.changed()

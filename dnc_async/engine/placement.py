@@ -1,7 +1,7 @@
 """Room for chunks: their rows in memory where those are free, else a file that a lease pays for, else their rows on credit.
 
 A chunk of the batch that is received now needs no lease. A file system that is full although the budget is not is tried
-again now and then (:mod:`~dnc_async.spool.pause`), by making the file before anything is asked for in vain.
+again now and then (:mod:`~dnc_async.spool.disk_backoff`), by making the file before anything is asked for in vain.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.credit import Credit
-from dnc_async.engine.landing import Landing
 from dnc_async.engine.progress import Progress
+from dnc_async.engine.sink import Sink
 from dnc_async.errors import DiskFullError
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import SpoolFile, SpoolFolder
 from dnc_async.spool.governor import Account, Lease
-from dnc_async.spool.pause import DiskPause
 
 
-class Rooms:
+class Placement:
     """Finds room for one stream's chunks, and holds the rows of its batches until they are complete.
 
     ``account`` must be set before any room is asked for.
@@ -32,7 +32,7 @@ class Rooms:
         *,
         plan: Plan,
         spool: SpoolFolder | None,
-        disk: DiskPause,
+        disk: DiskBackoff,
         progress: Progress,
         group: FetchGroup,
         credit: Credit,
@@ -48,9 +48,9 @@ class Rooms:
         self.peak_disk_bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Rooms of {len(self._buffers)} batches in memory, {'with' if self._spool else 'without'} a spool>"
+        return f"<Placement of {len(self._buffers)} batches in memory, {'with' if self._spool else 'without'} a spool>"
 
-    async def find(self, chunk: Chunk) -> Landing | None:
+    async def find(self, chunk: Chunk) -> Sink | None:
         """Room for a chunk, whose state says then where it is; ``None`` where there is none now."""
         if self._progress.is_too_far(chunk.batch):
             self.account.withdraw()
@@ -64,9 +64,9 @@ class Rooms:
                 return None
         self.account.withdraw()
         chunk.state = State.PLACED
-        return Landing(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
+        return Sink(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
 
-    async def _on_disk(self, chunk: Chunk) -> Landing | None:
+    async def _on_disk(self, chunk: Chunk) -> Sink | None:
         if self._spool is None or self._disk.wait_s:
             self.account.withdraw()
             return None
@@ -91,7 +91,7 @@ class Rooms:
         cost = self._spool.cost(chunk.entry.size_bytes) if self._spool is not None else 0
         return bool(cost) and self.account.allows(rest * cost, chunk.place)
 
-    async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Landing | None:
+    async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Sink | None:
         """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
         file = spool.reserve(lease, chunk.entry.size_bytes)
         if self._disk.is_full and not await self._fits(file):
@@ -101,7 +101,7 @@ class Rooms:
             self._progress.changed()
             return None
         chunk.state = State.STAGED
-        return Landing(file=file)
+        return Sink(file=file)
 
     async def _fits(self, file: SpoolFile) -> bool:
         """Whether there is room again on a disk that was full: looked at before anything is asked for in vain."""

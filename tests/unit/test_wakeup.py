@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dnc_async.engine.bell import Bell
+from dnc_async.engine.wakeup import Wakeup
 
 HERE, BELL = "the consumer", "the bell"
 
@@ -19,7 +19,7 @@ class Engine:
         self.waking: list[Callable[[], None]] = []
         self.now = 0.0
         self.delay_s = 0.0
-        self.bell = Bell(self.post, self.clock)
+        self.wakeup = Wakeup(self.post, self.clock)
         self.heard: list[int] = []
         self._others = set(threading.enumerate())
 
@@ -36,33 +36,33 @@ class Engine:
         self.waking.append(call)
         self.woken.put(HERE if threading.current_thread() is threading.main_thread() else BELL)
 
-    def ring(self, number: int = 0, *, at_once: bool = False) -> str:
+    def call_soon(self, number: int = 0, *, at_once: bool = False) -> str:
         """Returns who woke the engine."""
-        self.bell.ring(lambda: self.heard.append(number), at_once=at_once)
+        self.wakeup.call_soon(lambda: self.heard.append(number), at_once=at_once)
         return self.woken.get(timeout=10)
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     made = Engine()
-    made.bell.start()
+    made.wakeup.start()
     yield made
     assert any(thread.name == "dnc_async bell" for thread in made.threads())
-    made.bell.end()
-    made.bell.join(10)
+    made.wakeup.end()
+    made.wakeup.join(10)
     assert not made.threads()
 
 
 def test_the_consumer_goes_on(engine: Engine) -> None:
     """Another thread wakes the engine; a consumer that waits does it itself."""
-    assert [engine.ring(), engine.ring(), engine.ring(at_once=True)] == [BELL, BELL, HERE]
-    assert repr(engine.bell) == "<Bell rung 2 times>"
+    assert [engine.call_soon(), engine.call_soon(), engine.call_soon(at_once=True)] == [BELL, BELL, HERE]
+    assert repr(engine.wakeup) == "<Wakeup rung 2 times>"
 
 
 def test_in_order(engine: Engine) -> None:
     """Whichever wake comes first."""
     for number in range(3):
-        engine.ring(number, at_once=number == 2)
+        engine.call_soon(number, at_once=number == 2)
     engine.waking[2]()
     assert engine.heard == [0, 1, 2]
     engine.waking[0]()
@@ -72,24 +72,24 @@ def test_in_order(engine: Engine) -> None:
 def test_a_consumer_that_holds_the_lock(engine: Engine) -> None:
     """It wakes the engine itself, and now and then it is tried whether that is still better."""
     engine.delay_s = 0.005
-    assert engine.ring() == BELL
-    assert "late" in repr(engine.bell)
-    assert [engine.ring() for _ in range(15)] == [HERE] * 14 + [BELL]
-    assert [engine.ring() for _ in range(16)] == [HERE] * 15 + [BELL]
+    assert engine.call_soon() == BELL
+    assert "late" in repr(engine.wakeup)
+    assert [engine.call_soon() for _ in range(15)] == [HERE] * 14 + [BELL]
+    assert [engine.call_soon() for _ in range(16)] == [HERE] * 15 + [BELL]
     engine.delay_s = 0.0
-    assert [engine.ring() for _ in range(16)] == [HERE] * 15 + [BELL]
-    assert [engine.ring() for _ in range(4)] == [BELL] * 4
+    assert [engine.call_soon() for _ in range(16)] == [HERE] * 15 + [BELL]
+    assert [engine.call_soon() for _ in range(4)] == [BELL] * 4
 
 
 def test_a_consumer_that_waits_for_each_batch(engine: Engine) -> None:
     """The bell is tried again all the same."""
     engine.delay_s = 0.005
-    assert engine.ring() == BELL
+    assert engine.call_soon() == BELL
     engine.delay_s = 0.0
-    rung = [(engine.ring(), engine.ring(at_once=True)) for _ in range(16)]
+    rung = [(engine.call_soon(), engine.call_soon(at_once=True)) for _ in range(16)]
     assert rung == [(HERE, HERE)] * 14 + [(BELL, HERE)] * 2
 
 
 def test_it_never_began() -> None:
     """As where no thread could be started: nobody waits for it."""
-    Engine().bell.join(10)
+    Engine().wakeup.join(10)

@@ -21,7 +21,7 @@ _LATE_S = 0.002
 _RETRY_EVERY = 16
 
 
-class Bell:
+class Wakeup:
     """Passes calls on to the engine's thread, in order."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Bell:
         self._rings = 0
 
     def __repr__(self) -> str:
-        return f"<Bell rung {self._rings} times{', late' if self._is_late else ''}>"
+        return f"<Wakeup rung {self._rings} times{', late' if self._is_late else ''}>"
 
     def start(self) -> None:
         """Start the thread."""
@@ -55,7 +55,7 @@ class Bell:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
-    def ring(self, call: Callable[[], None], *, at_once: bool = False) -> None:
+    def call_soon(self, call: Callable[[], None], *, at_once: bool = False) -> None:
         """Have a function called in the engine's thread: a moment later, or ``at_once``, by one who has nothing else to do."""
         self._calls.append(call)
         self._rings += not at_once

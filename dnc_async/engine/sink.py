@@ -10,7 +10,7 @@ from dnc_async.errors import SpoolError
 from dnc_async.spool.files import SpoolFile
 
 
-class Landing:
+class Sink:
     """A sink for worker threads, which write leaves in any order. It may move from disk to memory in between.
 
     Moving early is what makes small budgets work: the lease of a chunk that is still on its way is free for the next
@@ -21,7 +21,7 @@ class Landing:
     """
 
     def __init__(self, *, file: SpoolFile | None = None, place: ChunkPlace | None = None) -> None:
-        """Exactly one of them; the landing owns the file."""
+        """Exactly one of them; the sink owns the file."""
         self._file = file
         self._place = place
         self._written: list[tuple[int, int, int]] = []

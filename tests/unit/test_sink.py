@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dnc_async.dataset.batch import ChunkPlace
-from dnc_async.engine.landing import Landing
+from dnc_async.engine.sink import Sink
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor, Lease, Place
 
@@ -46,21 +46,21 @@ def test_a_move_loses_nothing_and_frees_the_lease(spool: SpoolFolder, before: in
     account = governor.open(floor_bytes=0, borrower=Anybody())
     lease = account.try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.reserve(lease, len(content)))
+    sink = Sink(file=spool.reserve(lease, len(content)))
     order = [5, 0, 7, 2, 1, 6, 3, 4]
     place, rows = place_for(len(content))
     for leaf in order[:before]:
-        landing.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
-    landing.move_to(place)
-    landing.discard()
-    assert not landing.is_on_disk
+        sink.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
+    sink.move_to(place)
+    sink.discard()
+    assert not sink.is_on_disk
     assert governor.statistics().leased_bytes == 0
     for leaf in order[before:]:
-        landing.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
+        sink.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
     third = len(content) // 3
     assert bytes(rows[0]) == content[:third]
     assert bytes(rows[1]) == content[third + 100 :]
-    landing.discard()
+    sink.discard()
 
 
 def test_writers_and_the_move_may_race(spool: SpoolFolder) -> None:
@@ -69,24 +69,24 @@ def test_writers_and_the_move_may_race(spool: SpoolFolder) -> None:
     governor = Governor(budget_bytes=2**22, overhead_bytes=FOLDER_BYTES, max_leases=1)
     lease = governor.open(floor_bytes=0, borrower=Anybody()).try_lease(spool.cost(len(content)), (0,))
     assert lease is not None
-    landing = Landing(file=spool.reserve(lease, len(content)))
+    sink = Sink(file=spool.reserve(lease, len(content)))
     place, rows = place_for(len(content))
     started = threading.Barrier(5)
 
     def write(part: int) -> None:
         started.wait()
         for leaf in range(part, 256, 4):
-            landing.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
+            sink.write_at(leaf * LEAF, content[leaf * LEAF : (leaf + 1) * LEAF])
 
     def move() -> None:
         started.wait()
-        landing.move_to(place)
+        sink.move_to(place)
 
     threads = [threading.Thread(target=write, args=(part,)) for part in range(4)] + [threading.Thread(target=move)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    landing.discard()
+    sink.discard()
     assert bytes(rows[0]) == content[: len(content) // 3]
     assert bytes(rows[1]) == content[len(content) // 3 + 100 :]

@@ -1,10 +1,10 @@
 """Whose the lines are at the start."""
 
-from dnc_async.engine.credit import Window
-from dnc_async.engine.first_lines import FirstLines
+from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.progress import Progress
+from dnc_async.engine.slow_start import SlowStart
 
-NOTHING, SOME, ALL = Window(), Window(1e6, 0.1), Window(2e6, 0.1, is_of_all=True)
+NOTHING, SOME, ALL = BandwidthDelay(), BandwidthDelay(1e6, 0.1), BandwidthDelay(2e6, 0.1, is_of_all=True)
 
 
 class Start:
@@ -13,14 +13,14 @@ class Start:
     def __init__(self) -> None:
         self.now, self.window = 0.0, NOTHING
         self.progress = Progress(prefetch=None, places=0)
-        self.lines = FirstLines(window=lambda: self.window, progress=self.progress, clock=lambda: self.now)
+        self.lines = SlowStart(window=lambda: self.window, progress=self.progress, clock=lambda: self.now)
 
 
 def test_two_batches_go_first() -> None:
     """The third waits."""
     lines = Start().lines
     assert [lines.holds_back(position) for position in range(4)] == [False, False, True, True]
-    assert repr(lines) == "<FirstLines held>"
+    assert repr(lines) == "<SlowStart held>"
 
 
 def test_until_all_gateways_are_known() -> None:
@@ -32,7 +32,7 @@ def test_until_all_gateways_are_known() -> None:
     assert not start.lines.holds_back(2)
     start.window = NOTHING
     assert not start.lines.holds_back(2)
-    assert repr(start.lines) == "<FirstLines over>"
+    assert repr(start.lines) == "<SlowStart over>"
 
 
 def test_until_the_first_batch_is_complete() -> None:

@@ -14,7 +14,7 @@ from dnc_async.errors import DiskFullError
 from dnc_async.telemetry import logger
 
 
-class DiskPause:
+class DiskBackoff:
     """Whether staging on disk pauses, for all streams of a client. Lives in the engine's thread."""
 
     def __init__(self, *, clock: Callable[[], float], retry_s: float, longest_retry_s: float) -> None:
@@ -30,7 +30,7 @@ class DiskPause:
 
     def __repr__(self) -> str:
         state = f"paused, tries again in {self.wait_s:.1f} s" if self.is_full else "writing"
-        return f"<DiskPause {state}>"
+        return f"<DiskBackoff {state}>"
 
     @property
     def is_full(self) -> bool:

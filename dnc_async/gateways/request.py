@@ -1,6 +1,6 @@
 """One request on the wire: a raw block, or a CAR that brings a run of blocks.
 
-A flight ends in one of few ways for each block that it was to bring: it lands, it failed (its gateway is to blame, and somebody
+A request ends in one of few ways for each block that it was to bring: it lands, it failed (its gateway is to blame, and somebody
 else is asked), or it is given back without blame. Blocks that have landed stay, whatever becomes of the rest.
 """
 
@@ -14,10 +14,10 @@ import anyio
 from dnc_async.errors import (
     GatewayError,
 )
-from dnc_async.gateways.early import EarlyBlocks
+from dnc_async.gateways.readahead import Readahead
 from dnc_async.gateways.spans import CarAsk, Scope
 from dnc_async.gateways.transport import Arrivals
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW
 from dnc_async.telemetry import RequestEnded
@@ -26,10 +26,10 @@ from dnc_async.telemetry import RequestEnded
 _BROUGHT_BLOCKS = 8192
 
 
-class Desk(Protocol):
-    """What a flight needs of the fetcher."""
+class RequestEvents(Protocol):
+    """What a request needs of the fetcher."""
 
-    early: EarlyBlocks
+    readahead: Readahead
     hold_s: float
 
     def clock(self) -> float:
@@ -38,13 +38,13 @@ class Desk(Protocol):
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
 
-    async def land(self, flight: Flight, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+    async def land(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
 
-    def keep(self, flight: Flight, block: Block) -> None:
+    def keep(self, request: Request, block: Block) -> None:
         """A block came that nobody wanted when it did."""
 
-    def failed(self, want: WantedBlock, gateway: int, error: GatewayError) -> None:
+    def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         """The gateway could not bring this block."""
 
     def tell_failure(self, error: GatewayError, cid: str) -> None:
@@ -53,18 +53,18 @@ class Desk(Protocol):
     def busy(self, gateway: int, pause_s: float) -> None:
         """The gateway asked us to come back so much later."""
 
-    def give_back(self, want: WantedBlock, gateway: int) -> None:
+    def give_back(self, want: BlockWant, gateway: int) -> None:
         """The gateway will not bring this block, and is not to blame."""
 
-    def holds(self, flight: Flight, *, holding: bool) -> None:
-        """A flight waits, or no longer waits, until what it brought is wanted."""
+    def holds(self, request: Request, *, holding: bool) -> None:
+        """A request waits, or no longer waits, until what it brought is wanted."""
 
 
-class Flight:
+class Request:
     """A request to one gateway, and the blocks that are still expected of it, in order."""
 
     def __init__(
-        self, gateway: int, wants: Sequence[WantedBlock], car: CarAsk | None, began: float, *, is_hedge: bool
+        self, gateway: int, wants: Sequence[BlockWant], car: CarAsk | None, began: float, *, is_hedge: bool
     ) -> None:
         self.gateway = gateway
         self.car = car
@@ -92,7 +92,7 @@ class Flight:
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     def __repr__(self) -> str:
-        return f"<Flight {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
+        return f"<Request {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
 
     def arrived(self, size_bytes: int, now: float) -> None:
         """Its answer begins, or so many bytes more of it have come."""
@@ -123,15 +123,15 @@ class Flight:
             outcome=outcome,
         )
 
-    def join(self, want: WantedBlock) -> None:
+    def join(self, want: BlockWant) -> None:
         """Expect one more of what it will bring anyway."""
         self.wants[want] = None
         self.expected.add(want.cid.multihash)
         self.groups.add(want.group)
         self.has_nodes = self.has_nodes or want.cid.codec != RAW
 
-    def release(self, want: WantedBlock) -> None:
-        """Expect a block no more; a flight of which nothing is expected ends, but for one that brings what comes next."""
+    def release(self, want: BlockWant) -> None:
+        """Expect a block no more; a request of which nothing is expected ends, but for one that brings what comes next."""
         self.wants.pop(want, None)
         self._end_unless_wanted()
 
@@ -168,7 +168,7 @@ class Flight:
         """Whether a block has come that may have been wanted by nobody then, or was forgotten since."""
         return multihash in self._brought
 
-    def advance(self, want: WantedBlock) -> bool:
+    def advance(self, want: BlockWant) -> bool:
         """A block of its CAR has come: note how far it is; says whether that is further than before."""
         if self.car is None:
             return False

@@ -11,43 +11,43 @@ from collections.abc import Container, Iterator, Sequence
 from typing import overload
 
 from dnc_async.gateways.spans import Want
-from dnc_async.gateways.wanted import Priority, WantedBlock
+from dnc_async.gateways.want import BlockWant, Priority
 
 #: How far the dispatcher looks into the order at once: enough blocks for a choice, and bytes for runs of small ones.
 _LOOK_AHEAD, _LOOK_AHEAD_BYTES, _MOST_LOOKED_AT = 128, 2**24, 4096
 
 
-class Order:
+class Pending:
     """Blocks from the moment they are wanted until they are settled. Those that wait to be asked for stand in a line.
 
     In the line some may be settled already: whoever looks at its head takes them out.
     """
 
     def __init__(self) -> None:
-        self._wanted: dict[bytes, tuple[WantedBlock, ...]] = {}
-        self._line: list[tuple[Priority, int, WantedBlock]] = []
-        self._gone: set[WantedBlock] = set()
+        self._wanted: dict[bytes, tuple[BlockWant, ...]] = {}
+        self._line: list[tuple[Priority, int, BlockWant]] = []
+        self._gone: set[BlockWant] = set()
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"<Order {len(self._wanted)} blocks wanted, {len(self._line)} in line>"
+        return f"<Pending {len(self._wanted)} blocks wanted, {len(self._line)} in line>"
 
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def __iter__(self) -> Iterator[WantedBlock]:
+    def __iter__(self) -> Iterator[BlockWant]:
         return itertools.chain.from_iterable(self._wanted.values())
 
-    def of(self, multihash: bytes) -> tuple[WantedBlock, ...]:
+    def of(self, multihash: bytes) -> tuple[BlockWant, ...]:
         """Who wants the block with this hash. May be called from any thread."""
         return self._wanted.get(multihash, ())
 
-    def enter(self, want: WantedBlock) -> None:
+    def enter(self, want: BlockWant) -> None:
         """A block is wanted; it does not stand in line by that."""
         multihash = want.cid.multihash
         self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
 
-    def leave(self, want: WantedBlock) -> bool:
+    def leave(self, want: BlockWant) -> bool:
         """It is settled. Says whether others want the same: they may have relied on this one to be asked for."""
         others = tuple(other for other in self.of(want.cid.multihash) if other is not want)
         if others:
@@ -56,23 +56,23 @@ class Order:
             self._wanted.pop(want.cid.multihash, None)
         return bool(others)
 
-    def line_up(self, want: WantedBlock) -> None:
+    def enqueue(self, want: BlockWant) -> None:
         """It is to be asked for, perhaps again."""
         if want in self._gone:
             self._sweep()
         bisect.insort(self._line, (want.priority, next(self._numbers), want))
 
     @property
-    def first(self) -> WantedBlock | None:
+    def first(self) -> BlockWant | None:
         """Who stands first in line, perhaps settled by now."""
         return self._line[0][2] if self._line else None
 
-    def waiting(self) -> list[WantedBlock]:
+    def waiting(self) -> list[BlockWant]:
         """All who stand in line and are not settled."""
         self._sweep()
         return [want for _, _, want in self._line if not want.settled]
 
-    def head(self, comes: Container[bytes]) -> Sequence[WantedBlock]:
+    def head(self, comes: Container[bytes]) -> Sequence[BlockWant]:
         """The first in line, without those that others bring, found as they are looked at: few are, mostly.
 
         Who is settled leaves the line, and whose block ``comes``. It is valid until the line changes.
@@ -80,7 +80,7 @@ class Order:
         self._sweep()
         return _Head(self._choices(comes))
 
-    def _choices(self, comes: Container[bytes]) -> Iterator[WantedBlock]:
+    def _choices(self, comes: Container[bytes]) -> Iterator[BlockWant]:
         size = 0
         for looked_at, (_, _, want) in enumerate(self._line):
             if looked_at >= _LOOK_AHEAD and (size >= _LOOK_AHEAD_BYTES or looked_at >= _MOST_LOOKED_AT):
@@ -103,7 +103,7 @@ class Order:
         """These, of the head, were asked for."""
         self._sweep()
         if wants:
-            last = max(want.priority for want in wants if isinstance(want, WantedBlock))
+            last = max(want.priority for want in wants if isinstance(want, BlockWant))
             end = bisect.bisect_right(self._line, last, key=lambda entry: entry[0])
             self._line[:end] = [entry for entry in self._line[:end] if entry[2] not in wants]
 
@@ -112,25 +112,25 @@ class Order:
         self._gone.clear()
         self._line = [entry for entry in self._line if not entry[2].settled]
 
-    def _comes_anyway(self, want: WantedBlock) -> bool:
+    def _comes_anyway(self, want: BlockWant) -> bool:
         """Whether the same block was asked for, or will be, for somebody else."""
         wanted = self._wanted[want.cid.multihash]
         others = [other for other in wanted if other is not want]
         first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
-        return any(other.flights for other in others) or first is not want
+        return any(other.requests for other in others) or first is not want
 
 
-class _Head(Sequence[WantedBlock]):
+class _Head(Sequence[BlockWant]):
     """A sequence that takes from its source what it is asked for."""
 
-    def __init__(self, source: Iterator[WantedBlock]) -> None:
+    def __init__(self, source: Iterator[BlockWant]) -> None:
         self._source = source
-        self._found: list[WantedBlock] = []
+        self._found: list[BlockWant] = []
 
     def __repr__(self) -> str:
         return f"<_Head, {len(self._found)} found so far>"
 
-    def __iter__(self) -> Iterator[WantedBlock]:
+    def __iter__(self) -> Iterator[BlockWant]:
         for place in itertools.count():
             self._find(place + 1)
             if place == len(self._found):
@@ -138,10 +138,10 @@ class _Head(Sequence[WantedBlock]):
             yield self._found[place]
 
     @overload
-    def __getitem__(self, place: int) -> WantedBlock: ...
+    def __getitem__(self, place: int) -> BlockWant: ...
     @overload
-    def __getitem__(self, place: slice) -> list[WantedBlock]: ...
-    def __getitem__(self, place: int | slice) -> WantedBlock | list[WantedBlock]:
+    def __getitem__(self, place: slice) -> list[BlockWant]: ...
+    def __getitem__(self, place: int | slice) -> BlockWant | list[BlockWant]:
         end = place.stop if isinstance(place, slice) else place + 1
         self._find(end)
         return self._found[place]

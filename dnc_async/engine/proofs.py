@@ -12,7 +12,7 @@ from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.spans import Scope, Within
-from dnc_async.gateways.wanted import Priority
+from dnc_async.gateways.want import Priority
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 

@@ -12,7 +12,7 @@ from dnc_async.ipld.block import Block
 _BLOCK_BYTES = 512
 
 
-class EarlyBlocks:
+class Readahead:
     """Blocks by multihash. ``is_full`` asks whoever brings more to wait: what comes in one piece may lie above the limit.
 
     Each came for some groups of wanted blocks (a set that may change), and goes when the last of them is gone.
@@ -25,7 +25,7 @@ class EarlyBlocks:
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<EarlyBlocks {len(self._blocks)} blocks, {self._size} of {self._limit_bytes} bytes>"
+        return f"<Readahead {len(self._blocks)} blocks, {self._size} of {self._limit_bytes} bytes>"
 
     @property
     def is_full(self) -> bool:
@@ -38,7 +38,7 @@ class EarlyBlocks:
             self._blocks[block.cid.multihash] = block, groups
             self._size += len(block.data) + _BLOCK_BYTES
 
-    def take(self, multihash: bytes) -> Block | None:
+    def pop(self, multihash: bytes) -> Block | None:
         """Hand a block out, and forget it."""
         return self._forget(multihash) if multihash in self._blocks else None
 

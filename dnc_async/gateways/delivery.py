@@ -11,30 +11,30 @@ from typing import Any
 
 from anyio.abc import TaskGroup
 
-from dnc_async.gateways.order import Order
-from dnc_async.gateways.wanted import WantedBlock
+from dnc_async.gateways.pending import Pending
+from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
 
 
-class Handing:
+class Delivery:
     """Hands blocks over. ``under_way`` are the hashes of those that are being handed: nobody need be asked for them."""
 
     def __init__(
         self,
-        order: Order,
+        pending: Pending,
         *,
         in_worker: Callable[..., Awaitable[Any]],
-        settle: Callable[[WantedBlock, Exception | None], None],
+        settle: Callable[[BlockWant, Exception | None], None],
     ) -> None:
         """``settle`` is told of each wanted block how it ended."""
-        self._order = order
+        self._pending = pending
         self._in_worker = in_worker
         self._settle = settle
         self._next: dict[bytes, Block] = {}
         self.under_way: set[bytes] = set()
 
     def __repr__(self) -> str:
-        return f"<Handing {len(self.under_way)} blocks, {len(self._next)} more next>"
+        return f"<Delivery {len(self.under_way)} blocks, {len(self._next)} more next>"
 
     @property
     def is_idle(self) -> bool:
@@ -53,13 +53,13 @@ class Handing:
             tasks.start_soon(self._hand, block)
 
     async def _hand(self, block: Block) -> None:
-        seen: set[WantedBlock] = set()
-        while wants := [want for want in self._order.of(block.cid.multihash) if want not in seen]:
-            takes = [want.take for want in wants]
-            results = await self._in_worker(lambda takes: [take(block) for take in takes], takes)
-            for want, taken in zip(wants, results, strict=True):
-                if taken is not None:  # else whoever takes it settles it
-                    self._settle(want, taken.error)
+        seen: set[BlockWant] = set()
+        while wants := [want for want in self._pending.of(block.cid.multihash) if want not in seen]:
+            offers = [want.offer for want in wants]
+            results = await self._in_worker(lambda offers: [offer(block) for offer in offers], offers)
+            for want, accepted in zip(wants, results, strict=True):
+                if accepted is not None:  # else whoever takes it settles it
+                    self._settle(want, accepted.error)
                 want.tell()
             seen.update(wants)
         self.under_way.discard(block.cid.multihash)

@@ -21,22 +21,22 @@ from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, as_link
 from dnc_async.ipld.cid import Cid
 
 if TYPE_CHECKING:
-    from dnc_async.gateways.flight import Flight
+    from dnc_async.gateways.request import Request
 
 Priority = tuple[int, ...]
 
 
-class Taken(NamedTuple):
+class Accepted(NamedTuple):
     """A block was accepted, or went wrong there."""
 
     error: Exception | None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class WantedBlock(Want):
+class BlockWant(Want):
     """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
 
-    ``faults`` counts the failures on the way, by gateway. ``flights`` are the requests that are to bring it, by gateway, several
+    ``faults`` counts the failures on the way, by gateway. ``requests`` are the requests that are to bring it, by gateway, several
     where it was hedged; the first that does, or fails for a reason that no gateway is to blame for, settles the ``outcome``.
     ``sent_at``, ``first_byte_at`` and ``received_at`` are for the gap report: first asked for, first byte, last whole body;
     ``worked_s`` is what the processor then took to verify and write it.
@@ -46,14 +46,14 @@ class WantedBlock(Want):
     cid: Cid
     priority: Priority
     accept: Callable[[Block], None]
-    done: Callable[[WantedBlock, Exception | None], None]
+    done: Callable[[BlockWant, Exception | None], None]
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
     sent_at: float | None = None
     first_byte_at: float | None = None
     received_at: float | None = None
     worked_s: float = 0.0
-    flights: dict[int, Flight] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
     settled: bool = False
     outcome: Exception | None = None
     is_hopeful: bool = True
@@ -64,7 +64,7 @@ class WantedBlock(Want):
     _told: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, block: Block) -> Taken | None:
+    def offer(self, block: Block) -> Accepted | None:
         """Accept the block, in a worker thread; ``None`` where it was settled before, or another thread is at it."""
         with self._lock:
             if self.settled or self._is_taken:
@@ -73,11 +73,11 @@ class WantedBlock(Want):
         try:
             self.accept(as_link(block, self.cid))
         except Exception as error:  # noqa: BLE001 - a full disk, or our own mistake: whoever wants it is told
-            return Taken(error)
+            return Accepted(error)
         finally:
             with self._lock:
                 self._is_written = False
-        return Taken(None)
+        return Accepted(None)
 
     def settle(self, outcome: Exception | None) -> bool:
         """Decide how it ended; ``False`` where that was decided before."""

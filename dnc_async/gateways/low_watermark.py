@@ -32,7 +32,7 @@ _RECORD_BYTES = 2**14 + 2**11
 _COUNT = struct.Struct("i")
 
 
-class Inflow:
+class LowWatermark:
     """Around the reading of one answer's body; says to ``arrivals`` what is here already.
 
     Only for who waits for nothing else between two pieces: when the body has ended its connection is another request's.
@@ -51,7 +51,7 @@ class Inflow:
             self._margin = _RECORD_BYTES if transport.get_extra_info("sslcontext") is not None else 0
 
     def __repr__(self) -> str:
-        return f"<Inflow {self._content.total_bytes} of {self._size} bytes, wakes at {self._wakes_at} more>"
+        return f"<LowWatermark {self._content.total_bytes} of {self._size} bytes, wakes at {self._wakes_at} more>"
 
     def __enter__(self) -> Self:
         return self
