@@ -89,6 +89,7 @@ class Pipeline:
         disk: DiskBackoff,
         mailbox: BatchSender,
         clock: Callable[[], float],
+        thread_clock: Callable[[], float],
         prefetch: int | None,
         window: Callable[[], BandwidthDelay],
         credit: CreditLimit,
@@ -123,6 +124,7 @@ class Pipeline:
             group=group,
             starvation=self._starvation,
             clock=clock,
+            thread_clock=thread_clock,
             dropped=self._enqueue,
             damaged=self._fetch_again,
         )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from dnc_async import system
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.credit import CreditLimit
+from dnc_async.engine.environment import Environment
 from dnc_async.engine.proofs import Manifests
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError, GatewayMissError
@@ -79,9 +77,16 @@ class Runtime:
     """The shared parts. Lives in the engine's thread from :meth:`setup` until its stack is unwound."""
 
     def __init__(
-        self, *, settings: FetchSettings, budget_bytes: int, spool_parent: Path, observers: Iterable[Observer] = ()
+        self,
+        *,
+        settings: FetchSettings,
+        budget_bytes: int,
+        spool_parent: Path,
+        observers: Iterable[Observer] = (),
+        environment: Environment | None = None,
     ) -> None:
-        """``observers`` are told what all streams and calls do."""
+        """``observers`` are told what all streams and calls do; the ``environment`` is the real machine by default."""
+        self.environment = environment or Environment()
         self.observers = Observers(observers)
         self.manifests = Manifests()
         self.credit = CreditLimit(settings.in_flight_bytes // 2)
@@ -91,29 +96,27 @@ class Runtime:
         self._fetchers: dict[Origin | str | tuple[Gateway, ...], Fetcher] = {}
         self._discoveries: dict[tuple[Fetcher, tuple[str, ...]], Discovery] = {}
         overhead = FOLDER_BYTES if budget_bytes else 0
-        spare, files = system.spare_files(), MAX_FILES
+        spare, files = self.environment.spare_files(), MAX_FILES
         if spare is not None:
             at_once = min(settings.requests_per_gateway, max(1, (spare - _OWN_FILES) // 8))
             self._settings = replace(settings, requests_per_gateway=at_once)
             files = min(MAX_FILES, max(1, (spare - _OWN_FILES) // 3))  # the rest is for connections, and the consumer's
         self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=files)
         self.disk = DiskBackoff(
-            clock=time.monotonic, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
+            clock=self.environment.clock, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
         )
         self._stack: contextlib.AsyncExitStack
         self._tasks: TaskGroup
         self._spool_lock: anyio.Lock
-        self._executor: ThreadPoolExecutor
+        self._executor: Executor
         self._http: Sessions | None = None
 
     async def setup(self, stack: contextlib.AsyncExitStack) -> None:
         """Open what needs closing onto the engine's stack."""
         self._stack = stack
         self._spool_lock = anyio.Lock()
-        # Ours, not the loop's: at interpreter exit asyncio cannot join its own any more, and this one needs no new thread.
-        self._executor = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="dnc_async worker")
+        self._executor = self.environment.workers(self._settings.workers, "dnc_async worker")
         stack.callback(self._executor.shutdown)
-        _start_all(self._executor, self._settings.workers)
         stack.callback(self._close_spool)
         self._tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._tasks.cancel_scope.cancel)
@@ -129,7 +132,7 @@ class Runtime:
         async with self._spool_lock:
             if self._spool is None:
                 loop = asyncio.get_running_loop()
-                making = loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent)
+                making = loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent, self.environment.disk)
                 with anyio.CancelScope(shield=True):  # else a folder would be made that nobody closes
                     self._spool = await making
             return self._spool
@@ -147,7 +150,9 @@ class Runtime:
             fetcher = self._fetchers[key] = Fetcher(
                 self._transports(origin),
                 executor=self._executor,
-                clock=time.monotonic,
+                clock=self.environment.clock,
+                thread_clock=self.environment.thread_clock,
+                dice=self.environment.dice,
                 attempts=settings.attempts,
                 patience_s=settings.patience_s,
                 busy_patience_s=settings.busy_patience_s,
@@ -183,13 +188,15 @@ class Runtime:
                 max_found=settings.found_gateways,
                 max_records=settings.router_records,
                 timeout_s=settings.router_timeout_s,
-                clock=time.monotonic,
+                clock=self.environment.clock,
             )
         return discovery
 
     def _transports(self, origin: Origin) -> Sequence[Transport]:
         if origin.read is not None:
             return [StoreTransport(origin.store_name, origin.read)]
+        if self.environment.transports is not None:
+            return self.environment.transports(origin.gateways)
         from dnc_async.gateways.car_file import CarFileTransport  # noqa: PLC0415 - aiohttp takes 0.3 s to import
         from dnc_async.gateways.http import HttpTransport  # noqa: PLC0415 - as above
 
@@ -247,7 +254,8 @@ class Runtime:
         return Transforms(
             transform,
             in_worker=group.in_worker,
-            clock=time.monotonic,
+            threads=self.environment.workers,
+            clock=self.environment.clock,
             patience_s=self._settings.transform_patience_s,
             executor_batches=self._settings.executor_batches,
         )
@@ -256,18 +264,6 @@ class Runtime:
     def in_flight_bytes(self) -> int:
         """How many unverified bytes may be on their way at once."""
         return self._settings.in_flight_bytes
-
-
-def _start_all(executor: ThreadPoolExecutor, workers: int) -> None:
-    """Start an executor's threads now: where the process may have no more, this fails, and no work is lost half-way later."""
-    barrier = threading.Barrier(workers + 1)
-    try:
-        for _ in range(workers):
-            executor.submit(barrier.wait)
-        barrier.wait()
-    except BaseException:
-        barrier.abort()
-        raise
 
 
 def culprit(error: Exception) -> Exception:

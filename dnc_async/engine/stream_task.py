@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -125,7 +124,8 @@ class StreamTask:
                 spool=spool,
                 disk=runtime.disk,
                 mailbox=self._mailbox,
-                clock=time.monotonic,
+                clock=runtime.environment.clock,
+                thread_clock=runtime.environment.thread_clock,
                 prefetch=request.prefetch,
                 window=lambda: BandwidthDelay.of(fetcher.statistics()),
                 credit=runtime.credit,

@@ -6,7 +6,6 @@ up, its file is deleted, its lease released, and it is granted again in its turn
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 
 from anyio.abc import TaskGroup
@@ -31,6 +30,7 @@ class Tiering:
         group: FetchGroup,
         starvation: Starvation,
         clock: Callable[[], float],
+        thread_clock: Callable[[], float],
         dropped: Callable[[Chunk], None],
         damaged: Callable[[Chunk, Sink, dict[int, str]], None],
     ) -> None:
@@ -43,6 +43,7 @@ class Tiering:
         self._group = group
         self._starvation = starvation
         self._clock = clock
+        self._thread_clock = thread_clock
         self._dropped = dropped
         self._damaged = damaged
         self.tasks: TaskGroup | None = None
@@ -81,10 +82,10 @@ class Tiering:
 
     def _move_in_worker(self, chunk: Chunk, sink: Sink, rows: BatchBuffer) -> tuple[dict[int, str], float]:
         """Gives the leaves that cannot be read back, and the processor's time."""
-        began = time.thread_time()
+        began = self._thread_clock()
         self._placement.look_at_disk()
         damaged = sink.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
-        return damaged, time.thread_time() - began
+        return damaged, self._thread_clock() - began
 
     async def _drop(self, chunk: Chunk, sink: Sink) -> None:
         missing = sum(want.size_bytes for want in chunk.wants) if chunk.proved else chunk.entry.size_bytes

@@ -32,7 +32,7 @@ import contextvars
 import inspect
 import pickle
 from collections.abc import Awaitable, Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,24 +177,29 @@ class Transforms:
         transform: Transform,
         *,
         in_worker: Callable[..., Awaitable[Any]],
+        threads: Callable[[int, str], Executor],
         clock: Callable[[], float],
         patience_s: float,
         executor_batches: int,
     ) -> None:
-        """``in_worker`` runs what may block; ``executor_batches`` go at once to an executor that tells no number of workers."""
+        """Prepare to run a stream's function.
+
+        ``in_worker`` runs what may block, and ``threads`` makes worker threads by their number and name; ``executor_batches`` go
+        at once to an executor that does not tell how many workers it has.
+        """
         self._transform = transform
         self._in_worker = in_worker
         self._clock = clock
         self._patience_s = patience_s
         self._running: set[Job] = set()
-        self._own: ThreadPoolExecutor | None = None
+        self._own: Executor | None = None
         workers = transform.workers
         if isinstance(workers, Executor):
             self._executor = workers
             #: How many batches may be here beside the one that arrives.
             self.places = int(getattr(workers, "_max_workers", executor_batches))
         else:
-            self._own = self._executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="dnc_async transform")
+            self._own = self._executor = threads(max(1, workers), "dnc_async transform")
             self.places = workers
 
     def __repr__(self) -> str:

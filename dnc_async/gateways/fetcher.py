@@ -58,6 +58,8 @@ class Fetcher:
         *,
         executor: Executor,
         clock: Callable[[], float],
+        thread_clock: Callable[[], float] = time.thread_time,
+        dice: Callable[[], float] = random.random,
         attempts: int,
         patience_s: float,
         busy_patience_s: float,
@@ -73,13 +75,14 @@ class Fetcher:
         self._transports = tuple(transports)
         self._executor = executor
         self.clock = clock
+        self._thread_clock = thread_clock
         self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
         self._told_busy: dict[int, float] = {}
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
             max_bytes=in_flight_bytes,
-            jitter=random.random,
+            jitter=dice,
             requests_per_minute=requests_per_minute,
             can_car=[transport.has_cars for transport in self._transports],
         )
@@ -332,13 +335,11 @@ class Fetcher:
 
     async def land(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
-        pending, received_at = self._pending, self.clock()
+        thread_clock, pending, received_at = self._thread_clock, self._pending, self.clock()
 
         def work() -> tuple[list[tuple[Block, list[tuple[BlockWant, Accepted | None]]]], float]:
-            began, blocks = time.thread_time(), make()
-            return [
-                (b, [(w, w.offer(b)) for w in pending.of(b.cid.multihash)]) for b in blocks
-            ], time.thread_time() - began
+            began, blocks = thread_clock(), make()
+            return [(b, [(w, w.offer(b)) for w in pending.of(b.cid.multihash)]) for b in blocks], thread_clock() - began
 
         landed, worked_s = await self.in_worker(work)
         score, now = self._board.scores[request.gateway], self.clock()

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from dnc_async import system
 from dnc_async.errors import DiskFullError, SpoolError
+from dnc_async.spool.disk import Disk, Folder, SystemDisk
 from dnc_async.spool.governor import Lease
-from dnc_async.system.folders import OwnedFolder, delete_tree, sweep
 
 #: Charged for the folder and its lock file: what a folder of MAX_FILES slots takes, with room.
 FOLDER_BYTES = 64 * 2**10
@@ -36,8 +36,6 @@ _LEAVES_PER_BLOCK = 64
 _LEAF_BYTES = 64 * 2**10
 #: What a file takes is compared with its lease after the first write, and then as often as this.
 _COMPARISONS = 8
-#: How often another process may take the spool's parent folder away while a folder is made in it.
-_CLAIM_TRIES = 100
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _VANISHED = {errno.ENOENT, errno.ENOTDIR}
@@ -75,7 +73,7 @@ class SpoolFile:
         if self._fd < 0:
             self.open()
         try:
-            system.write_at(self._fd, data, offset)
+            self._folder.disk.write_at(self._fd, data, offset)
         except OSError as error:
             raise _spool_error(self._folder.path, error) from error
         self._written += len(data)
@@ -95,14 +93,14 @@ class SpoolFile:
     def read_at(self, offset: int, memory: memoryview) -> None:
         """Fill memory from the file. Raises :class:`~dnc_async.errors.SpoolError`."""
         try:
-            system.read_at(self._fd, [(offset, memory)])
+            self._folder.disk.read_at(self._fd, [(offset, memory)])
         except (OSError, EOFError) as error:
             raise SpoolError(f"{self._folder.path}: cannot read a staged chunk back: {error}") from error
 
     def disk_bytes(self) -> int:
         """What the file takes on disk now; 0 when it is gone."""
         try:
-            return system.disk_bytes(self._fd) if self._fd >= 0 else 0
+            return self._folder.disk.disk_bytes(self._fd) if self._fd >= 0 else 0
         except OSError:  # discarded meanwhile, by the engine's thread
             return 0
 
@@ -114,7 +112,7 @@ class SpoolFile:
             with contextlib.suppress(
                 OSError
             ):  # its name stays; its space does not, or the lease would be released too early
-                os.ftruncate(self._fd, 0)
+                self._folder.disk.truncate(self._fd)
         self.close()
         self._folder.saw(self, 0)
         self._lease.release()
@@ -124,7 +122,7 @@ class SpoolFile:
         self._is_gone = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            self._folder.disk.close(fd)
 
     @property
     def is_gone(self) -> bool:
@@ -147,16 +145,17 @@ if hasattr(os, "register_at_fork"):
 class SpoolFolder:
     """The folder of one client: made when the first file is, gone when it is closed."""
 
-    def __init__(self, parent: Path) -> None:
-        """Make the folder in ``parent``, and delete what dead processes left there.
+    def __init__(self, parent: Path, disk: Disk | None = None) -> None:
+        """Make the folder in ``parent``, and delete what dead processes left there; on the system's disk where none is given.
 
         Raises :class:`~dnc_async.errors.SpoolError` where that cannot be.
         """
-        self._owned: OwnedFolder | None = None
+        self.disk = disk or SystemDisk()
+        self._owned: Folder | None = None
         try:
-            self._owned = _claim(parent)
+            self._owned = self.disk.claim(parent)
             self.path = self._owned.path
-            self._unit_bytes = _measure(self.path)
+            self._unit_bytes = self.disk.unit_bytes(self.path)
         except OSError as error:
             if self._owned is not None:
                 self._owned.remove()
@@ -205,7 +204,7 @@ class SpoolFolder:
                 if error.errno not in _VANISHED | {errno.EEXIST} or self._owned is None:
                     raise
                 if error.errno == errno.EEXIST:  # the folder is ours, and goes with all that somebody put there
-                    _clear(self.path / str(slot))
+                    self.disk.clear(self.path / str(slot))
                 with self._mutex:
                     self._owned.restore()  # somebody tidied up: what lies in open files is still there
                 return self._make(slot, lease_bytes)
@@ -213,11 +212,10 @@ class SpoolFolder:
             raise _spool_error(self.path, error) from error
 
     def _make(self, slot: int, lease_bytes: int) -> int:
-        room = system.free_bytes(self.path)
+        room = self.disk.free_bytes(self.path)
         if room is not None and room < lease_bytes:
             raise _disk_full(self.path)
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        return os.open(self.path / str(slot), flags, 0o600)
+        return self.disk.make(self.path / str(slot))
 
     def disk_bytes(self) -> int:
         """What all files take on disk, as the file system counted when each was looked at last: whole files exactly."""
@@ -233,7 +231,7 @@ class SpoolFolder:
     def free(self, slot: int) -> bool:
         """Delete a slot's file (called by the file); ``False`` where its name stays, with which the slot's next file deals."""
         try:
-            system.unlink_quietly(self.path / str(slot))
+            self.disk.unlink(self.path / str(slot))
         except OSError:
             return False
         finally:
@@ -250,40 +248,7 @@ class SpoolFolder:
             file.discard()
         if self._owned is not None:
             self._owned.remove()
-        with contextlib.suppress(OSError):  # the parent goes when it is empty and ours was the last
-            self.path.parent.rmdir()
-
-
-def _clear(path: Path) -> None:
-    delete_tree(path)
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _claim(parent: Path) -> OwnedFolder:
-    """Make and own a folder in ``parent``, which another process that leaves may take away, as it is empty, at any moment."""
-    for tries_left in range(_CLAIM_TRIES, 0, -1):
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            sweep(parent)
-            return OwnedFolder.claim(parent)
-        except (FileNotFoundError, FileExistsError):
-            if tries_left == 1:
-                raise
-    raise AssertionError  # the last try returns or raises
-
-
-def _measure(folder: Path) -> int:
-    """The unit in which the file system gives space to a file: a block, or a cluster of them."""
-    block_bytes = system.block_bytes(folder)
-    path = folder / "0"
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    try:
-        system.write_at(fd, bytes(block_bytes), 0)
-        return max(block_bytes, system.disk_bytes(fd))
-    finally:
-        os.close(fd)
-        system.unlink_quietly(path)
+        self.disk.remove_if_empty(self.path.parent)  # ours was the last
 
 
 def _spool_error(path: Path, error: OSError) -> SpoolError:

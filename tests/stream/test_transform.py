@@ -20,6 +20,7 @@ from dnc_async.config import FetchSettings
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.dataset.schema import Array, Column
+from dnc_async.engine.environment import worker_threads
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DecodeError, TransformError
 
@@ -291,7 +292,14 @@ async def test_what_has_not_begun_is_given_up() -> None:
 
     transform = Transform.of(function, 1)
     assert transform is not None
-    transforms = Transforms(transform, in_worker=run_here, clock=lambda: 0.0, patience_s=PATIENCE_S, executor_batches=1)
+    transforms = Transforms(
+        transform,
+        in_worker=run_here,
+        threads=worker_threads,
+        clock=lambda: 0.0,
+        patience_s=PATIENCE_S,
+        executor_batches=1,
+    )
     planned = PlannedBatch(0, 0, 0, BATCH, range(2))
     jobs = [await transforms.start(planned, {"y": [index * BATCH]}) for index in range(3)]
     await gate.is_entered()

@@ -74,7 +74,7 @@ class Scripted(Executor):
         return future
 
 
-async def test_a_thread_holds_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_holds_no_result() -> None:
     """What it returned is gone when the consumer lets it go, also where the thread is late and has its future still."""
     futures: list[Future[Any]] = []
 
@@ -83,10 +83,16 @@ async def test_a_thread_holds_no_result(monkeypatch: pytest.MonkeyPatch) -> None
             futures.append(super().submit(function, *args, **kwargs))
             return futures[-1]
 
-    monkeypatch.setattr("dnc_async.engine.transform.ThreadPoolExecutor", Late)
     transform = Transform.of(lambda batch: batch["x"] + 1, 1)
     assert transform is not None
-    transforms = Transforms(transform, in_worker=run_here, clock=lambda: 0.0, patience_s=PATIENCE_S, executor_batches=1)
+    transforms = Transforms(
+        transform,
+        in_worker=run_here,
+        threads=lambda workers, _: Late(workers),
+        clock=lambda: 0.0,
+        patience_s=PATIENCE_S,
+        executor_batches=1,
+    )
     job = await transforms.start(PlannedBatch(0, 0, 0, BATCH, range(2)), {"x": np.zeros(3)})
     await job.finished.wait()
     result = job.take()
