@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, TypeVar
+from typing import Literal, Self, TypedDict, TypeVar
 from urllib.parse import unquote
 
 from dnc_async.config import (
@@ -24,26 +21,24 @@ from dnc_async.config import (
 )
 from dnc_async.config.numbers import whole_number
 from dnc_async.dataset.info import DatasetInfo
-from dnc_async.engine.bridge import EngineThread, finalize, wait_for_future
+from dnc_async.engine.bridge import finalize
+from dnc_async.engine.engine import Engine, EngineSetup, RunningStream
 from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, in_working_directory, save
-from dnc_async.engine.handle import Engine, RunningStream, StreamHandle
-from dnc_async.engine.mailbox import BatchReceiver, Mailbox
-from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
+from dnc_async.engine.handle import StreamHandle
+from dnc_async.engine.mailbox import BatchReceiver
+from dnc_async.engine.runtime import Origin, StreamRequest
 from dnc_async.engine.stream import BatchStream
-from dnc_async.engine.stream_task import StreamTask
+from dnc_async.engine.thread_engine import ThreadEngine
 from dnc_async.engine.transform import Transform, TransformFunction, Workers
 from dnc_async.errors import ArgumentError, CidError, GatewayMissError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.store import BlockStore
-from dnc_async.telemetry import Observer, logger
-
-if TYPE_CHECKING:
-    from dnc_async.engine.process.remote import RemoteEngine
+from dnc_async.telemetry import Observer
 
 StrPath = str | os.PathLike[str]
 Address = str | Cid | UploadResult
@@ -88,6 +83,7 @@ class Client:
         settings: FetchSettings | None = None,
         observers: Iterable[Observer] = (),
         engine: EngineKind = "thread",
+        _make_engine: Callable[[EngineSetup], Engine] | None = None,
     ) -> None:
         """Check the arguments; nothing is started yet.
 
@@ -105,37 +101,34 @@ class Client:
         self._gateways, self._routers = sources_of(gateways, routers)
         self._store = None if store is None else store_path(store)
         spool, budget = spool_of(spool_dir, disk_budget)
-        settings, told = settings or FetchSettings(), [_observer(each, "observers") for each in observers]
-
-        def make() -> tuple[Runtime, EngineThread, RemoteEngine | None]:
-            runtime = Runtime(settings=settings, budget_bytes=budget, spool_parent=spool, observers=told)
-            process = _process(settings, budget, spool, told) if engine == "process" else None
-            return runtime, EngineThread(runtime.setup), process
-
-        self._make = make
+        self._setup = EngineSetup(
+            settings=settings or FetchSettings(),
+            budget_bytes=budget,
+            spool_parent=spool,
+            observers=tuple(_observer(each, "observers") for each in observers),
+        )
+        self._limit_bytes = self._setup.settings.in_flight_bytes
+        self._kind = engine
+        self._make_engine = _make_engine or (ThreadEngine if engine == "thread" else _process_engine)
         self._closed = False
         self._renew()
 
     def _renew(self) -> None:
         """Have an engine that was not started yet."""
-        self._runtime, self._engine, self._process = self._make()
-        self._started = False
-        self._finalizers = [finalize(self, each.stop) for each in (self._engine, self._process) if each is not None]
+        self._engine = self._make_engine(self._setup)
+        self._finalizer = finalize(self, self._engine.stop)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._started else "not started"
-        return f"<Client {state}, disk budget {self._runtime.governor.budget_bytes} bytes>"
+        state = "closed" if self._closed else "open" if self._engine.is_started else "not started"
+        return f"<Client {state}, disk budget {self.disk_budget_bytes} bytes>"
 
     @property
     def disk_budget_bytes(self) -> int:
         """The budget of all its streams together, in bytes."""
-        return self._runtime.governor.budget_bytes
+        return self._setup.budget_bytes
 
     async def __aenter__(self) -> Self:
-        self._check_open()
-        if self._process is not None:
-            self._process.start()
-        self._start()
+        self._open_engine().start()
         return self
 
     async def __aexit__(
@@ -171,10 +164,7 @@ class Client:
     async def inspect(self, cid: Address) -> DatasetInfo:
         """What the dataset is; see :func:`dnc_async.inspect`."""
         root, path = parse_address(cid)
-        request = StreamRequest(
-            root=root, path=path, origin=self._origin(root), epochs=1, drop_last=False, prefetch=None
-        )
-        manifest = await wait_for_future(self._start().call(self._runtime.manifest, request))
+        manifest = await self._open_engine().manifest(self._origin(root), root, path)
         return DatasetInfo.of("/".join([str(root), *path]), manifest)
 
     async def get(
@@ -189,11 +179,11 @@ class Client:
         if where not in (None, ".", ".."):  # which are no names
             # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
             where = in_working_directory(where)
-        return await self._fetch(path, save, target=where, limit_bytes=self._runtime.in_flight_bytes, progress=progress)
+        return await self._fetch(path, save, target=where, limit_bytes=self._limit_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:
         """A file's bytes, or a range of them; see :func:`dnc_async.cat`."""
-        return await self._fetch(path, cat_range, start=start, end=end, limit_bytes=self._runtime.in_flight_bytes)
+        return await self._fetch(path, cat_range, start=start, end=end, limit_bytes=self._limit_bytes)
 
     async def ls(self, path: Address) -> list[DirectoryEntry]:
         """What is in a directory; see :func:`dnc_async.ls`."""
@@ -204,11 +194,9 @@ class Client:
         root, names = parse_address(path)
 
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-            return await self._start().run(self._runtime.with_group, self._origin(root), root, function)
+            return await self._open_engine().with_group(self._origin(root), root, function)
 
-        return RemoteFile(
-            root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._runtime.in_flight_bytes
-        )
+        return RemoteFile(root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._limit_bytes)
 
     async def _fetch(self, path: Address, function: Callable[..., Awaitable[T]], **options: object) -> T:
         """Run ``function(group, root, names, **options)`` in the engine."""
@@ -217,28 +205,12 @@ class Client:
         async def fetch(group: FetchGroup) -> T:
             return await function(group, root, names, **options)
 
-        return await self._start().run(self._runtime.with_group, self._origin(root), root, fetch)
+        return await self._open_engine().with_group(self._origin(root), root, fetch)
 
     async def aclose(self) -> None:
         """Close all streams; returns when the engine's thread has ended. May be called again."""
         self._closed = True
-        for engine in self._stop_engines():
-            if engine.ours:
-                await wait_for_future(engine.ended)
-            engine.join()
-
-    def _started_engines(self) -> list[EngineThread | RemoteEngine]:
-        engines: list[EngineThread | RemoteEngine] = [self._engine] if self._started else []
-        if self._process is not None and self._process.is_started:
-            engines.append(self._process)
-        return engines
-
-    def _stop_engines(self) -> list[EngineThread | RemoteEngine]:
-        """Ask what was started to end, and give it."""
-        engines = self._started_engines()
-        for engine in engines:
-            engine.stop()
-        return engines
+        await self._engine.aclose()
 
     def handle(
         self,
@@ -263,7 +235,7 @@ class Client:
             )
         observers = () if progress is None else (_observer(progress, "progress"),)
         checked = Transform.of(transform, transform_workers)
-        if checked is not None and self._process is not None:
+        if checked is not None and self._kind == "process":
             checked.check_portable()
 
         def start(first: int) -> tuple[Engine, RunningStream, BatchReceiver]:
@@ -277,60 +249,29 @@ class Client:
                 transform=checked,
                 first=first,
             )
-            return self._begin_owned(request, observers) if owned else self._begin(request, observers, owned=False)
+            return self._begin(request, observers, owned=owned)
 
         return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
-
-    def _begin_owned(
-        self, request: StreamRequest, observers: Iterable[Observer]
-    ) -> tuple[Engine, RunningStream, BatchReceiver]:
-        """Start the stream that owns this client; after a suspension, or a start that failed, with a new engine."""
-        if self._started_engines():
-            self._renew()
-        try:
-            return self._begin(request, observers, owned=True)
-        except BaseException:  # Ctrl-C, too
-            self._stop_engines()
-            raise
 
     def _begin(
         self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool
     ) -> tuple[Engine, RunningStream, BatchReceiver]:
-        """Start a stream where this client's run."""
-        if self._process is not None:
-            self._check_open()
-            remote = self._process.open(request, observers=observers, owned=owned)
-            return self._process, remote, remote.inbox
-        engine, mailbox = self._start(), Mailbox(clock=time.monotonic)
-        task = StreamTask(
-            self._runtime,
-            request,
-            call_soon=engine.wakeup.call_soon,
-            mailbox=mailbox,
-            started=time.monotonic(),
-            observers=observers,
-        )
-        running = engine.call(partial(self._run_owned, task) if owned else task.run)
-        # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
-        running.add_done_callback(lambda _: task.end(engine.reason()))
-        return engine, task, mailbox
-
-    async def _run_owned(self, task: StreamTask) -> None:
+        """Start a stream. The one that owns this client has a new engine after a suspension, or a start that failed."""
+        if owned and self._engine.is_started:
+            self._renew()
+        engine = self._open_engine()
         try:
-            await task.run()
-        finally:
-            self._engine.stop()
+            return engine, *engine.open_stream(request, observers=observers, owned=owned)
+        except BaseException:  # Ctrl-C, too
+            if owned:
+                engine.stop()
+            raise
 
-    def _check_open(self) -> None:
+    def _open_engine(self) -> Engine:
+        """The engine, which starts with its first stream or call. Raises where this client was closed, or is a fork's."""
         if self._closed:
             raise StreamClosedError("this client was closed; make a new one")
         self._engine.check_process()
-
-    def _start(self) -> EngineThread:
-        self._check_open()
-        if not self._started:
-            self._started = True
-            self._engine.start()
         return self._engine
 
     def _origin(self, root: Cid) -> Origin:
@@ -350,18 +291,11 @@ class Client:
         return Origin(gateways=environ_gateways(), routers=self._routers, root=root, passed_over=passed_over)
 
 
-def _process(settings: FetchSettings, budget_bytes: int, spool: Path, observers: list[Observer]) -> RemoteEngine:
-    """An engine in a process of its own, which is not started yet."""
-    from dnc_async.engine.process.messages import Setup  # noqa: PLC0415 - of no use to most, and not importable everywhere
-    from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - as above
-    from dnc_async.engine.process.spawn import check_supported  # noqa: PLC0415 - as above
+def _process_engine(setup: EngineSetup) -> Engine:
+    """An engine in a process of its own. Raises :class:`~dnc_async.errors.ArgumentError` where there is none."""
+    from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - of no use to most, and not importable everywhere
 
-    check_supported()
-
-    def setup(has_observers: bool) -> Setup:
-        return Setup(settings, budget_bytes, spool, logger.getEffectiveLevel(), has_observers)
-
-    return RemoteEngine(setup, observers, transform_patience_s=settings.transform_patience_s)
+    return RemoteEngine(setup)
 
 
 def _observer(observer: object, name: str) -> Observer:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 _JOIN_S = 10.0
 
 
-class EngineThread:
+class LoopThread:
     """An event loop in a daemon thread, with one task group that owns everything in it."""
 
     def __init__(self, setup: Callable[[contextlib.AsyncExitStack], Awaitable[None]]) -> None:
@@ -54,7 +54,7 @@ class EngineThread:
         self.wakeup = Wakeup(self.post)
 
     def __repr__(self) -> str:
-        return f"<EngineThread {'running' if self._thread.is_alive() else 'ended'}>"
+        return f"<LoopThread {'running' if self._thread.is_alive() else 'ended'}>"
 
     @property
     def ours(self) -> bool:
@@ -74,11 +74,7 @@ class EngineThread:
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child, where the thread does not exist."""
-        if os.getpid() != self._pid:
-            raise StreamClosedError(
-                f"this stream was opened in process {self._pid}, and process {os.getpid()} is a fork of it: "
-                "open streams and clients after the fork, or start processes by 'spawn'"
-            )
+        check_not_forked(self._pid)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:  # noqa: ANN401
         """Run a coroutine function as a task of the engine; its result, or its error, is the future's."""
@@ -204,6 +200,15 @@ class EngineThread:
     def _fails(self, how: str, error: Exception) -> None:
         self._failure = EngineError(f"the engine {how}: {type(error).__name__}: {error}")
         self._failure.__cause__ = error
+
+
+def check_not_forked(pid: int) -> None:
+    """Raise :class:`~dnc_async.errors.StreamClosedError` where this process is not the one with that number."""
+    if os.getpid() != pid:
+        raise StreamClosedError(
+            f"this stream was opened in process {pid}, and process {os.getpid()} is a fork of it: "
+            "open streams and clients after the fork, or start processes by 'spawn'"
+        )
 
 
 def check_threads() -> None:

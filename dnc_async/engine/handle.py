@@ -15,57 +15,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from dnc_async.engine import ipython_cells
+from dnc_async.engine.engine import Engine, RunningStream
 from dnc_async.engine.mailbox import BatchReceiver, Found
-from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
-from dnc_async.telemetry import StreamStatistics
 
 #: How long after the end of a cancelled task nobody may have asked for a batch. It grows with each suspension: whoever asks more
 #: seldom, from a new task each time, must get a batch in the end.
 _GRACE_S = 2.0
 _GRACE_GROWS = 4.0
-
-
-class RunningStream(Protocol):
-    """What a stream is in the engine. ``opened`` is how many batches there will be, ``None`` where there is no end."""
-
-    opened: Future[int | None]
-    finished: Future[None]
-
-    def cancel(self) -> None:
-        """Stop, in the engine's thread."""
-
-    def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread."""
-
-    def report(self) -> Report:
-        """The gap report so far, from any thread."""
-
-
-class Engine(Protocol):
-    """Where streams run: a thread of this process, or a process of its own."""
-
-    @property
-    def ours(self) -> bool:
-        """Whether this process is the one that started it, not a fork of that."""
-
-    def check_process(self) -> None:
-        """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child."""
-
-    def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Have a function called where it may talk to the engine; ``False`` when that has ended."""
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called in another thread after so long, if the engine still runs."""
-
-    def stop(self) -> None:
-        """Ask it to end; returns at once."""
-
-    def join(self) -> None:
-        """Wait until it has ended."""
 
 
 class StreamHandle:

@@ -14,7 +14,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.config import FetchSettings, Gateway, user_agent
-from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.credit import CreditLimit
 from dnc_async.engine.environment import Environment
 from dnc_async.engine.proofs import Manifests
@@ -230,12 +229,6 @@ class Runtime:
         with anyio.CancelScope(shield=True):
             await sessions.aclose()
 
-    async def manifest(self, request: StreamRequest) -> Manifest:
-        """Only a dataset's description."""
-        return await self.with_group(
-            request.origin, request.root, lambda group: self.manifests.load(group, request.root, request.path)
-        )
-
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
         """Have a function fetch from an origin what lies beneath a root; what it wanted and did not wait for is given up."""
         group = self.fetcher(origin).open(root)
@@ -259,11 +252,6 @@ class Runtime:
             patience_s=self._settings.transform_patience_s,
             executor_batches=self._settings.executor_batches,
         )
-
-    @property
-    def in_flight_bytes(self) -> int:
-        """How many unverified bytes may be on their way at once."""
-        return self._settings.in_flight_bytes
 
 
 def culprit(error: Exception) -> Exception:

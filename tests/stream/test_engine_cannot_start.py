@@ -79,7 +79,7 @@ async def test_a_call_that_fails_in_the_engine(read_only: Published, monkeypatch
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(client._engine, "_spawn", broken)
+    monkeypatch.setattr(client._engine._thread, "_spawn", broken)
     with pytest.raises(EngineError, match="ZeroDivisionError: ours"):
         await asyncio.wait_for(client.inspect(read_only.result), 30)
     monkeypatch.undo()

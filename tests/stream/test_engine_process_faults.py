@@ -239,7 +239,7 @@ async def test_a_log_handler_that_raises(published: Published, monkeypatch: pyte
     async with client(published) as several:
         batches = several.stream(published.result)
         await anext(batches)
-        process = several._process
+        process = several._engine
         assert process is not None
         record = telemetry.logger.makeRecord("dnc_async", logging.WARNING, __file__, 1, "words", (), None)
         process._handle(Log(record))

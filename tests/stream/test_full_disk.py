@@ -108,7 +108,7 @@ async def test_full_for_good(
         assert ", the disk is full>" in repr(stream)
         assert await rest(many_leaves, stream, 1) == 12
         assert stream.statistics().disk_full_s > 0
-        granted = client._runtime.governor.statistics().leases
+        granted = client._engine.runtime.governor.statistics().leases
     assert granted < 100, "it did not spin"
     (said,) = warnings(caplog)
     assert "the file system is full, although the disk budget is not; free some space" in said
@@ -125,15 +125,15 @@ async def test_goes_on_when_there_is_room(
         many_leaves.check(await anext(stream), 0)
         assert eventually(lambda: stream.statistics().disk_is_full)
         assert eventually(
-            lambda: client._runtime.governor.statistics().leased_bytes <= 1300 * KIB
+            lambda: client._engine.runtime.governor.statistics().leased_bytes <= 1300 * KIB
         )  # what found no room is dropped
-        before = client._runtime.governor.statistics().leased_bytes
+        before = client._engine.runtime.governor.statistics().leased_bytes
         filler.unlink()
-        assert eventually(lambda: client._runtime.governor.statistics().leased_bytes > before)
+        assert eventually(lambda: client._engine.runtime.governor.statistics().leased_bytes > before)
         async for batch in stream:
             many_leaves.check(batch, 1)
             break
-        assert eventually(lambda: client._runtime.governor.statistics().leased_bytes > 4 * 2**20)
+        assert eventually(lambda: client._engine.runtime.governor.statistics().leased_bytes > 4 * 2**20)
         assert await rest(many_leaves, stream, 2) == 18
     assert len(warnings(caplog)) == 1
 

@@ -19,7 +19,7 @@ FOLDER = 64 * 2**10
 
 
 def of(client: dnc.Client) -> GovernorStatistics:
-    return client._runtime.governor.statistics()
+    return client._engine.runtime.governor.statistics()
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ async def test_asked_ahead_of_its_room(many_leaves: Published, watch: DiskWatch,
             many_leaves.check(batch, count % 6)
             count += 1
             await asyncio.sleep(0.3 if count % 6 == 2 else 0.02)
-        assert client._runtime.credit.used_bytes == 0
+        assert client._engine.runtime.credit.used_bytes == 0
     assert count == 18
     ahead = stream.statistics().peak_ahead_bytes  # a window, as it was measured at its largest, and a chunk
     assert 0 < ahead <= FetchSettings().in_flight_bytes // 2

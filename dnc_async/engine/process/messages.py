@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from dnc_async.config import FetchSettings
+from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import EngineError
 from dnc_async.telemetry import Event, StreamStatistics
@@ -27,6 +28,11 @@ class Setup:
     spool_parent: Path
     log_level: int
     has_observers: bool
+
+    @classmethod
+    def of(cls, setup: EngineSetup, *, log_level: int) -> Self:
+        """What an engine is made of, without what stays in the consumer's process."""
+        return cls(setup.settings, setup.budget_bytes, setup.spool_parent, log_level, bool(setup.observers))
 
 
 @dataclass(frozen=True, slots=True)

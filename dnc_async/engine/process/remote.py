@@ -20,11 +20,13 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
-from dnc_async.engine.bridge import check_threads, end_at_exit
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.engine.bridge import check_not_forked, check_threads, end_at_exit, wait_for_future
+from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.process.channel import Channel
 from dnc_async.engine.process.end_watch import EndWatch, Measure
 from dnc_async.engine.process.inbox import Inbox
@@ -43,12 +45,16 @@ from dnc_async.engine.process.messages import (
     Stop,
 )
 from dnc_async.engine.process.remote_stream import RemoteStream
-from dnc_async.engine.process.spawn import spawned
-from dnc_async.engine.runtime import StreamRequest
+from dnc_async.engine.process.spawn import check_supported, spawned
+from dnc_async.engine.runtime import Origin, StreamRequest
+from dnc_async.engine.thread_engine import ThreadEngine
 from dnc_async.errors import ArgumentError, EngineError, StreamClosedError
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.ipld.cid import Cid
 from dnc_async.system.folders import sweep
 from dnc_async.telemetry import Observer, Observers, logger
 
+T = TypeVar("T")
 #: Whoever asks for statistics waits so long, once: an engine that was silent then is not waited for until it says something.
 _ANSWER_S = 5.0
 _EXIT_S = 5.0
@@ -61,19 +67,19 @@ _TERMINATE_S = 2.0
 class RemoteEngine:
     """The process in which a client's streams run. Started with the first stream, or earlier by :meth:`start`."""
 
-    def __init__(
-        self, setup: Callable[[bool], Setup], observers: Iterable[Observer], *, transform_patience_s: float
-    ) -> None:
-        """``setup`` gives the engine's settings, told whether there are ``observers`` of all streams."""
+    def __init__(self, setup: EngineSetup) -> None:
+        """Make it, and start nothing. Raises :class:`~dnc_async.errors.ArgumentError` where there can be no such process."""
+        check_supported()
         self._setup = setup
-        self._watch = EndWatch(answer_s=_THERE_S, end_s=_END_S + transform_patience_s, terminate_s=_TERMINATE_S)
+        self._beside: ThreadEngine | None = None
+        end_s = _END_S + setup.settings.transform_patience_s
+        self._watch = EndWatch(answer_s=_THERE_S, end_s=end_s, terminate_s=_TERMINATE_S)
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._silent = False
         #: Done when nothing is left of the engine.
         self.ended: Future[None] = Future()
         self._pid = os.getpid()
-        self._observers = list(observers)
-        self._told = Observers(self._observers)
+        self._told = Observers(setup.observers)
         self._control: Channel | None = None
         self._process: subprocess.Popen[bytes]
         self._epoll: select.epoll
@@ -95,8 +101,8 @@ class RemoteEngine:
 
     @property
     def is_started(self) -> bool:
-        """Whether there is, or was, a process."""
-        return self._control is not None
+        """Whether there is, or was, a process, or a thread beside it."""
+        return self._control is not None or self._beside is not None
 
     @property
     def ours(self) -> bool:
@@ -105,11 +111,7 @@ class RemoteEngine:
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child."""
-        if not self.ours:
-            raise StreamClosedError(
-                f"this stream was opened in process {self._pid}, and process {os.getpid()} is a fork of it: "
-                "open streams and clients after the fork, or start processes by 'spawn'"
-            )
+        check_not_forked(self._pid)
 
     def start(self) -> None:
         """Start the process, which takes half a second; nobody waits for it here. Raises :class:`EngineError`."""
@@ -143,7 +145,7 @@ class RemoteEngine:
             undo.callback(os.close, self._news)
             epoll.register(self._news, select.EPOLLIN)
             with contextlib.suppress(OSError):  # it has ended, of which the thread tells
-                control.send(self._setup(bool(self._observers)))
+                control.send(Setup.of(self._setup, log_level=logger.getEffectiveLevel()))
             self._control = control
             try:
                 self._thread.start()
@@ -160,7 +162,9 @@ class RemoteEngine:
             undo.pop_all()
         end_at_exit(self)
 
-    def open(self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool) -> RemoteStream:
+    def open_stream(
+        self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool
+    ) -> tuple[RemoteStream, Inbox]:
         """Start a stream; ``owned``: the process ends with it."""
         started = time.monotonic()
         self.start()
@@ -172,7 +176,8 @@ class RemoteEngine:
         with self._lock:
             if self._ended is not None:
                 raise self._ended
-            return self._entered(pickled, started, observers, owned=owned)
+            stream = self._entered(pickled, started, observers, owned=owned)
+        return stream, stream.inbox
 
     def _entered(self, pickled: bytes, started: float, observers: list[Observer], *, owned: bool) -> RemoteStream:
         channel, theirs = Channel.pair()
@@ -198,6 +203,21 @@ class RemoteEngine:
                 self.stop()
             raise
         return stream
+
+    async def manifest(self, origin: Origin, root: Cid, path: tuple[str, ...]) -> Manifest:
+        """Load the manifest of the dataset at a path beneath a root, in the consumer's process."""
+        return await self._engine_beside().manifest(origin, root, path)
+
+    async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
+        """Run a function that fetches, in the consumer's process: it cannot be sent to another one."""
+        return await self._engine_beside().with_group(origin, root, function)
+
+    def _engine_beside(self) -> ThreadEngine:
+        """What runs the client's calls, made with the first of them: streams alone need none."""
+        with self._lock:
+            if self._beside is None:
+                self._beside = ThreadEngine(self._setup)
+            return self._beside
 
     def tell(self, message: object, *, descriptors: Iterable[int] = (), wait: bool = True) -> None:
         """Tell the engine something, if it is there, and does not hang where we cannot ``wait``. From any thread."""
@@ -244,6 +264,8 @@ class RemoteEngine:
 
     def stop(self) -> None:
         """Ask the process to end; returns at once."""
+        if self._beside is not None:
+            self._beside.stop()
         self._stopping = True
         self._end_soon("the process", Stop())
 
@@ -267,6 +289,15 @@ class RemoteEngine:
         """Wait until the process has ended, and nothing is left of it."""
         if self._thread is not threading.current_thread() and self.ours and self._thread.ident is not None:
             self._thread.join(2 * _EXIT_S)
+
+    async def aclose(self) -> None:
+        """End the process, where it was started, and return when nothing is left of it. May be called again."""
+        self.stop()
+        if self._control is not None and self.ours:
+            await wait_for_future(self.ended)
+        self.join()
+        if self._beside is not None:
+            await self._beside.aclose()
 
     # The thread.
 
@@ -413,7 +444,7 @@ class RemoteEngine:
         )
         if status:  # it had no time to leave nothing
             with contextlib.suppress(OSError):
-                sweep(self._setup(False).spool_parent)
+                sweep(self._setup.spool_parent)
         self._leave_unanswered(lambda _: True)
         for stream, _ in list(self._streams.values()):
             stream.end(self._ended)
