@@ -30,12 +30,14 @@ from dnc_async.telemetry import logger
 
 T = TypeVar("T")
 _JOIN_S = 10.0
+#: Opens what an engine needs onto a stack that is unwound when the engine ends.
+Setup = Callable[[contextlib.AsyncExitStack], Awaitable[None]]
 
 
 class LoopThread:
     """An event loop in a daemon thread, with one task group that owns everything in it."""
 
-    def __init__(self, setup: Callable[[contextlib.AsyncExitStack], Awaitable[None]]) -> None:
+    def __init__(self, setup: Setup) -> None:
         """``setup`` opens what the engine needs onto a stack that is unwound when the thread ends."""
         self._setup = setup
         self._pid = os.getpid()

@@ -37,7 +37,7 @@ class Chunk:
     proved: bool = False
     ready: anyio.Event = field(default_factory=anyio.Event)
     leaves: tuple[Leaf, ...] = ()
-    wants: set[BlockWant] = field(default_factory=set)
+    wants: dict[BlockWant, None] = field(default_factory=dict)
     missing: int = 0
     sink: Sink | None = None
     error: Exception | None = None

@@ -320,10 +320,10 @@ class Pipeline:
             accept=accept,
             done=partial(self._leaf_done, chunk, leaf, sink),
         )
-        chunk.wants.add(want)
+        chunk.wants[want] = None
 
     def _leaf_done(self, chunk: Chunk, leaf: Leaf, sink: Sink, want: BlockWant, error: Exception | None) -> None:
-        chunk.wants.discard(want)
+        chunk.wants.pop(want, None)
         now = self._clock()
         if isinstance(error, DiskFullError):
             self._disk.refused(error)

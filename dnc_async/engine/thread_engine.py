@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
 from dnc_async.dataset.manifest import Manifest
-from dnc_async.engine.bridge import LoopThread, wait_for_future
+from dnc_async.engine.bridge import LoopThread, Setup, wait_for_future
 from dnc_async.engine.engine import EngineSetup
+from dnc_async.engine.environment import Environment
 from dnc_async.engine.mailbox import Mailbox
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream_task import StreamTask
@@ -24,17 +24,28 @@ T = TypeVar("T")
 class ThreadEngine:
     """Runs streams and calls in an event loop of its own, in one background thread."""
 
-    def __init__(self, setup: EngineSetup, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make it; the thread is started with the first stream or call."""
-        self._clock = clock
+    def __init__(
+        self,
+        setup: EngineSetup,
+        *,
+        environment: Environment | None = None,
+        make_thread: Callable[[Setup], LoopThread] = LoopThread,
+    ) -> None:
+        """Make it; the thread is started with the first stream or call.
+
+        A simulation brings an ``environment`` of its own, and runs the engine in the loop that is there.
+        """
+        environment = environment or Environment()
+        self._clock = environment.clock
         #: What its streams and calls share.
         self.runtime = Runtime(
             settings=setup.settings,
             budget_bytes=setup.budget_bytes,
             spool_parent=setup.spool_parent,
             observers=setup.observers,
+            environment=environment,
         )
-        self._thread = LoopThread(self.runtime.setup)
+        self._thread = make_thread(self.runtime.setup)
         self.is_started = False
 
     def __repr__(self) -> str:

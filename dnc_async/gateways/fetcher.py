@@ -90,7 +90,7 @@ class Fetcher:
         self._probes = Probes()
         self._pending = Pending()
         self._delivery = Delivery(self._pending, in_worker=self.in_worker, settle=self._settle)
-        self._requests: set[Request] = set()
+        self._requests: dict[Request, None] = {}  # in order: what is done to each must not depend on chance
         self._received = [0] * len(self._transports)
         self._holding: set[Request] = set()
         self._wake = asyncio.Event()
@@ -298,7 +298,7 @@ class Fetcher:
                     at=now,
                 )
             )
-            self._requests.add(request)
+            self._requests[request] = None
             if span.car is not None:
                 self._board.scores[span.gateway].opened_car(request, span.car)
             tasks.start_soon(self._send_and_count, request)
@@ -311,7 +311,7 @@ class Fetcher:
             await self._requesters[request.gateway].perform(request)
         finally:
             request.look()  # what came and was not read, because it was given up
-            self._requests.discard(request)
+            self._requests.pop(request, None)
             self._received[request.gateway] += request.received_bytes
             self.observers.tell(request.ended(self._transports[request.gateway].name, self.clock()))
             self._wake.set()

@@ -39,7 +39,7 @@ class FetchGroup:
 
     def __init__(self, fetcher: _Fetcher) -> None:
         self._fetcher = fetcher
-        self._open: set[BlockWant] = set()
+        self._open: dict[BlockWant, None] = {}  # in order: which is given up first must not depend on chance
         self._idle = anyio.Event()
         self._ended = anyio.Event()
         self._closed = False
@@ -68,7 +68,7 @@ class FetchGroup:
         """
 
         def finished(want: BlockWant, error: Exception | None) -> None:
-            self._open.discard(want)
+            self._open.pop(want, None)
             if not self._open:
                 self._idle.set()
             if not self._closed:
@@ -90,7 +90,7 @@ class FetchGroup:
             done=finished,
             limit_bytes=limit,
         )
-        self._open.add(want)
+        self._open[want] = None
         self._fetcher.submit(want)
         return want
 
@@ -126,16 +126,16 @@ class FetchGroup:
 
     async def withdraw(self, wants: Iterable[BlockWant]) -> None:
         """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
-        given_up = self._open.intersection(wants)
+        given_up = [want for want in wants if want in self._open]
         for want in given_up:
             want.done = self._gone
-        self._fetcher.drop(list(given_up))
+        self._fetcher.drop(given_up)
         with anyio.CancelScope(shield=True):
-            while given_up & self._open:
+            while any(want in self._open for want in given_up):
                 await self._ended.wait()
 
     def _gone(self, want: BlockWant, _: Exception | None) -> None:
-        self._open.discard(want)
+        self._open.pop(want, None)
         if not self._open:
             self._idle.set()
         self._ended.set()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .faults import Faults as Faults
-    from .faults import Window as Window
     from .process import GatewayProcess as GatewayProcess
+    from .script import Window as Window
     from .scripted import ScriptedGateway as ScriptedGateway
     from .serving import serve_forever as serve_forever
     from .serving import stdin_closed as stdin_closed
@@ -29,7 +29,7 @@ _PLACES = {
     "ScriptedGateway": "scripted",
     "SimulationReport": "timeline",
     "Simulator": "simulator",
-    "Window": "faults",
+    "Window": "script",
     "Workload": "timeline",
     "serve_forever": "serving",
     "stdin_closed": "serving",

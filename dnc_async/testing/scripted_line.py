@@ -14,7 +14,8 @@ from enum import Enum
 from dnc_async.errors import ArgumentError
 
 from .bucket import PIECE_BYTES, Bucket
-from .faults import SLOW_FACTOR, STRAGGLE_S, Faults, Window
+from .faults import SLOW_FACTOR, STRAGGLE_S, Faults
+from .script import Window
 
 #: What a gateway without a ``rate`` can send: about what one machine does to itself.
 UNSHAPED_RATE = 1e9

@@ -1,0 +1,1 @@
+"""A whole client on a virtual clock: its engine, its streams and their consumers, simulated gateways and a simulated disk."""

@@ -1,0 +1,110 @@
+"""Datasets for simulations: made by the real ``publish``, kept in memory, the same bytes on every machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.errors import ManifestError
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.builder import Root
+from dnc_async.ipld.cid import Cid
+from dnc_async.publish.packing import BlockSink
+from dnc_async.publish.target import publish
+
+Array = NDArray[Any]
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetScript:
+    """``samples`` of about ``row_bytes`` each. ``kind``: columns of one size, or one of ``bytes`` whose sizes differ."""
+
+    samples: int = 64
+    batch_size: int = 8
+    row_bytes: int = 1000
+    kind: Literal["fixed", "ragged"] = "fixed"
+
+    @property
+    def batches(self) -> int:
+        """How many batches an epoch has."""
+        return -(-self.samples // self.batch_size)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes all samples have."""
+        return self.samples * (self.row_bytes + 8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """A dataset's root, all its blocks, and what it was made from: ``rows[i]`` is the content of sample i."""
+
+    root: Cid
+    blocks: Mapping[Cid, bytes]
+    numbers: Array
+    rows: Any
+    largest_chunk_bytes: int
+
+    def check(self, batch: dict[str, Any], first: int) -> str:
+        """What is wrong with a batch that begins with sample ``first``; nothing where it is right."""
+        numbers, rows = batch["y"], batch["x"]
+        expected = self.numbers[first : first + len(numbers)]
+        if not np.array_equal(numbers, expected):
+            return f"the batch holds samples {numbers.tolist()[:8]}, expected {expected.tolist()[:8]}"
+        for place, number in enumerate(expected.tolist()):
+            if not np.array_equal(np.frombuffer(rows[place], np.uint8), np.frombuffer(self.rows[number], np.uint8)):
+                return f"sample {number} has other bytes than were published"
+        return ""
+
+
+class _Memory:
+    """Keeps blocks in a dict: a target and its sink."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.blocks: dict[Cid, bytes] = {}
+
+    def put(self, block: Block) -> None:
+        self.blocks[block.cid] = block.data
+
+    async def begin(self) -> BlockSink:
+        return self
+
+    async def finish(self, root: Root) -> None:
+        """Nothing has to be kept anywhere else."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@functools.lru_cache(maxsize=64)
+def published(script: DatasetScript) -> Published:
+    """Publish a dataset into memory; not within a running event loop."""
+    count = script.samples * script.row_bytes
+    noise = (np.arange(1, count + 1, dtype=np.uint64) * _ODD >> np.uint64(40)).astype(np.uint8)
+    rows: Any = noise.reshape(script.samples, script.row_bytes)
+    if script.kind == "ragged":
+        rows = [bytes(row[: 1 + (7 * i) % script.row_bytes]) for i, row in enumerate(rows)]
+    numbers = np.arange(script.samples, dtype=np.int64)
+    target = _Memory()
+    done = asyncio.run(
+        publish({"x": rows, "y": numbers}, target, batch_size=script.batch_size, chunk_bytes=None, progress=None)
+    )
+    return Published(Cid.parse(done.cid), target.blocks, numbers, rows, _largest_chunk_bytes(target.blocks))
+
+
+def _largest_chunk_bytes(blocks: Mapping[Cid, bytes]) -> int:
+    for data in blocks.values():
+        with contextlib.suppress(ManifestError):
+            return Manifest.decode(data).largest_chunk_bytes
+    raise AssertionError  # a dataset has a manifest

@@ -1,0 +1,208 @@
+"""A gateway by its script, as a :class:`Transport` of the engine's: no socket, but the real blocks, CARs and errors.
+
+It answers what ``dnc serve`` would answer over the same store, at the times and with the faults that :class:`ScriptedLine` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+from dnc_async.errors import (
+    GatewayBusyError,
+    GatewayError,
+    GatewayMissError,
+    GatewayNoCarError,
+    GatewayOversizeError,
+    GatewayTimeoutError,
+)
+from dnc_async.gateways.transport import Arrivals, CarRequest
+from dnc_async.ipld.car import encode_header, section
+from dnc_async.ipld.cid import Cid
+from dnc_async.serve.ask import RefusalError, parse_ask
+from dnc_async.serve.walk import NotHereError, Runs, resolve
+from dnc_async.testing.faults import Faults
+from dnc_async.testing.scripted_line import Ending, ScriptedLine
+
+_PIECE_BYTES = 2**16
+_STRANGER = b"another block than the one that was asked for"
+
+
+class SimulatedGateway:
+    """One gateway over ``blocks``. Its seconds count from its making; ``faults`` counts what went wrong by the script."""
+
+    has_cars = True
+
+    def __init__(
+        self,
+        name: str,
+        script: Faults,
+        blocks: Mapping[Cid, bytes],
+        *,
+        seed: str,
+        clock: Callable[[], float],
+        stall_timeout_s: float,
+    ) -> None:
+        """``stall_timeout_s`` is how long a silent answer is waited for."""
+        self.name = name
+        self.script = script
+        self._blocks = blocks
+        self._clock = clock
+        self._start_s = clock()
+        self._stall_timeout_s = stall_timeout_s
+        self._line = ScriptedLine(replace(script, ignore_entity_bytes=False), seed=seed, piece_bytes=_PIECE_BYTES)
+        self._dice = random.Random(f"{seed}/places")  # noqa: S311 - replayable, not secret
+        self._known: set[str] = set()
+        self.requests = 0
+        self.faults: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<SimulatedGateway {self.name} {self._line!r}>"
+
+    @property
+    def _now(self) -> float:
+        return self._clock() - self._start_s
+
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
+        """One block, unverified, as the script lets it come."""
+        asked = str(cid)
+        await self._begin(asked, root="", car=False)
+        data = self._read(cid)
+        if data is None:
+            raise GatewayMissError("answered 404 Not Found", gateway=self.name, cid=asked)
+        data = self._sent(data)
+        if len(data) > limit_bytes:
+            raise GatewayOversizeError(
+                f"announced {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=asked
+            )
+        arrivals.begins()
+        async for _ in self._pieces(data, asked, arrivals):
+            pass
+        return data
+
+    async def car(
+        self,
+        request: CarRequest,
+        *,
+        limit_bytes: int,
+        arrivals: Arrivals,
+        feed: Callable[[bytes], Awaitable[bool]],
+    ) -> None:
+        """A CAR of what is asked for, in pieces to ``feed``."""
+        asked = request.asked
+        path, _, query = request.target.partition("?")
+        ask = parse_ask(path, dict(parse_qsl(query)), None)
+        root = str(ask.root) if ask.segments else ""
+        await self._begin(asked, root=root, car=True)
+        if self.script.ignore_entity_bytes and ask.entity_bytes is not None:
+            self.faults["ignore-entity-bytes"] += 1
+            ask = replace(ask, entity_bytes=None)
+        try:
+            resolved = resolve(self._read, ask.root, ask.segments)
+            runs = Runs(self._read, resolved, ask)
+        except (RefusalError, NotHereError) as error:
+            raise GatewayMissError(f"answered 404: {error}", gateway=self.name, cid=asked) from error
+        body = encode_header([resolved.terminus]) + b"".join(
+            section(cid, self._sent(data)) for cid, data in _blocks(runs)
+        )
+        arrivals.begins()
+        size = 0
+        async for piece in self._pieces(body, asked, arrivals):
+            size += len(piece)
+            if size > limit_bytes:
+                raise GatewayOversizeError(
+                    f"sent {size} bytes and more, over the limit of {limit_bytes}", gateway=self.name, cid=asked
+                )
+            if not await feed(piece):
+                return
+
+    async def holds(self, root: Cid) -> bool | None:
+        """Whether it holds a root, asked by HEAD."""
+        await self._begin(str(root), root=str(root), car=False)
+        return False if self.script.cold else root in self._blocks
+
+    async def sends_cars(self, root: Cid) -> bool:
+        """Whether it answers with a CAR of a root alone."""
+        await self._begin(str(root), root=str(root), car=False)
+        return not self.script.no_car
+
+    def _read(self, cid: Cid) -> bytes | None:
+        return cid.inline if cid.inline is not None else self._blocks.get(cid)
+
+    def _fail(self, fault: str, kind: type[GatewayError], said: str, asked: str, **more: float) -> GatewayError:
+        self.faults[fault] += 1
+        return kind(said, gateway=self.name, cid=asked, **more)
+
+    async def _begin(self, asked: str, *, root: str, car: bool) -> None:
+        """Wait for the answer to begin; raises what the client would make of one that is none."""
+        self.requests += 1
+        self._check_up(asked)
+        begins_at = self._line.begins_at(self._now)
+        late_s = begins_at - self._now
+        if late_s > self.script.latency_s + self.script.jitter_s + 1.0:
+            self.faults["straggle"] += 1
+        await asyncio.sleep(min(late_s, self._stall_timeout_s))
+        if late_s > self._stall_timeout_s:
+            raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked)
+        self._check_up(asked)
+        known = root or (asked if asked in self._known else "")
+        ending = self._line.answers(self._now, car=car, root=known)
+        self._known |= {root} - {""}
+        if ending is Ending.BUSY:
+            raise self._fail("busy", GatewayBusyError, "answered 429", asked, retry_after_s=self._line.retry_after_s)
+        if ending is Ending.MISS:
+            raise self._fail("cold", GatewayMissError, "answered 404 Not Found", asked)
+        if ending is Ending.NO_CAR:
+            raise self._fail("no-car" if self.script.no_car else "html", GatewayNoCarError, "answered text/html", asked)
+        if ending is Ending.BROKEN:
+            raise self._fail("html", GatewayError, "answered with text/html", asked)
+
+    def _check_up(self, asked: str) -> None:
+        if self._line.is_down(self._now):
+            raise self._fail("down", GatewayError, "the connection failed: refused", asked)
+
+    def _sent(self, data: bytes) -> bytes:
+        """A block as it is sent: now and then damaged, or another one."""
+        if not data or self._line.block_is_right():
+            return data
+        if self.script.other is not None and self.script.flip is None:
+            self.faults["other"] += 1
+            return _STRANGER
+        self.faults["flip"] += 1
+        damaged = bytearray(data)
+        damaged[self._dice.randrange(len(data))] ^= 1 << self._dice.randrange(8)
+        return bytes(damaged)
+
+    async def _pieces(self, data: bytes, asked: str, arrivals: Arrivals) -> AsyncIterator[bytes]:
+        """The body's pieces at their times; the error of a body that does not come to its end."""
+        body = self._line.body(len(data))
+        while body.sent_bytes < len(data):
+            before, start = body.sent_bytes, self._now
+            size, due = self._line.piece(body, start)
+            if due - start > self._stall_timeout_s or (not size and due == start):
+                await self._breaks(body_stalls=self._line.stalls(body), asked=asked)
+            if due > start:
+                if self.script.silent is not None and start in self.script.silent:
+                    self.faults["silent"] += 1
+                await asyncio.sleep(due - start)
+            if self._line.is_down(self._now):
+                raise self._fail("down", GatewayError, "the connection failed: reset", asked)
+            if size:
+                arrivals.brings(size)
+                yield data[before : before + size]
+
+    async def _breaks(self, *, body_stalls: bool, asked: str) -> None:
+        if body_stalls:
+            self.faults["stall"] += 1
+            await asyncio.sleep(self._stall_timeout_s)
+            raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked)
+        raise self._fail("cut", GatewayError, "the connection failed: the body was cut off", asked)
+
+
+def _blocks(runs: Runs) -> Iterator[tuple[Cid, bytes]]:
+    while run := runs.next():
+        yield from run
