@@ -155,8 +155,7 @@ class SimulatedConsumer:
             self._take(batch)
             del batch
             if self.batches == self.script.cancelled and self._task is not None:
-                later = asyncio.get_running_loop().call_later(self.script.cancel_s, self._cancel, self._task)
-                self._task.add_done_callback(lambda _: later.cancel())
+                self._cancel_soon(self._task)
             if self.batches == self.script.fails:
                 raise ConsumerError
             if self.script.step_s:
@@ -165,6 +164,10 @@ class SimulatedConsumer:
                 return "left"
             if self.batches == self.script.closes:
                 return "closed"
+
+    def _cancel_soon(self, task: asyncio.Task[str]) -> None:
+        later = asyncio.get_running_loop().call_later(self.script.cancel_s, self._cancel, task)
+        task.add_done_callback(lambda _: later.cancel())
 
     def _cancel(self, task: asyncio.Task[str]) -> None:
         if not task.done():
