@@ -1,8 +1,9 @@
 """For tests, yours and ours: gateways that fail by script, repeatably.
 
 :class:`Faults` is the script, as data or as a line of text. :class:`ScriptedGateway` plays it in this event loop,
-:class:`GatewayProcess` in a process of its own, and :class:`Simulator` without sockets, on a clock of its own. Names are imported
-when they are first used: a gateway process starts faster for it.
+:class:`GatewayProcess` in a process of its own. Without sockets, on a virtual clock: :class:`Simulation` runs a whole client over
+such gateways, with a disk and consumers that follow scripts, too, and :class:`Simulator` the choice of gateways alone. Names are
+imported when they are first used: a gateway process starts faster for it.
 """
 
 from __future__ import annotations
@@ -17,16 +18,26 @@ if TYPE_CHECKING:
     from .scripted import ScriptedGateway as ScriptedGateway
     from .serving import serve_forever as serve_forever
     from .serving import stdin_closed as stdin_closed
+    from .simulation.consumer import ConsumerScript as ConsumerScript
+    from .simulation.dataset import DatasetScript as DatasetScript
+    from .simulation.disk_faults import DiskFaults as DiskFaults
+    from .simulation.simulation import SimulatedRun as SimulatedRun
+    from .simulation.simulation import Simulation as Simulation
     from .simulator import Simulator as Simulator
     from .stats import GatewayStats as GatewayStats
     from .timeline import SimulationReport as SimulationReport
     from .timeline import Workload as Workload
 
 _PLACES = {
+    "ConsumerScript": "simulation.consumer",
+    "DatasetScript": "simulation.dataset",
+    "DiskFaults": "simulation.disk_faults",
     "Faults": "faults",
     "GatewayProcess": "process",
     "GatewayStats": "stats",
     "ScriptedGateway": "scripted",
+    "SimulatedRun": "simulation.simulation",
+    "Simulation": "simulation.simulation",
     "SimulationReport": "timeline",
     "Simulator": "simulator",
     "Window": "script",
@@ -36,10 +47,15 @@ _PLACES = {
 }
 
 __all__ = [  # noqa: PLE0604, RUF100 - the names of _PLACES, which a test compares
+    "ConsumerScript",
+    "DatasetScript",
+    "DiskFaults",
     "Faults",
     "GatewayProcess",
     "GatewayStats",
     "ScriptedGateway",
+    "SimulatedRun",
+    "Simulation",
     "SimulationReport",
     "Simulator",
     "Window",

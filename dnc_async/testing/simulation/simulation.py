@@ -55,6 +55,7 @@ class SimulatedRun:
     real_s: float
     consumers: tuple[SimulatedConsumer, ...] = ()
     peak_disk_bytes: int = 0
+    largest_block_bytes: int = 0
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -230,7 +231,7 @@ class _Run:
 
     def result(self) -> SimulatedRun:
         """Run, then look."""
-        began, threads = time.perf_counter(), threading.active_count()
+        began, threads = time.process_time(), threading.active_count()
         with _quiet_gc():
             self._run_all()
             self.problems += problems_of(self, threads)
@@ -248,9 +249,10 @@ class _Run:
             log=tuple(self.log),
             faults=self.faults,
             simulated_s=self.now(),
-            real_s=time.perf_counter() - began,
+            real_s=time.process_time() - began,
             consumers=tuple(self.consumers),
             peak_disk_bytes=self.disk.peak_bytes,
+            largest_block_bytes=max(map(len, self.data.blocks.values())),
             gaps=tuple(self.gaps),
         )
 
