@@ -55,7 +55,9 @@ class Best:
             self.rate = max(
                 self.rate, _PRIOR_RATE
             )  # else one that trickles, measured first, would be the measure of all
-        known = (score.latency_s for score in scores if score.latency_s is not None)
+        # One that was never heard of may be nearer than all others: taken for as near as the best, it would not be asked as long
+        # as that is free, which behind a small budget is for ever.
+        known = [_PRIOR_LATENCY_S if score.latency_s is None else score.latency_s for score in scores]
         self.latency_s = min(known, default=_PRIOR_LATENCY_S)
 
 

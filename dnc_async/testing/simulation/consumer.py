@@ -132,6 +132,8 @@ class SimulatedConsumer:
                 left, self.error = "error", error
             self._task = None
             self._note("left", self.number, left, self.batches)
+            if left == "cancelled" and self.batches == self.expected_batches:
+                left = "complete"  # cancelled when the end was all that was still to come
             if attempt or self.script.back_s is None or left not in ("left", "cancelled", "failed"):
                 break
             await asyncio.sleep(self.script.back_s)
@@ -164,6 +166,11 @@ class SimulatedConsumer:
                 return "left"
             if self.batches == self.script.closes:
                 return "closed"
+
+    def cancel(self) -> None:
+        """Cancel it, if it is at its stream now."""
+        if self._task is not None:
+            self._cancel(self._task)
 
     def _cancel_soon(self, task: asyncio.Task[str]) -> None:
         later = asyncio.get_running_loop().call_later(self.script.cancel_s, self._cancel, task)

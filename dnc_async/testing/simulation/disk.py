@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .disk_faults import DiskFaults
+from dnc_async.spool.files import FOLDER_BYTES
 
-#: What a folder with its lock takes.
-_FOLDER_BYTES = 8192
+from .disk_faults import DiskFaults
 
 
 @dataclass(slots=True, eq=False)
@@ -102,8 +101,8 @@ class SimulatedDisk:
     def add_folder(self, path: Path) -> None:
         """Make a folder (called by the folder)."""
         if path not in self._folders:
-            self._need(_FOLDER_BYTES)
-            self._use(_FOLDER_BYTES)
+            self._need(FOLDER_BYTES)
+            self._use(FOLDER_BYTES)
         self._folders[path] = True
 
     def remove_folder(self, path: Path) -> None:
@@ -111,7 +110,7 @@ class SimulatedDisk:
         for file in [each for each in self._files if each.parent == path]:
             self.unlink(file)
         if self._folders.pop(path, None) is not None:
-            self._use(-_FOLDER_BYTES)
+            self._use(-FOLDER_BYTES)
 
     def unit_bytes(self, folder: Path) -> int:
         """The unit in which space is given to a file."""

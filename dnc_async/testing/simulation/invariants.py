@@ -93,7 +93,7 @@ def _ledger(run: _Run) -> Iterator[str]:
         if any(seconds < 0 for seconds in gap.causes.values()):
             yield f"batch {gap.position}: a cause took less than no time: {gap.causes}"
     complete = all(consumer.is_complete for consumer in run.consumers)
-    patient = all(
+    patient = run.plan.cancel_turn is None and all(
         consumer.script.patience_s is None and consumer.script.cancelled is None for consumer in run.consumers
     )
     told, waited = sum(gap.seconds for gap in run.gaps), sum(consumer.waited_s for consumer in run.consumers)

@@ -102,7 +102,7 @@ def _disk(dice: random.Random) -> str:
         lambda: f"flip={dice.choice((2, 5))}",
         lambda: f"tidy={dice.choice((0.3, 1))}s",
         lambda: f"files={dice.choice((1, 3))}",
-        lambda: f"capacity={dice.choice((30_000, 100_000))}",
+        lambda: f"capacity={dice.choice((80_000, 160_000))}",
     ]
     chosen = [] if dice.random() < 0.4 else dice.sample(faults, dice.choice((1, 2)))
     if dice.random() < 0.03:

@@ -53,6 +53,7 @@ class SimulatedRun:
     faults: Counter[str]
     simulated_s: float
     real_s: float
+    turns: int
     consumers: tuple[SimulatedConsumer, ...] = ()
     peak_disk_bytes: int = 0
     largest_block_bytes: int = 0
@@ -76,7 +77,8 @@ class Simulation:
     :class:`~dnc_async.testing.simulation.disk_faults.DiskFaults`, ``consumers`` are of
     :class:`~dnc_async.testing.simulation.consumer.ConsumerScript`, as text or as they are. ``budget_bytes`` pays for the
     chunks that are staged; what the spool's folder itself takes is added. ``crash_s`` is when the machine loses its power: then
-    a second client starts over on the same disk. ``settings`` are those of the client, with less patience by default.
+    a second client starts over on the same disk. ``cancel_turn`` is the turn of the event loop at which all consumers are
+    cancelled, wherever they and the engine are then. ``settings`` are those of the client, with less patience by default.
     """
 
     seed: int = 0
@@ -87,6 +89,7 @@ class Simulation:
     budget_bytes: int = 1_000_000
     unit_bytes: int = 512
     crash_s: float | None = None
+    cancel_turn: int | None = None
     settings: FetchSettings = field(
         default_factory=lambda: FetchSettings(stall_timeout_s=5.0, busy_patience_s=60.0, disk_retry_s=0.5)
     )
@@ -101,7 +104,7 @@ class Simulation:
             value = getattr(self, each.name)
             if each.name in ("gateways", "consumers"):
                 value = [str(script) for script in value]
-            parts.append(f"{each.name}={str(value) if each.name == 'disk' else value!r}")
+            parts.append(f"{each.name}={str(value)!r}" if each.name == "disk" else f"{each.name}={value!r}")
         return f"Simulation({', '.join(parts)})"
 
 
@@ -226,6 +229,8 @@ class _Run:
         async with self.client() as client:
             consumers = [self._consumer(i, each, client) for i, each in enumerate(self.plan.consumers)]
             self.consumers += consumers
+            if self.plan.cancel_turn is not None:
+                self.loop.at_turn(self.plan.cancel_turn, partial(_cancel_all, consumers))
             await asyncio.gather(*(each.run() for each in consumers))
         await asyncio.sleep(0)
 
@@ -250,6 +255,7 @@ class _Run:
             faults=self.faults,
             simulated_s=self.now(),
             real_s=time.process_time() - began,
+            turns=self.loop.turns,
             consumers=tuple(self.consumers),
             peak_disk_bytes=self.disk.peak_bytes,
             largest_block_bytes=max(map(len, self.data.blocks.values())),
@@ -303,13 +309,20 @@ class _Run:
         self.problems.append(f"unhandled: {context.get('message')}: {context.get('exception')!r}")
 
 
+def _cancel_all(consumers: Sequence[SimulatedConsumer]) -> None:
+    for consumer in consumers:
+        consumer.cancel()
+
+
 @contextlib.contextmanager
 def _quiet_gc() -> Iterator[None]:
     """No collection at a moment that depends on what else the process does."""
     was_enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what was there before is none of the run's, and need not be gone through at its end
     try:
         yield
     finally:
+        gc.unfreeze()
         if was_enabled:
             gc.enable()

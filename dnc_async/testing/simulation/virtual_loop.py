@@ -9,6 +9,7 @@ import asyncio
 import functools
 import itertools
 import selectors
+from collections import deque
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -65,11 +66,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     comes to its end, pass the time until the next timer.
     """
 
-    _scheduled: list[asyncio.TimerHandle]  # asyncio's own heap of timers, of which it tells in no other way
+    # What asyncio tells in no other way: its heap of timers, and what is to be called next.
+    _scheduled: list[asyncio.TimerHandle]
+    _ready: deque[asyncio.Handle]
 
     def __init__(self, start_s: float = START_S) -> None:
         self._now = start_s
         self._turns = 0
+        #: How often the loop has looked for something to do.
+        self.turns = 0
+        self._at_turn: tuple[int, Callable[[], object]] | None = None
         self.numbers = itertools.count(1)
         super().__init__(_NoSelector(self._pass_time))
         self._clock_resolution = 1e-9
@@ -80,7 +86,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self._now
 
+    def at_turn(self, turn: int, function: Callable[[], object]) -> None:
+        """Have a function called at that turn of the loop, between two steps of its tasks."""
+        self._at_turn = turn, function
+
     def _pass_time(self, timeout: float | None) -> None:
+        self.turns += 1
+        if self._at_turn is not None and self.turns >= self._at_turn[0]:
+            (_, function), self._at_turn = self._at_turn, None
+            function()
+            timeout = 0.0 if self._ready else timeout
         if timeout is None:
             raise NothingWillHappenError("all tasks wait, and there is no timer")
         self._turns = 0 if timeout else self._turns + 1

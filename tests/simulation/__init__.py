@@ -1,0 +1,1 @@
+"""Tests of a whole client on a virtual clock."""
