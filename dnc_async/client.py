@@ -263,7 +263,7 @@ class Client:
         try:
             return engine, *engine.open_stream(request, observers=observers, owned=owned)
         except BaseException:  # Ctrl-C, too
-            if owned:
+            if owned and engine.is_started:  # else it is still to be started
                 engine.stop()
             raise
 
