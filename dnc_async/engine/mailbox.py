@@ -23,10 +23,7 @@ class Found(enum.Enum):
 
 
 class BatchSender(Protocol):
-    """The engine's side of a mailbox. The two callables are called in the engine's thread, or in the consumer's."""
-
-    on_wait: Callable[[], None]
-    on_taken: Callable[[Handover], None]
+    """The engine's side of a mailbox."""
 
     @property
     def is_awaited(self) -> bool:
@@ -53,7 +50,7 @@ class BatchReceiver(Protocol):
 
 
 class Mailbox:
-    """Holds the next batch, or the end of the stream, for a consumer in the same process: both sides in one."""
+    """Holds the next batch, or the end of the stream, for a consumer in the same process, which has a :class:`Receiver`."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -69,8 +66,6 @@ class Mailbox:
         self._wake: Callable[[], None] | None = None
         self._waiting_since: float | None = None
         self._waits: list[tuple[float, float]] = []
-        self.on_wait: Callable[[], None] = _nothing
-        self.on_taken: Callable[[Handover], None] = _ignore
 
     def __repr__(self) -> str:
         state = "full" if self._full else "ended" if self._ended else "empty"
@@ -101,22 +96,20 @@ class Mailbox:
         if wake is not None:
             wake()
 
-    def take(self) -> tuple[Found, Any]:
-        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+    def take(self) -> tuple[Found, Any, Handover | None]:
+        """What lies here; if it is a batch, that and how it was handed over. Raises the error that ended the stream."""
         now = self._clock()
         with self._lock:
             if self._full:
                 batch, self._batch, self._full = self._batch, None, False
                 self._close_wait(now)
                 waits = tuple(self._waits)
-                taken = Handover(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
+                handover = Handover(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
                 self._waits, self._chunks = [], ()
-            elif self._error is not None:
+                return Found.BATCH, batch, handover
+            if self._error is not None:
                 raise self._error
-            else:
-                return (Found.END if self._ended else Found.NOTHING), None
-        self.on_taken(taken)
-        return Found.BATCH, batch
+            return (Found.END if self._ended else Found.NOTHING), None, None
 
     def wait(self, wake: Callable[[], None]) -> bool:
         """Have ``wake`` called, in the engine's thread, when something lies here; ``False`` if it already does."""
@@ -126,8 +119,7 @@ class Mailbox:
             self._wake = wake
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
-        self.on_wait()
-        return True
+            return True
 
     def give_up(self) -> None:
         """The consumer no longer waits, without having got anything."""
@@ -141,9 +133,32 @@ class Mailbox:
             self._waiting_since = None
 
 
-def _nothing() -> None:
-    """Nobody is told yet."""
+class Receiver:
+    """The consumer's side of a mailbox: takes what lies there, and tells the stream that the consumer took it, or waits."""
 
+    def __init__(self, mailbox: Mailbox, *, on_taken: Callable[[Handover], None], on_wait: Callable[[], None]) -> None:
+        """The two are called in the consumer's thread."""
+        self._mailbox = mailbox
+        self._on_taken = on_taken
+        self._on_wait = on_wait
 
-def _ignore(_: Handover) -> None:
-    """Nobody is told yet."""
+    def __repr__(self) -> str:
+        return f"<Receiver of {self._mailbox!r}>"
+
+    def take(self) -> tuple[Found, Any]:
+        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        found, batch, handover = self._mailbox.take()
+        if handover is not None:
+            self._on_taken(handover)
+        return found, batch
+
+    def wait(self, wake: Callable[[], None]) -> bool:
+        """Have ``wake`` called, in the engine's thread, when something lies here; ``False`` if it already does."""
+        waits = self._mailbox.wait(wake)
+        if waits:
+            self._on_wait()
+        return waits
+
+    def give_up(self) -> None:
+        """The consumer no longer waits, without having got anything."""
+        self._mailbox.give_up()

@@ -133,7 +133,8 @@ class StreamTask:
             )
             account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
             try:
-                self._listen(pipeline)
+                if self._mailbox.is_awaited:  # since before there was a pipeline
+                    pipeline.wanted()
                 self.opened.set_result(None if plan.epochs is None else request.first + len(plan))
                 await pipeline.run(account)
             finally:
@@ -145,23 +146,25 @@ class StreamTask:
                 if transforms is not None:  # last: it may take its time
                     await transforms.aclose()
 
-    def _listen(self, pipeline: Pipeline) -> None:
-        """Hear, in this thread, what the consumer does in its own: that is kept from its next batch as shortly as can be."""
+    # What the consumer does, told in any thread, which is kept from its next batch as shortly as can be.
 
-        def taken(taken: Handover) -> None:
-            self._taken.append(taken)
-            self._call_soon(partial(told, taken.at))
+    def taken(self, handover: Handover) -> None:
+        """The consumer took a batch."""
+        self._taken.append(handover)
+        self._call_soon(partial(self._told_taken, handover.at))
 
-        def told(at: float) -> None:
-            self._tell_gaps()
-            pipeline.taken(at)
+    def awaited(self) -> None:
+        """The consumer waits for the next batch."""
+        self._call_soon(self._told_awaited, at_once=True)
 
-        def wanted() -> None:
-            self._call_soon(pipeline.wanted, at_once=True)
+    def _told_taken(self, at: float) -> None:
+        self._tell_gaps()
+        if self._pipeline is not None:
+            self._pipeline.taken(at)
 
-        self._mailbox.on_taken, self._mailbox.on_wait = taken, wanted
-        if self._mailbox.is_awaited:  # since before anybody listened
-            pipeline.wanted()
+    def _told_awaited(self) -> None:
+        if self._pipeline is not None:  # else it is asked of the mailbox when there is one
+            self._pipeline.wanted()
 
     def _tell_gaps(self) -> None:
         self._books()

@@ -11,7 +11,7 @@ from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.bridge import LoopThread, Setup, wait_for_future
 from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.environment import Environment
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Mailbox, Receiver
 from dnc_async.engine.runtime import Origin, Runtime, StreamRequest
 from dnc_async.engine.stream_task import StreamTask
 from dnc_async.gateways.group import FetchGroup
@@ -69,7 +69,7 @@ class ThreadEngine:
 
     def open_stream(
         self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool
-    ) -> tuple[StreamTask, Mailbox]:
+    ) -> tuple[StreamTask, Receiver]:
         """Start a stream; the thread ends with one that is ``owned``."""
         self.start()
         thread, mailbox = self._thread, Mailbox(clock=self._clock)
@@ -84,7 +84,7 @@ class ThreadEngine:
         running: Future[None] = thread.call(partial(self._run_owned, task) if owned else task.run)
         # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
         running.add_done_callback(lambda _: task.end(thread.reason()))
-        return task, mailbox
+        return task, Receiver(mailbox, on_taken=task.taken, on_wait=task.awaited)
 
     async def _run_owned(self, task: StreamTask) -> None:
         try:

@@ -7,6 +7,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.engine.engine import EngineSetup
+from dnc_async.engine.environment import Environment
 from dnc_async.engine.thread_engine import ThreadEngine
 
 from .conftest import BATCHES, Published, left, needs_linux
@@ -52,7 +53,7 @@ async def test_an_engine_that_is_given(read_only: Published) -> None:
     made: list[ThreadEngine] = []
 
     def make(setup: EngineSetup) -> ThreadEngine:
-        made.append(ThreadEngine(setup, clock=lambda: 0.0))
+        made.append(ThreadEngine(setup, environment=Environment(clock=lambda: 0.0)))
         return made[-1]
 
     async with dnc.Client(**options(read_only), _make_engine=make) as client:

@@ -19,7 +19,7 @@ import pytest
 import dnc_async as dnc
 from dnc_async import sync
 from dnc_async.engine import handle
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Receiver
 from dnc_async.errors import StreamClosedError
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
@@ -144,10 +144,10 @@ def test_interrupted_while_it_blocks(read_only: Published, monkeypatch: pytest.M
     assert number(next(batches)) == 0
     with monkeypatch.context() as patched:
 
-        def interrupt(self: Mailbox) -> Any:
+        def interrupt(self: Receiver) -> Any:
             raise KeyboardInterrupt
 
-        patched.setattr(Mailbox, "take", interrupt)
+        patched.setattr(Receiver, "take", interrupt)
         with pytest.raises(KeyboardInterrupt) as kept:
             next(batches)
     assert left(read_only.spool) == []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnc_async.engine.ledger import ChunkTimes, Handover, Ledger
-from dnc_async.engine.mailbox import Mailbox
+from dnc_async.engine.mailbox import Mailbox, Receiver
 from dnc_async.engine.starvation import Starvation
 
 times = st.floats(0, 100)
@@ -180,16 +180,16 @@ def test_a_consumer_whose_loop_was_busy() -> None:
     mailbox = Mailbox(clock=lambda: now)
     ledger = Ledger(started=0.0)
     gaps = []
-    mailbox.on_taken = lambda taken: gaps.append(ledger.enter(taken))
+    receiver = Receiver(mailbox, on_taken=lambda taken: gaps.append(ledger.enter(taken)), on_wait=lambda: None)
     placed = ChunkTimes(first_byte=0.0, placed=3.0)
     mailbox.put("first", samples=1, chunks=(placed,))
-    mailbox.take()
+    receiver.take()
     now = 1.0
-    assert mailbox.wait(lambda: None)
+    assert receiver.wait(lambda: None)
     now = 3.0
     mailbox.put("second", samples=1, chunks=(placed,))
     now = 10.0
-    mailbox.take()
+    receiver.take()
     assert gaps[1].causes == pytest.approx({"decoding": 2.0, "event loop": 7.0})
 
 

@@ -103,9 +103,9 @@ class Host:
             case Open():
                 self._open(message, Channel(socket.socket(fileno=descriptors.pop())))
             case Took():
-                self._told(message.stream, lambda _, outbox: outbox.taken(message.at, message.waits))
+                self._told(message.stream, lambda task, outbox: task.taken(outbox.taken(message.at, message.waits)))
             case Awaits():
-                self._told(message.stream, lambda _, outbox: outbox.awaits())
+                self._told(message.stream, _awaits)
             case Cancel():
                 self._told(message.stream, lambda task, _: task.cancel())
             case Ask():
@@ -168,6 +168,11 @@ class Host:
         else:
             assert isinstance(error, Exception)  # noqa: S101 - nobody cancels it
             self._outgoing.post(Opened(stream, None, Failure.of(error)))
+
+
+def _awaits(task: StreamTask, outbox: Outbox) -> None:
+    outbox.awaits()
+    task.awaited()
 
 
 def _call(call: Callable[[], None], *, at_once: bool = False) -> None:

@@ -34,8 +34,6 @@ class Outbox:
         self._sent = 0
         self._is_broken = self._has_ended = False
         self.is_awaited = False
-        self.on_wait: Callable[[], None] = _nothing
-        self.on_taken: Callable[[Handover], None] = _ignore
         #: Done when the end was sent, and the channel closed.
         self.ended: Future[None] = Future()
 
@@ -56,17 +54,16 @@ class Outbox:
 
     # What the consumer's process tells.
 
-    def taken(self, at: float, waits: tuple[tuple[float, float], ...]) -> None:
-        """The batch that was sent last was taken."""
+    def taken(self, at: float, waits: tuple[tuple[float, float], ...]) -> Handover:
+        """The batch that was sent last was taken: how it was handed over."""
         samples, chunks, transformed = self._waiting
         self._waiting = 0, (), 0.0
         self.is_awaited = False
-        self.on_taken(Handover(at, self._put_at, waits, samples, chunks, transformed))
+        return Handover(at, self._put_at, waits, samples, chunks, transformed)
 
     def awaits(self) -> None:
         """The consumer waits for the next batch."""
         self.is_awaited = True
-        self.on_wait()
 
     # In the thread.
 
@@ -114,11 +111,3 @@ class Outbox:
     def _tell_end(self, error: Exception | None) -> None:
         with contextlib.suppress(OSError):  # nobody is there
             self._channel.send(End(None if error is None else Failure.of(error)))
-
-
-def _nothing() -> None:
-    """Nobody is told yet."""
-
-
-def _ignore(_: Handover) -> None:
-    """Nobody is told yet."""
