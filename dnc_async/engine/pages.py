@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async.condition import Condition
 from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkEntry, decode_page
@@ -27,8 +27,9 @@ class PageReader:
         self._manifest = manifest
         self._group = group
         self._pages: OrderedDict[int, list[ChunkEntry]] = OrderedDict()
-        #: The page that was fetched ahead last, or is being fetched, and what tells that this has ended.
-        self._ahead, self._ahead_ended = -1, anyio.Event()
+        #: The page that was fetched ahead last, or is being fetched.
+        self._ahead, self._is_loading = -1, False
+        self._loaded = Condition()
 
     def __repr__(self) -> str:
         return f"<PageReader with pages {list(self._pages)} of {len(self._manifest.pages) + 1}>"
@@ -37,13 +38,13 @@ class PageReader:
         """One chunk's entry. Half way through a page the next one is fetched by ``tasks``, with this priority."""
         number, place = self._manifest.page_of(index)
         if number not in self._pages and number == self._ahead:
-            await self._ahead_ended.wait()
+            await self._loaded.until(lambda: not self._is_loading)
         if number not in self._pages:  # it was not fetched ahead, or that failed, which is for us to say
             await self._load(number, URGENT)
         page, following = self._pages[number], number + 1
         is_new = following not in self._pages and self._ahead != following <= len(self._manifest.pages)
         if 2 * place >= len(page) and is_new:
-            self._ahead, self._ahead_ended = following, anyio.Event()
+            self._ahead, self._is_loading = following, True
             tasks.start_soon(self._load_ahead, following, priority)
         return page[place]
 
@@ -53,7 +54,8 @@ class PageReader:
         except DncError:
             pass  # the plan may never get there
         finally:
-            self._ahead_ended.set()
+            self._is_loading = False
+            self._loaded.notify_all()
 
     async def _load(self, number: int, priority: Priority) -> None:
         directories = self._manifest.first_page

@@ -8,6 +8,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import anyio
 
+from dnc_async.condition import Condition
 from dnc_async.errors import CidError, StreamClosedError
 from dnc_async.gateways.spans import Within
 from dnc_async.gateways.want import BlockWant, Priority
@@ -40,8 +41,7 @@ class FetchGroup:
     def __init__(self, fetcher: _Fetcher) -> None:
         self._fetcher = fetcher
         self._open: dict[BlockWant, None] = {}  # in order: which is given up first must not depend on chance
-        self._idle = anyio.Event()
-        self._ended = anyio.Event()
+        self._given_up = Condition()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -69,9 +69,9 @@ class FetchGroup:
 
         def finished(want: BlockWant, error: Exception | None) -> None:
             self._open.pop(want, None)
-            if not self._open:
-                self._idle.set()
-            if not self._closed:
+            if self._closed:
+                self._given_up.notify_all()
+            else:
                 done(want, error)
 
         if self._closed:
@@ -131,15 +131,11 @@ class FetchGroup:
             want.done = self._gone
         self._fetcher.drop(given_up)
         with anyio.CancelScope(shield=True):
-            while any(want in self._open for want in given_up):
-                await self._ended.wait()
+            await self._given_up.until(lambda: not any(want in self._open for want in given_up))
 
     def _gone(self, want: BlockWant, _: Exception | None) -> None:
         self._open.pop(want, None)
-        if not self._open:
-            self._idle.set()
-        self._ended.set()
-        self._ended = anyio.Event()
+        self._given_up.notify_all()
 
     async def aclose(self) -> None:
         """Give up on everything that is still wanted; returns when no worker touches it any more."""
@@ -147,8 +143,5 @@ class FetchGroup:
             self._closed = True
             self._fetcher.left(self)
         self._fetcher.drop(list(self._open))
-        while self._open:
-            if self._idle.is_set():
-                self._idle = anyio.Event()
-            with anyio.CancelScope(shield=True):
-                await self._idle.wait()
+        with anyio.CancelScope(shield=True):
+            await self._given_up.until(lambda: not self._open)

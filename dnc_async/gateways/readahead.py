@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import anyio
-
+from dnc_async.condition import Condition
 from dnc_async.ipld.block import Block
 
 #: What a block takes besides its data, so that millions of tiny ones are not free.
@@ -22,7 +21,7 @@ class Readahead:
         self._limit_bytes = limit_bytes
         self._blocks: dict[bytes, tuple[Block, set[object]]] = {}
         self._size = 0
-        self._changed = anyio.Event()
+        self._room = Condition()
 
     def __repr__(self) -> str:
         return f"<Readahead {len(self._blocks)} blocks, {self._size} of {self._limit_bytes} bytes>"
@@ -56,13 +55,11 @@ class Readahead:
 
     async def until_room(self, unless: Callable[[], bool]) -> None:
         """Wait while it is full, ``unless`` something else has come true: who makes it so calls :meth:`look_again`."""
-        while self.is_full and not unless():
-            await self._changed.wait()
+        await self._room.until(lambda: not self.is_full or unless())
 
     def look_again(self) -> None:
         """Whoever waits for room may have another reason to go on."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._room.notify_all()
 
     def _forget(self, multihash: bytes) -> Block:
         block, _ = self._blocks.pop(multihash)

@@ -12,8 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
-import anyio
-
+from dnc_async.condition import Condition
 from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate, size_of
 from dnc_async.engine.files.sequential import read_range
 from dnc_async.errors import PathError, PlanTooLargeError, UnsizedFileError
@@ -171,7 +170,7 @@ class LeafRun:
         self._flying = 0
         self._flying_bytes = 0
         self._failed: Exception | None = None
-        self._changed = anyio.Event()
+        self._changed = Condition()
         self.nodes: list[tuple[Leaf, int]] = []
 
     async def add(self, leaf: Leaf) -> None:
@@ -181,8 +180,9 @@ class LeafRun:
             await self._group.in_worker(self._place, leaf, leaf.inline)
             self._tell(leaf)
             return
-        while self._flying and self._flying_bytes + size > self._limit_bytes and self._failed is None:
-            await self._change()
+        await self._changed.until(
+            lambda: not self._flying or self._flying_bytes + size <= self._limit_bytes or self._failed is not None
+        )
         self._check()
         self._flying += 1
         self._flying_bytes += size
@@ -198,8 +198,7 @@ class LeafRun:
 
     async def finish(self) -> bool:
         """Wait until all of them have come; gives whether there are ``nodes``."""
-        while self._flying and self._failed is None:
-            await self._change()
+        await self._changed.until(lambda: not self._flying or self._failed is not None)
         self._check()
         return bool(self.nodes)
 
@@ -216,7 +215,7 @@ class LeafRun:
         self._failed = self._failed or error
         if is_placed:
             self._tell(leaf)
-        self._changed.set()
+        self._changed.notify_all()
 
     def _tell(self, leaf: Leaf) -> None:
         if self._placed is not None:
@@ -225,7 +224,3 @@ class LeafRun:
     def _check(self) -> None:
         if self._failed is not None:
             raise self._failed
-
-    async def _change(self) -> None:
-        self._changed = anyio.Event()
-        await self._changed.wait()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import anyio
 
+from dnc_async.condition import Condition
 from dnc_async.engine.files.output import OutputFile, Part, output_errors, part_of, refuse_taken
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
@@ -167,7 +168,7 @@ class _Saver:
         self._progress = progress
         self._todo: list[_Item] = []
         self._busy = 0
-        self._changed = anyio.Event()
+        self._changed = Condition()
         self._links: list[tuple[str, Block]] = []
         self._dressed: list[tuple[str, UnixFs]] = []
         self.saved = saved
@@ -185,18 +186,17 @@ class _Saver:
             await self._group.in_worker(self._part.dress, name, body)
 
     async def _work(self) -> None:
-        while self._todo or self._busy:
+        while True:
+            await self._changed.until(lambda: self._todo or not self._busy)
             if not self._todo:
-                await self._changed.wait()
-                continue
+                return
             item = self._todo.pop()
             self._busy += 1
             try:
                 await self._do(item)
             finally:
                 self._busy -= 1
-                self._changed.set()
-                self._changed = anyio.Event()
+                self._changed.notify_all()
 
     async def _do(self, item: _Item) -> None:
         if (problem := item.cid.problem) is not None:
