@@ -11,7 +11,6 @@ from dnc_async.dataset.page import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.ledger import ChunkTimes
 from dnc_async.engine.sink import Sink
-from dnc_async.errors import DncError
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.plan import Leaf
 
@@ -57,11 +56,3 @@ class Chunk:
         """It is ready when all of it is in its rows, or it has failed."""
         if self.error is not None or (self.state is State.PLACED and not self.missing):
             self.ready.set()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanEnd:
-    """Nobody knows the chunks of this batch, nor of any after it: the manifest's page that names them could not be read."""
-
-    batch: PlannedBatch
-    error: DncError

@@ -32,8 +32,9 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from dnc_async.condition import Condition
 from dnc_async.dataset.plan import Plan, PlannedBatch
-from dnc_async.engine.chunks import Chunk, PlanEnd, State
+from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.credit import BandwidthDelay, Credit, CreditLimit
 from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import BatchSender
@@ -54,7 +55,7 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.plan import Leaf, payload
 from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import SpoolFolder
-from dnc_async.spool.governor import Account, Lease, Place
+from dnc_async.spool.governor import Account, Borrower, Lease, Place
 from dnc_async.telemetry import logger
 
 #: Chunks whose proofs may be there, or asked for, before they have room. Those live in memory: a few hundred bytes each.
@@ -65,18 +66,18 @@ _PROOFS_AT_LEAST = 8
 _CHUNKS_AHEAD = 2048
 #: A chunk that was refused is not asked about again sooner, unless something has happened.
 _LOOK_S = 0.001
-#: How soon it is seen at the start that a gateway's rate is known.
-_RATE_LOOK_S = 0.004
 # Priorities: what a later stage waits for goes first.
 _PROOF, _LEAF = 0, 1
 
 
 class Pipeline:
-    """Runs one stream's plan from its first chunk to its last batch. It is the borrower of the stream's account.
+    """Runs one stream's plan from its first chunk to its last batch, in the stream's ``tasks``.
 
-    ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the
-    consumer's demand are fetched; ``None`` is no limit. ``window`` tells what must be on its way for all gateways to be
-    busy, and ``credit`` is what all streams may ask for before they have room.
+    It is the borrower of the account that it opens, and that :meth:`close` gives back.
+
+    ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the consumer's
+    demand are fetched; ``None`` is no limit. ``window`` tells what must be on its way for all gateways to be busy, ``measured``
+    that one more of them is known, and ``credit`` is what all streams may ask for before they have room.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Pipeline:
         *,
         root: str,
         plan: Plan,
+        tasks: TaskGroup,
         group: FetchGroup,
+        open_account: Callable[[Borrower], Account],
         spool: SpoolFolder | None,
         disk: DiskBackoff,
         mailbox: BatchSender,
@@ -92,17 +95,20 @@ class Pipeline:
         thread_clock: Callable[[], float],
         prefetch: int | None,
         window: Callable[[], BandwidthDelay],
+        measured: Condition,
         credit: CreditLimit,
         transforms: Transforms | None,
     ) -> None:
         """One run of a plan."""
         self._root = root
         self._plan = plan
+        self._tasks = tasks
         self._group = group
         self._disk = disk
         self._mailbox = mailbox
         self._clock = clock
         self._window = window
+        self._measured = measured
         self._starvation = Starvation(window_bytes=lambda: window().size_bytes)
         #: How long the calls of the transform take, where there is one.
         self.calls = CallPace(transforms.places) if transforms is not None else None
@@ -115,11 +121,19 @@ class Pipeline:
         self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
         self._slow_start = SlowStart(window=window, progress=self._progress, clock=clock)
         self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
+        self._account = open_account(self)
         self._placement = Placement(
-            plan=plan, spool=spool, disk=disk, progress=self._progress, group=group, credit=self._credit
+            plan=plan,
+            account=self._account,
+            spool=spool,
+            disk=disk,
+            progress=self._progress,
+            group=group,
+            credit=self._credit,
         )
         self._tiering = Tiering(
-            rooms=self._placement,
+            tasks=tasks,
+            placement=self._placement,
             progress=self._progress,
             group=group,
             starvation=self._starvation,
@@ -139,27 +153,23 @@ class Pipeline:
         """The most that was asked for before there was room for it."""
         return self._credit.peak_bytes
 
-    async def run(self, account: Account) -> None:
-        """Deliver the whole plan; on the way out, whatever the way, no file and no lease is left."""
-        self._placement.account = account
-        try:
-            async with anyio.create_task_group() as tasks:
-                self._tiering.tasks = tasks
-                planned, to_assemble = anyio.create_memory_object_stream[Chunk | PlanEnd](_CHUNKS_AHEAD)
-                tasks.start_soon(self._prove_all, planned, tasks)
-                tasks.start_soon(self._grant_all)
-                if self._transforms is not None:
-                    tasks.start_soon(self._deliver_all)
-                await self._assemble_all(to_assemble)
-                tasks.cancel_scope.cancel()  # nothing is left that could be granted
-        finally:
-            self._tiering.tasks = None
-            with anyio.CancelScope(shield=True):
-                await self._group.aclose()
-            self._credit.close()
-            for chunk in self._on_the_way():
-                if chunk.sink is not None:
-                    chunk.sink.discard()
+    async def run(self) -> None:
+        """Deliver the whole plan. What runs in the stream's tasks is to be cancelled then: nothing is left to be granted."""
+        planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
+        self._tasks.start_soon(self._prove_all, planned)
+        self._tasks.start_soon(self._grant_all)
+        self._tasks.start_soon(self._hear_of_rates)
+        if self._transforms is not None:
+            self._tasks.start_soon(self._deliver_all)
+        await self._assemble_all(to_assemble)
+
+    def close(self) -> None:
+        """Give back all files, leases and credit, and the account. The tasks have ended, and no worker has a file of ours."""
+        self._credit.close()
+        for chunk in self._on_the_way():
+            if chunk.sink is not None:
+                chunk.sink.discard()
+        self._account.close()
 
     # What the consumer's side tells us, in the engine's thread.
 
@@ -195,24 +205,23 @@ class Pipeline:
 
     # The stages.
 
-    async def _prove_all(self, send: MemoryObjectSendStream[Chunk | PlanEnd], tasks: TaskGroup) -> None:
+    async def _prove_all(self, send: MemoryObjectSendStream[Chunk]) -> None:
         async with send:
             for batch in self._plan.batches():
                 for part, index in enumerate(batch.chunks):
-                    while len(self._to_grant) >= self._proofs_ahead():
-                        await self._progress.next_change.wait()
+                    await self._progress.change.until(lambda: len(self._to_grant) < self._proofs_ahead())
                     try:
-                        entry = await self._pages.entry(index, tasks, (_LEAF, batch.position, part))
-                    except DncError as error:
-                        await send.send(PlanEnd(batch, error))
-                        return
+                        entry = await self._pages.entry(index, self._tasks, (_LEAF, batch.position, part))
+                    except DncError:  # nobody knows this chunk, nor any after it
+                        await self._progress.until_taken(batch.position)
+                        raise
                     chunk = Chunk(batch, part, entry)
                     self._chunks.setdefault(batch.position, []).append(chunk)
                     self._enqueue(chunk)
                     if chunk.entry.names_leaves:
                         await self._prove(chunk)  # nothing is fetched for that
                     else:
-                        tasks.start_soon(self._prove, chunk)
+                        self._tasks.start_soon(self._prove, chunk)
                     await send.send(chunk)
 
     async def _prove(self, chunk: Chunk) -> None:
@@ -247,7 +256,7 @@ class Pipeline:
     async def _grant_all(self) -> None:
         """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
         while True:
-            changed = self._progress.next_change
+            changes = self._progress.change.changes
             first = heapq.heappop(self._to_grant)[1] if self._to_grant else None
             if first is not None and self._may_grant(first) and await self._grant(first):
                 self.changed()
@@ -255,12 +264,18 @@ class Pipeline:
             if first is not None:
                 self._enqueue(first)
             with anyio.move_on_after(self._looks_again_s(first)):
-                await changed.wait()
+                await self._progress.change.past(changes)
+
+    async def _hear_of_rates(self) -> None:
+        """Slow start may end whenever a gateway's rate becomes known: look again then."""
+        while True:
+            await self._measured.past(self._measured.changes)
+            self.changed()
 
     def _looks_again_s(self, refused: Chunk | None) -> float:
         """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
         if refused is not None and self._slow_start.holds_back(refused.batch.position):
-            return _RATE_LOOK_S
+            return max(_LOOK_S, self._slow_start.until - self._clock())
         # A consumer that waits will say when it got its batch; until then that moves on with the clock.
         credit_s = self._credit.opens_at(refused) - self._clock() if self._pace.is_stepping else math.inf
         return min(self._disk.wait_s or math.inf, max(_LOOK_S, credit_s))
@@ -352,12 +367,9 @@ class Pipeline:
             self._disk.worked(began=chunk.times.granted)
         chunk.look_if_ready()
 
-    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk | PlanEnd]) -> None:
+    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk]) -> None:
         async with receive:
             async for chunk in receive:
-                if isinstance(chunk, PlanEnd):
-                    await self._progress.until_taken(chunk.batch.position)
-                    raise chunk.error
                 await chunk.ready.wait()
                 if chunk.error is None:
                     await self._finish(chunk)
@@ -382,8 +394,8 @@ class Pipeline:
     async def _complete_batch(self, planned: PlannedBatch) -> None:
         for chunk in self._chunks[planned.position]:
             chunk.sink = None  # it holds the rows
-        while not self._progress.has_rows(planned):  # it came on credit, before it had its place
-            await self._progress.next_change.wait()
+        # It may have come on credit, before it had its place.
+        await self._progress.change.until(lambda: self._progress.has_rows(planned))
         batch = self._placement.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
@@ -403,8 +415,7 @@ class Pipeline:
     async def _deliver_all(self) -> None:
         """Hand over what was transformed, in plan order; an error when all before it was taken, and not before."""
         while True:
-            while not self._jobs:
-                await self._progress.next_change.wait()
+            await self._progress.change.until(lambda: self._jobs)
             job = self._jobs.popleft()
             await job.finished.wait()
             if self.calls is not None:

@@ -20,17 +20,13 @@ from dnc_async.spool.governor import Account, Lease
 
 
 class Placement:
-    """Finds room for one stream's chunks, and holds the rows of its batches until they are complete.
-
-    ``account`` must be set before any room is asked for.
-    """
-
-    account: Account
+    """Finds room for one stream's chunks, and holds the rows of its batches until they are complete."""
 
     def __init__(
         self,
         *,
         plan: Plan,
+        account: Account,
         spool: SpoolFolder | None,
         disk: DiskBackoff,
         progress: Progress,
@@ -39,6 +35,7 @@ class Placement:
     ) -> None:
         """Without a ``spool`` there is memory alone."""
         self._plan = plan
+        self._account = account
         self._spool = spool
         self._disk = disk
         self._progress = progress
@@ -53,7 +50,7 @@ class Placement:
     async def find(self, chunk: Chunk) -> Sink | None:
         """Room for a chunk, whose state says then where it is; ``None`` where there is none now."""
         if self._progress.is_too_far(chunk.batch):
-            self.account.withdraw()
+            self._account.withdraw()
             return None
         if not self._progress.has_rows(chunk.batch):
             staged = await self._on_disk(chunk)
@@ -62,16 +59,16 @@ class Placement:
             # The batch before it may have been handed over meanwhile.
             if not self._progress.has_rows(chunk.batch) and not self._credit.grant(chunk):
                 return None
-        self.account.withdraw()
+        self._account.withdraw()
         chunk.state = State.PLACED
         return Sink(place=self.rows(chunk.batch).place(chunk.part, chunk.entry.size_bytes))
 
     async def _on_disk(self, chunk: Chunk) -> Sink | None:
         if self._spool is None or self._disk.wait_s:
-            self.account.withdraw()
+            self._account.withdraw()
             return None
         cost = self._spool.cost(chunk.entry.size_bytes, len(chunk.leaves))
-        lease = self.account.try_lease(cost, chunk.place)
+        lease = self._account.try_lease(cost, chunk.place)
         return await self._stage(chunk, lease, self._spool) if lease is not None else None
 
     def is_sure(self, chunk: Chunk) -> bool:
@@ -89,7 +86,7 @@ class Placement:
         if self._credit.may_begin_with(batch, rest * chunk.entry.size_bytes):
             return True
         cost = self._spool.cost(chunk.entry.size_bytes) if self._spool is not None else 0
-        return bool(cost) and self.account.allows(rest * cost, chunk.place)
+        return bool(cost) and self._account.allows(rest * cost, chunk.place)
 
     async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Sink | None:
         """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""

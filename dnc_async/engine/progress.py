@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import anyio
-
+from dnc_async.condition import Condition
 from dnc_async.dataset.plan import PlannedBatch
 
 
@@ -15,20 +14,19 @@ class Progress:
         self._prefetch = prefetch
         self._places = places
         self.complete = self.taken = self.wanted = 0
-        self.next_change = anyio.Event()
+        #: Notified when whoever waits for something shall look again.
+        self.change = Condition()
 
     def __repr__(self) -> str:
         return f"<Progress {self.complete} batches complete, {self.taken} taken, {self.wanted} wanted>"
 
     def changed(self) -> None:
         """Whoever waits for something shall look again."""
-        self.next_change.set()
-        self.next_change = anyio.Event()
+        self.change.notify_all()
 
     async def until_taken(self, batches: int) -> None:
         """Wait until so many batches were handed over: then the place in memory is free for the next one."""
-        while self.taken < batches:
-            await self.next_change.wait()
+        await self.change.until(lambda: self.taken >= batches)
 
     def has_rows(self, batch: PlannedBatch) -> bool:
         """Whether the batch's place in memory is free: all before it are complete, and few enough are not handed over."""

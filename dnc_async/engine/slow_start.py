@@ -26,7 +26,8 @@ class SlowStart:
         self._window = window
         self._progress = progress
         self._clock = clock
-        self._until = float("inf")
+        #: When it ends at the latest; infinity while no gateway's rate is known.
+        self.until = float("inf")
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -38,6 +39,6 @@ class SlowStart:
             return False
         window, now = self._window(), self._clock()
         if window.size_bytes:
-            self._until = min(self._until, now + _PATIENCE_S)
-        self._is_over = bool(self._progress.complete) or window.is_of_all or now >= self._until
+            self.until = min(self.until, now + _PATIENCE_S)
+        self._is_over = bool(self._progress.complete) or window.is_of_all or now >= self.until
         return not self._is_over

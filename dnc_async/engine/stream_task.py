@@ -19,9 +19,11 @@ from dnc_async.engine.pipeline import Pipeline
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
 from dnc_async.engine.runtime import Runtime, StreamRequest, culprit
+from dnc_async.engine.transform import Transforms
 from dnc_async.errors import DncError, EngineError, StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
-from dnc_async.spool.files import FOLDER_BYTES
+from dnc_async.gateways.group import FetchGroup
+from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
 
 
@@ -116,35 +118,49 @@ class StreamTask:
         try:
             manifest = await runtime.manifests.load(group, request.root, request.path)
             plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last, first=request.first)
-            floor = spool.cost(manifest.largest_chunk_bytes) if spool else 0
-            self._pipeline = pipeline = Pipeline(
-                root=request.dataset,
-                plan=plan,
-                group=group,
-                spool=spool,
-                disk=runtime.disk,
-                mailbox=self._mailbox,
-                clock=runtime.environment.clock,
-                thread_clock=runtime.environment.thread_clock,
-                prefetch=request.prefetch,
-                window=lambda: BandwidthDelay.of(fetcher.statistics()),
-                credit=runtime.credit,
-                transforms=transforms,
-            )
-            account = runtime.governor.open(floor_bytes=floor, borrower=pipeline)
-            try:
-                if self._mailbox.is_awaited:  # since before there was a pipeline
-                    pipeline.wanted()
-                self.opened.set_result(None if plan.epochs is None else request.first + len(plan))
-                await pipeline.run(account)
-            finally:
-                account.close()
+            await self._deliver(plan, fetcher, group, spool, transforms)
         finally:
             fetcher.observers.remove(self.observers.tell)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
                 if transforms is not None:  # last: it may take its time
                     await transforms.aclose()
+
+    async def _deliver(
+        self, plan: Plan, fetcher: Fetcher, group: FetchGroup, spool: SpoolFolder | None, transforms: Transforms | None
+    ) -> None:
+        """Run the plan; on the way out, whatever the way, no file and no lease is left."""
+        runtime, pipeline = self._runtime, None
+        floor = spool.cost(plan.manifest.largest_chunk_bytes) if spool else 0
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._pipeline = pipeline = Pipeline(
+                    root=self._request.dataset,
+                    plan=plan,
+                    tasks=tasks,
+                    group=group,
+                    open_account=lambda borrower: runtime.governor.open(floor_bytes=floor, borrower=borrower),
+                    spool=spool,
+                    disk=runtime.disk,
+                    mailbox=self._mailbox,
+                    clock=runtime.environment.clock,
+                    thread_clock=runtime.environment.thread_clock,
+                    prefetch=self._request.prefetch,
+                    window=lambda: BandwidthDelay.of(fetcher.statistics()),
+                    measured=fetcher.measured,
+                    credit=runtime.credit,
+                    transforms=transforms,
+                )
+                if self._mailbox.is_awaited:  # since before there was a pipeline
+                    pipeline.wanted()
+                self.opened.set_result(None if plan.epochs is None else plan.first + len(plan))
+                await pipeline.run()
+                tasks.cancel_scope.cancel()
+        finally:
+            if pipeline is not None:
+                with anyio.CancelScope(shield=True):
+                    await group.aclose()
+                pipeline.close()
 
     # What the consumer does, told in any thread, which is kept from its next batch as shortly as can be.
 

@@ -20,12 +20,13 @@ from dnc_async.gateways.group import FetchGroup
 
 
 class Tiering:
-    """Tiering and drops one stream's chunks, in ``tasks``; nothing begins while that is ``None``, as it is again at the end."""
+    """Promotes one stream's chunks to memory, and evicts them, in the stream's ``tasks``; once those end, nothing begins."""
 
     def __init__(
         self,
         *,
-        rooms: Placement,
+        tasks: TaskGroup,
+        placement: Placement,
         progress: Progress,
         group: FetchGroup,
         starvation: Starvation,
@@ -38,7 +39,8 @@ class Tiering:
 
         ``damaged`` is called with the leaves, by their offsets, that were staged and could not be read back as they were.
         """
-        self._placement = rooms
+        self._tasks = tasks
+        self._placement = placement
         self._progress = progress
         self._group = group
         self._starvation = starvation
@@ -46,10 +48,9 @@ class Tiering:
         self._thread_clock = thread_clock
         self._dropped = dropped
         self._damaged = damaged
-        self.tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
-        return f"<Tiering {'while the stream runs' if self.tasks else 'before or after the stream'}>"
+        return f"<Tiering {'ended' if self._tasks.cancel_scope.cancel_called else 'running'}>"
 
     def promote_if_due(self, chunk: Chunk) -> None:
         """Where a chunk's rows are free and it has a file, begin to move it."""
@@ -64,9 +65,9 @@ class Tiering:
     def _begin(
         self, chunk: Chunk, state: State, function: Callable[[Chunk, Sink], Coroutine[None, None, None]]
     ) -> None:
-        if self.tasks is not None and chunk.sink is not None:
+        if chunk.sink is not None and not self._tasks.cancel_scope.cancel_called:
             chunk.state = state
-            self.tasks.start_soon(function, chunk, chunk.sink)
+            self._tasks.start_soon(function, chunk, chunk.sink)
 
     async def _move(self, chunk: Chunk, sink: Sink) -> None:
         began = self._clock()

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async.condition import Condition
 from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
 from dnc_async.gateways.delivery import Delivery
 from dnc_async.gateways.group import FetchGroup
@@ -97,6 +98,10 @@ class Fetcher:
         self._looked_at = float("-inf")
         self._expected = 0
         self._search_causes: dict[str, GatewayError] = {}
+        #: Gateways whose rate or latency is not known yet, by number.
+        self._unmeasured = set(range(len(self._transports)))
+        #: Notified when both have become known of one more gateway.
+        self.measured = Condition()
         self.readahead = Readahead(early_bytes)
         self.hold_s = hold_s
         self.observers = Observers()
@@ -139,6 +144,7 @@ class Fetcher:
     def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
         """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
         self._board.add(requests_per_minute, can_car=transport.has_cars)
+        self._unmeasured.add(len(self._transports))
         self._transports = (*self._transports, transport)
         self._requesters.append(self._requester(len(self._requesters)))
         self._received.append(0)
@@ -320,12 +326,20 @@ class Fetcher:
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more."""
+        self._tell_measured(gateway)
         first, now = self._pending.first, self.clock()
         if first is None or self._wake.is_set() or now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
         if self._board.scores[gateway].has_room(first.size_bytes, now):
             self._wake.set()
+
+    def _tell_measured(self, gateway: int) -> None:
+        if gateway in self._unmeasured:
+            score = self._board.scores[gateway]
+            if score.rate is not None and score.latency_s is not None:
+                self._unmeasured.remove(gateway)
+                self.measured.notify_all()
 
     def holds(self, request: Request, *, holding: bool) -> None:
         """A request waits, or no longer waits, until what it brought is wanted."""
@@ -363,6 +377,7 @@ class Fetcher:
                 if result is not None:  # else whoever takes it settles it
                     self._settle(want, result.error)
                 want.tell()
+        self._tell_measured(request.gateway)
         self._wake.set()
         return [(block, bool(taken)) for block, taken in landed]
 

@@ -350,7 +350,7 @@ async def test_its_time_is_a_cause_of_its_own(published: Published) -> None:
     """A function that ends when the consumer has begun to wait for it; the causes still add up."""
 
     def transform(batch: dict[str, Any]) -> dict[str, Any]:
-        while number(batch) and not batches.handle.mailbox.is_awaited:  # type: ignore[attr-defined]
+        while number(batch) and not batches.handle.running._mailbox.is_awaited:  # type: ignore[union-attr]
             pass
         return batch
 

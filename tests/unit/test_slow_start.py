@@ -47,8 +47,10 @@ def test_a_silent_gateway_is_not_waited_for() -> None:
     start = Start()
     start.now = 5.0
     assert start.lines.holds_back(2)
+    assert start.lines.until == float("inf"), "nobody is waited for by the clock"
     start.window = SOME
     assert start.lines.holds_back(2)
+    assert start.lines.until == 5.1
     start.now = 5.09
     assert start.lines.holds_back(2)
     start.now = 5.11
