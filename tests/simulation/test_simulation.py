@@ -15,7 +15,11 @@ SMALL = DatasetScript(samples=60, batch_size=6, row_bytes=1000)
 #: Two gateways with faults, a disk that is slow and lies, and consumers that leave and come back.
 BUSY = Simulation(
     seed=1,
-    gateways=["rate=1MB,latency=50ms,flip=5,straggle=7", "rate=200kB,latency=5ms,cut=3000,down=0.3s-0.6s"],
+    gateways=[
+        "rate=1MB,latency=50ms,flip=5,straggle=7",
+        "rate=200kB,latency=5ms,cut=3000,down=0.3s-0.6s",
+        "latency=100ms",
+    ],
     disk="rate=5MB,flip=3,full=0.2s-0.4s",
     consumers=["step=20ms,break=2,back=1s", "cancel=3,moment=10ms,back=500ms", "transform=30ms,workers=2,epochs=2"],
     data=SMALL,

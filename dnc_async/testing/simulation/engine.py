@@ -17,6 +17,7 @@ from .virtual_loop import VirtualLoop
 
 #: How long it takes until the engine hears of what its consumer did.
 _HEARS_S = (0.0, 0.0, 1e-5, 1e-4, 3e-3)
+_APART_S = 1e-8
 
 
 class SameLoop(LoopThread):
@@ -85,7 +86,8 @@ class _LateWakeup(Wakeup):
 
     def call_soon(self, call: Callable[[], None], *, at_once: bool = False) -> None:
         """Have a function called by the engine."""
-        self._last_s = max(self._last_s, self._virtual_loop.time() + self._dice.choice(_HEARS_S))
+        heard_s = self._virtual_loop.time() + self._dice.choice(_HEARS_S)
+        self._last_s = max(self._last_s + _APART_S, heard_s)  # timers of one time come in any order
         self._calls_to_come.append(self._virtual_loop.call_at(self._last_s, self._pass_on, call))
 
     def end(self) -> None:

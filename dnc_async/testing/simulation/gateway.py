@@ -29,6 +29,8 @@ from dnc_async.testing.faults import Faults
 from dnc_async.testing.scripted_line import Ending, ScriptedLine
 
 _PIECE_BYTES = 2**16
+#: Two times that differ by less are the same, but for rounding.
+_NO_TIME_S = 1e-6
 _STRANGER = b"another block than the one that was asked for"
 
 
@@ -183,7 +185,7 @@ class SimulatedGateway:
         while body.sent_bytes < len(data):
             before, start = body.sent_bytes, self._now
             size, due = self._line.piece(body, start)
-            if due - start > self._stall_timeout_s or (not size and due == start):
+            if due - start > self._stall_timeout_s or (not size and due - start < _NO_TIME_S):
                 await self._breaks(body_stalls=self._line.stalls(body), asked=asked)
             if due > start:
                 if self.script.silent is not None and start in self.script.silent:

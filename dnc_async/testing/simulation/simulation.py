@@ -57,6 +57,7 @@ class SimulatedRun:
     consumers: tuple[SimulatedConsumer, ...] = ()
     peak_disk_bytes: int = 0
     largest_block_bytes: int = 0
+    disk_flips: int = 0
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -258,6 +259,7 @@ class _Run:
             turns=self.loop.turns,
             consumers=tuple(self.consumers),
             peak_disk_bytes=self.disk.peak_bytes,
+            disk_flips=self.disk.faults["flip"],
             largest_block_bytes=max(map(len, self.data.blocks.values())),
             gaps=tuple(self.gaps),
         )

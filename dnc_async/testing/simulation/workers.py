@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class VirtualWorkers(Executor):
         self._dice = dice
         self._busy_s = busy_s
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._beginning: dict[asyncio.TimerHandle, Future[Any]] = {}
         self._is_shut_down = False
 
     def __repr__(self) -> str:
@@ -47,13 +49,23 @@ class VirtualWorkers(Executor):
         if cancel_futures:
             for future, _ in self._queue:
                 future.cancel()
+        for timer, future in self._beginning.items():
+            if future.cancelled():
+                timer.cancel()
 
     def _begin(self) -> None:
         while self._idle and self._queue:
             self._idle -= 1
-            self._loop.call_later(self._dice.choice(_TURNS_S), self._run, *self._queue.popleft())
+            self._begin_one(*self._queue.popleft())
 
-    def _run(self, future: Future[Any], call: Callable[[], Any]) -> None:
+    def _begin_one(self, future: Future[Any], call: Callable[[], Any]) -> None:
+        timer: asyncio.TimerHandle = self._loop.call_later(
+            self._dice.choice(_TURNS_S), lambda: self._run(timer, future, call)
+        )
+        self._beginning[timer] = future
+
+    def _run(self, timer: asyncio.TimerHandle, future: Future[Any], call: Callable[[], Any]) -> None:
+        del self._beginning[timer]
         if not future.set_running_or_notify_cancel():
             self._end(lambda: None)
             return
