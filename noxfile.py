@@ -75,7 +75,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def layers(session: nox.Session) -> None:
     """Imports point down."""
-    session.install("import-linter>=2.1", ".")
+    session.install("import-linter>=2.12", ".")
     session.run("lint-imports")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from dnc_async.gateways.score import Best, Score
 from dnc_async.gateways.scoreboard import Scoreboard
-from dnc_async.gateways.spans import Want
+from dnc_async.gateways.want import Want
 from dnc_async.testing import Simulator, Workload
 
 _FEW = 4
@@ -78,7 +78,7 @@ class FixedWindow(_Scores):
 
 
 class _Eager(Score):
-    def ahead_s(self) -> float:
+    def lead_s(self) -> float:
         return math.inf
 
 

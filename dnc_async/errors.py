@@ -1,4 +1,4 @@
-"""Every exception of the library, and whose fault it was.
+"""All exceptions of the library, and who or what caused each. PURE.
 
 ::
 

@@ -1,14 +1,14 @@
-"""What the library tells about itself: frozen events for observers, and frozen snapshots for whoever asks.
+"""Events that observers receive, and snapshots of statistics; all are frozen. PURE.
 
-An observer is any callable that takes an event. It is called where the event happens, in the engine's thread, and must be
-quick; what it raises is logged and forgotten, so that it cannot break the engine. Times are seconds of the monotonic clock.
+An observer is any callable that takes an event. It is called in the engine's thread, where the event happens, and must return
+quickly. An exception that it raises is logged and does not disturb the engine. Times are seconds of the monotonic clock.
 
 =====================  ==========================================================================================
 ``BlockReceived``      a gateway delivered a block that was verified
-``RequestFailed``      a request failed, or brought bytes that are not the block's
-``Gap``                a batch was handed over, and what its consumer waited for
-``RequestSent``        one or several blocks were asked for
-``RequestEnded``       how that went: enough for a picture of who fetched what, when
+``RequestFailed``      a request failed, or brought bytes that do not match the CID
+``Gap``                a batch was handed over; how long the consumer waited for it, and why
+``RequestSent``        one or several blocks were requested
+``RequestEnded``       a request ended, with its times, bytes and outcome
 =====================  ==========================================================================================
 
 The logger ``dnc_async`` is quiet unless the application configures logging.
@@ -37,7 +37,7 @@ class BlockReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFailed:
-    """A request to a gateway failed; ``mismatch`` is true where it sent bytes that are not the block's."""
+    """A request to a gateway failed; ``mismatch`` is true if the gateway sent bytes that do not match the CID."""
 
     gateway: str
     cid: str
@@ -47,9 +47,9 @@ class RequestFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent:
-    """One or several blocks were asked for in one request: ``asked`` is the first one's CID, or the path of a CAR.
+    """A request for one or several blocks was sent. ``asked`` is the CID of a raw block, or the path of a CAR.
 
-    ``hedge`` is true where another gateway was asked for the same before, and is not given up.
+    ``hedge`` is true if another gateway was asked for the same block before, and that request is still open.
     """
 
     gateway: str
@@ -62,9 +62,9 @@ class RequestSent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestEnded:
-    """A request has ended, after ``received_bytes``. ``first_byte_at`` is ``None`` where no answer had begun.
+    """A request ended, after ``received_bytes``. ``first_byte_at`` is ``None`` if no answer had begun.
 
-    ``outcome`` is ``"answered"``, ``"failed"``, or ``"cancelled"`` where another gateway was faster or nobody wants it any more.
+    ``outcome`` is ``"answered"``, ``"failed"``, or ``"cancelled"`` because another gateway was faster or no stream wants it.
     """
 
     gateway: str
@@ -80,7 +80,7 @@ class RequestEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A batch was handed over, for which the consumer waited ``seconds``; ``causes``, by name, add up to them.
+    """The consumer waited ``seconds`` for a batch; ``causes``, in seconds by name, add up to that.
 
     ``stream`` is the dataset's address, ``position`` counts the batches of the stream from 0.
     """
@@ -102,15 +102,15 @@ class Observers:
         self._observers = list(observers)
 
     def add(self, observer: Observer) -> None:
-        """Tell one more."""
+        """Add an observer."""
         self._observers.append(observer)
 
     def remove(self, observer: Observer) -> None:
-        """Tell one less."""
+        """Remove an observer."""
         self._observers.remove(observer)
 
     def tell(self, event: Event) -> None:
-        """Tell all of them; what they raise is logged."""
+        """Call all observers with an event, and log what they raise."""
         for observer in tuple(self._observers):
             try:
                 observer(event)
@@ -122,10 +122,10 @@ class Observers:
 class GatewayStatistics:
     """One gateway so far. Rates are bytes per second, times seconds; ``None`` until something was measured.
 
-    ``received_bytes`` are all that came in the bodies of its answers, ``bytes`` those of blocks that were verified.
+    ``received_bytes`` counts all bytes of its answers' bodies, ``bytes`` those of verified blocks.
 
-    ``latency_s`` is the least of late, from a request to the first byte of its answer, and ``jitter_s`` how much later than that
-    answers begin in the mean.
+    ``latency_s`` is the recent minimum of the time from a request to the first byte of its answer; ``jitter_s`` is how much later
+    than that answers begin on average.
     """
 
     url: str
@@ -142,15 +142,15 @@ class GatewayStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
-    """A stream so far. ``waited_s`` and its ``causes`` leave the first batch out, whose time is ``first_batch_s``.
+    """A stream so far. ``waited_s`` and its ``causes`` do not include the first batch, for which ``first_batch_s`` was waited.
 
-    ``disk_is_full``: the file system has no room, although the budget has, and staging pauses; ``disk_full_s`` is for how long
-    it was so, all in all. ``peak_ahead_bytes``: the most that was asked for before there was room for it, which memory holds if
-    it comes too early.
+    ``disk_is_full``: staging pauses, because the file system is full although the budget is not; ``disk_full_s`` is for how long
+    that was so in total. ``peak_ahead_bytes``: the most bytes that were requested before there was space for them on disk, which
+    are held in memory if they arrive too early.
 
-    ``fetched_bytes`` are all that came in the bodies of answers, for all streams that share a client's gateways, also what was
-    cut off, wrong, or came twice; ``verified_bytes`` are those of blocks that were verified, and ``useful_bytes`` the chunks that
-    this stream has handed over.
+    ``fetched_bytes`` counts all bytes of answers' bodies, for all streams that share a client's gateways, including what was cut
+    off, wrong, or received twice. ``verified_bytes`` counts those of verified blocks, and ``useful_bytes`` the chunks that this
+    stream has handed over.
     """
 
     batches: int

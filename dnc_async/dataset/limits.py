@@ -1,6 +1,6 @@
-"""What a dataset's description may hold at most. Writer and reader ask here, so that whatever is published can be read.
+"""Limits of a dataset's description, used by writer and reader alike, so that everything that is published can be read. PURE.
 
-Readers meet descriptions of strangers: each limit bounds what is allocated for one before its data has come.
+A reader cannot trust a description: each limit bounds how much memory is allocated for one before its data has arrived.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.page import ChunkEntry
 from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
+from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.want import Priority
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
@@ -70,7 +70,7 @@ async def _manifest_bytes(group: FetchGroup, root: Cid, path: tuple[str, ...], s
 
 
 async def read_file(
-    group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[Within] = (), priority: Priority = URGENT
+    group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[DagRange] = (), priority: Priority = URGENT
 ) -> bytes:
     """A whole small file in memory. Raises :class:`~dnc_async.errors.DagError` where it is larger, or not a file."""
     leaves = await _leaves(group, cid, priority, limit_bytes, within, ahead=True)
@@ -78,11 +78,11 @@ async def read_file(
     return b"".join(payload(leaf, block) for leaf, block in zip(leaves, blocks, strict=True))
 
 
-def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[Within, ...]:
+def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[DagRange, ...]:
     """Where a part of a chunk lies: in its file, which ``via`` names from the root, and in the directory around that."""
     size, offset, total = entry.size_bytes, entry.directory_offset, entry.directory_bytes
-    file = Within(str(entry.cid), start, end, size, via=via)
-    return file, Within(str(entry.directory), offset + start, offset + end, total, Scope.ALL, via.rpartition("/")[0])
+    file = DagRange(str(entry.cid), start, end, size, via=via)
+    return file, DagRange(str(entry.directory), offset + start, offset + end, total, Scope.ALL, via.rpartition("/")[0])
 
 
 async def chunk_leaves(
@@ -103,7 +103,7 @@ async def chunk_leaves(
 
 
 async def _leaves(
-    group: FetchGroup, cid: Cid, priority: Priority, limit_bytes: int, within: Sequence[Within], *, ahead: bool
+    group: FetchGroup, cid: Cid, priority: Priority, limit_bytes: int, within: Sequence[DagRange], *, ahead: bool
 ) -> tuple[Leaf, ...]:
     planner = FilePlanner(cid)
     while wanted := planner.wanted():

@@ -164,7 +164,7 @@ class Runtime:
             )
             fetcher.observers.add(self.observers.tell)
             if origin.passed_over is not None:
-                fetcher.explain(origin.passed_over)
+                fetcher.add_search_cause(origin.passed_over)
             self._tasks.start_soon(fetcher.run)
         if origin.routers and origin.root is not None:
             discovery = self._discovery(fetcher, origin)
@@ -202,7 +202,7 @@ class Runtime:
         sessions = self._sessions()
         named = sessions.named()
         return [
-            CarFileTransport(gateway.url, session=named, headers=gateway.headers, elsewhere=sessions.guarded)
+            CarFileTransport(gateway.url, session=named, headers=gateway.headers, redirect_sessions=sessions.guarded)
             if gateway.is_car_file
             else HttpTransport(gateway.url, session=named, headers=gateway.headers)
             for gateway in origin.gateways

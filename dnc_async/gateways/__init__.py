@@ -1,4 +1,4 @@
-"""Gateways: one's HTTP, the scoreboard that chooses between them, and the fetcher that turns CIDs into verified blocks.
+"""Fetches verified blocks from gateways: HTTP, the scoreboard that chooses a gateway, and the fetcher.
 
 Unverified bytes do not leave this package.
 """

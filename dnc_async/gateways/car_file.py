@@ -1,12 +1,12 @@
-"""A CAR file on any static host, as a gateway: its blocks by HTTP ranges.
+"""A CAR file on a static web host, used as a gateway: blocks are fetched by HTTP range requests.
 
-The host needs nothing but ranges: S3, a CDN, a web space. The file is a CARv2 with an index (``dnc export --indexed``
-writes it). The index is fetched once, bounded, when the first block is wanted; a block then is one range, and so is a run of
-blocks that lie one after the other, as they do in a file's export: the part of the file that holds them is a CAR but for its
-header. All of it is verified like any gateway's. A few redirects are followed, as object stores and release pages send them.
+The host only has to support ranges: S3, a CDN, ordinary web space. The file is a CARv2 with an index (``dnc export --indexed``
+writes it). The index is fetched once, with a size limit, before the first block. A block then is one range. So are blocks that
+follow each other in the file, as they do in an export: that part of the file, behind a CAR header, is a CAR. All blocks are
+verified like any gateway's. A few redirects are followed, as object stores and release pages send them.
 
-Whether the file has changed, its blocks tell, and not its ETag, which hosts alternate: where one is not where the index says,
-the index is read again, once for each time that it was right before.
+A changed file is noticed by its blocks, not by its ETag, which some hosts alternate: if a block is not where the index says, the
+index is read again. This is not repeated until a block was found where the index says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import anyio
 
 from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
 from dnc_async.gateways.http import HttpSource
-from dnc_async.gateways.redirects import Elsewhere
+from dnc_async.gateways.redirects import RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _ANSWERS = (200, 206, 416)
-#: As servers write it: the unit's case is free (RFC 9110), and some write "=" after it, as a request does.
+#: A Content-Range: the unit may be in any case (RFC 9110), and some servers write "=" after it, as in a request.
 _RANGE = re.compile(r"bytes(?:[ \t]+|=)0*([0-9]{1,19})-", re.IGNORECASE)
 
 
@@ -46,10 +46,10 @@ class CarFileTransport:
         *,
         session: aiohttp.ClientSession,
         headers: Mapping[str, str],
-        elsewhere: Elsewhere | None = None,
+        redirect_sessions: RedirectSessions | None = None,
     ) -> None:
-        """``elsewhere`` gives sessions for the hosts to which it redirects; without it, redirects are misses."""
-        self._source = HttpSource(url, session=session, headers=headers, elsewhere=elsewhere)
+        """``redirect_sessions`` returns the sessions for redirects; without it, a redirect means that the file is not there."""
+        self._source = HttpSource(url, session=session, headers=headers, redirect_sessions=redirect_sessions)
         self.name = self._source.name
         self._opening = anyio.Lock()
         self._layout: Layout | None = None
@@ -61,18 +61,18 @@ class CarFileTransport:
         return f"<CarFileTransport {self.name}, {state}>"
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
-        """One block, unverified, of at most ``limit_bytes``."""
+        """Fetch one block, unverified, of at most ``limit_bytes``."""
         asked = str(cid)
         layout, index = await self._open(asked)
         offset = index.offset(cid)
         if offset is None:
             raise GatewayMissError("the file's index does not list this block", gateway=self.name, cid=asked)
         end = index.end(offset, layout.data_bytes)
-        # A section of another block may follow that the index leaves out: what is too much is cut off below.
+        # Sections that the index does not list may follow: they are cut off below.
         size = min(end - offset, MAX_SECTION_BYTES)
         if size <= 0:
             raise self._source.error(f"the file's index places the block at byte {offset}, behind the end", asked)
-        section = await self._range(layout.data_offset + offset, size, asked, arrivals)
+        section = await self._read_range(layout.data_offset + offset, size, asked, arrivals)
         return self._block(section, index, cid, limit_bytes, asked)
 
     def _block(self, section: bytes, index: Index, cid: Cid, limit_bytes: int, asked: str) -> bytes:
@@ -92,7 +92,7 @@ class CarFileTransport:
         return section[begin : start + size]
 
     def _distrust(self, index: Index | None) -> None:
-        """Read the index again, where it was right before: the file may have changed."""
+        """Forget the index, unless it was just read: the file may have changed."""
         if self._is_trusted and index is self._index:
             self._layout = self._index = None
             self._is_trusted = False
@@ -106,19 +106,19 @@ class CarFileTransport:
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """The part of the file that holds some blocks and what follows them, unverified, as a CAR of its own."""
+        """Fetch the part of the file that contains some blocks and what follows them, unverified, as a CAR."""
         asked = request.asked
         layout, index = await self._open(asked)
-        start, end = self._stretch(layout, index, request)
+        start, end = self._byte_range(layout, index, request)
         if end - start > limit_bytes:
             raise self._source.oversize(f"holds {end - start} bytes there", limit_bytes, asked)
-        async with self._part(layout.data_offset + start, end - start, asked) as response:
-            arrivals.begins()
+        async with self._get_range(layout.data_offset + start, end - start, asked) as response:
+            arrivals.begin()
             if await feed(encode_header([])):
-                await self._source.pieces(response, end - start, asked, arrivals, feed)
+                await self._source.stream(response, end - start, asked, arrivals, feed)
 
-    def _stretch(self, layout: Layout, index: Index, request: CarRequest) -> tuple[int, int]:
-        """Where the blocks lie that are asked for, one after the other, and what is to follow them; to the end of a section."""
+    def _byte_range(self, layout: Layout, index: Index, request: CarRequest) -> tuple[int, int]:
+        """The byte range of the requested consecutive blocks and of what follows them, up to the end of a section."""
         places = [index.offset(cid) for cid in request.cids]
         known = [place for place in places if place is not None]
         if not known or len(known) < len(places):
@@ -130,18 +130,18 @@ class CarFileTransport:
         return known[0], max(ends[-1], following)
 
     async def holds(self, root: Cid) -> bool | None:
-        """Nobody knows before its index was read."""
+        """Not known before the index was read."""
         return None
 
     async def sends_cars(self, root: Cid) -> bool:
-        """It is one."""
+        """Always: the file is a CAR."""
         return True
 
     async def _open(self, asked: str) -> tuple[Layout, Index]:
         async with self._opening:
             if self._layout is None or self._index is None:
                 try:
-                    layout = Layout.decode(await self._range(0, HEADER_BYTES, asked))
+                    layout = Layout.decode(await self._read_range(0, HEADER_BYTES, asked))
                     self._index = Index.decode(await self._read_index(layout, asked))
                 except CarError as error:
                     hint = "write it with 'dnc export --indexed'"
@@ -157,21 +157,21 @@ class CarFileTransport:
             self._check(response, layout.index_offset, asked)
             return await self._source.body(response, MAX_INDEX_BYTES, asked)
 
-    async def _range(self, start: int, size: int, asked: str, arrivals: Arrivals | None = None) -> bytes:
+    async def _read_range(self, start: int, size: int, asked: str, arrivals: Arrivals | None = None) -> bytes:
         arrivals = arrivals or Arrivals()
-        async with self._part(start, size, asked) as response:
-            arrivals.begins()
+        async with self._get_range(start, size, asked) as response:
+            arrivals.begin()
             return await self._source.body(response, size, asked, arrivals)
 
     @asynccontextmanager
-    async def _part(self, start: int, size: int, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:
+    async def _get_range(self, start: int, size: int, asked: str) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers = {"Range": f"bytes={start}-{start + size - 1}"}
         async with self._source.get("", headers, asked, expected=_ANSWERS) as response:
             self._check(response, start, asked)
             yield response
 
     def _check(self, response: aiohttp.ClientResponse, start: int, asked: str) -> None:
-        """It is the range that was asked for."""
+        """Raise an error unless the answer is the requested range."""
         if response.status == 200:
             refused = "answered a range with the whole file: this host cannot serve it"
             raise GatewayRefusedError(refused, gateway=self.name, cid=asked)

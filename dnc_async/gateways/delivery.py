@@ -1,7 +1,6 @@
-"""Blocks that are here already, on their way to those who want them and never asked a gateway for them.
+"""Delivers blocks that are in memory already: read-ahead blocks, and blocks that another want requested.
 
-They came before they were wanted, or for somebody else. Each is handed over in one hop to a worker thread, to all who want
-it by then and to those who come for it meanwhile.
+Each block is delivered in a worker thread, to all wants for it, including those that are added meanwhile.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
 
 
-class Delivery:
-    """Hands blocks over. ``under_way`` are the hashes of those that are being handed: nobody need be asked for them."""
+class BlockDelivery:
+    """Delivers blocks to the wants for them. ``in_progress`` are the multihashes of the blocks that are being delivered."""
 
     def __init__(
         self,
@@ -26,40 +25,40 @@ class Delivery:
         in_worker: Callable[..., Awaitable[Any]],
         settle: Callable[[BlockWant, Exception | None], None],
     ) -> None:
-        """``settle`` is told of each wanted block how it ended."""
+        """``settle`` is called for each want that accepted a block, with the error of its ``accept`` callback or ``None``."""
         self._pending = pending
         self._in_worker = in_worker
         self._settle = settle
         self._next: dict[bytes, Block] = {}
-        self.under_way: set[bytes] = set()
+        self.in_progress: set[bytes] = set()
 
     def __repr__(self) -> str:
-        return f"<Delivery {len(self.under_way)} blocks, {len(self._next)} more next>"
+        return f"<BlockDelivery {len(self.in_progress)} in progress, {len(self._next)} more next>"
 
     @property
     def is_idle(self) -> bool:
-        """Whether no block is here, and no worker has one."""
-        return not (self._next or self.under_way)
+        """Whether no block is being delivered or added."""
+        return not (self._next or self.in_progress)
 
-    def put(self, block: Block) -> None:
-        """Have it handed over when :meth:`begin` is called next."""
+    def add(self, block: Block) -> None:
+        """Deliver this block when :meth:`start` is called next."""
         self._next[block.cid.multihash] = block
 
-    def begin(self, tasks: TaskGroup) -> None:
-        """Start to hand over what was put here; a block that is under way comes to those who want it by that."""
-        begun, self._next = self._next, {}
-        for block in (block for multihash, block in begun.items() if multihash not in self.under_way):
-            self.under_way.add(block.cid.multihash)
-            tasks.start_soon(self._hand, block)
+    def start(self, tasks: TaskGroup) -> None:
+        """Start a task for each added block, except for those that are being delivered already."""
+        added, self._next = self._next, {}
+        for block in (block for multihash, block in added.items() if multihash not in self.in_progress):
+            self.in_progress.add(block.cid.multihash)
+            tasks.start_soon(self._deliver, block)
 
-    async def _hand(self, block: Block) -> None:
+    async def _deliver(self, block: Block) -> None:
         seen: set[BlockWant] = set()
-        while wants := [want for want in self._pending.of(block.cid.multihash) if want not in seen]:
+        while wants := [want for want in self._pending.wants_for(block.cid.multihash) if want not in seen]:
             offers = [want.offer for want in wants]
             results = await self._in_worker(lambda offers: [offer(block) for offer in offers], offers)
             for want, accepted in zip(wants, results, strict=True):
-                if accepted is not None:  # else whoever takes it settles it
+                if accepted is not None:  # else another thread accepts it, and its caller settles the want
                     self._settle(want, accepted.error)
-                want.tell()
+                want.call_done()
             seen.update(wants)
-        self.under_way.discard(block.cid.multihash)
+        self.in_progress.discard(block.cid.multihash)

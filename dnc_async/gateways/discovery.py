@@ -1,8 +1,8 @@
-"""Discovery: asks routers who provides a dataset's root, and adds whom they name to a running fetcher.
+"""Asks routers which gateways provide a dataset's root, and adds those gateways to a running fetcher.
 
-A gateway that was found is one like any other: all that it sends is verified, so a router or a provider that lies costs
-time only. A router that is down or talks nonsense is a warning in the log. What each of them said stands in the error of a
-block that nobody can serve. Providers may serve raw blocks only: CARs are optional for a trustless gateway.
+Everything that a found gateway sends is verified, as for any other gateway, so a router or provider that lies costs time only.
+A router that fails is a warning in the log, and its error is part of the error of a block that no gateway can serve. Found
+gateways may serve raw blocks only: CARs are optional for a trustless gateway.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AGAIN_AFTER_S = 10.0
 
 
 class Discovery:
-    """The searches for gateways of one fetcher."""
+    """Searches for gateways on behalf of one fetcher."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Discovery:
         clock: Callable[[], float],
         is_local: Callable[[str], bool] = is_local_url,
     ) -> None:
-        """By these routers' URLs.
+        """``routers`` are URLs. ``known`` are the URLs of the gateways that the fetcher has already.
 
-        ``known`` are gateways' URLs that are not added again. A router whose URL ``is_local`` may name addresses of this machine
-        or a private network, and with ``private_providers`` any router. ``timeout_s`` is for each router's whole answer.
+        Loopback and private addresses are accepted from routers whose own URL ``is_local``; with ``private_providers``, from
+        all routers. ``timeout_s`` limits the time for one router's whole answer.
         """
         self._fetcher = fetcher
         self._sessions = sessions
@@ -62,18 +62,18 @@ class Discovery:
         return f"<Discovery by {len(self._routers)} routers, {len(self._next_search)} roots>"
 
     def begin(self, root: Cid) -> bool:
-        """Whether to start :meth:`search`: nobody has searched for this root yet, or a while ago in vain.
+        """Whether to call :meth:`search` for this root: it was never searched for, or a while ago without success.
 
-        The fetcher waits for the search from now on.
+        If so, the fetcher counts the search as started.
         """
         if self._clock() < self._next_search.get(root.multihash, float("-inf")):
             return False
         self._next_search[root.multihash] = float("inf")
-        self._fetcher.expect()
+        self._fetcher.search_started()
         return True
 
     async def search(self, root: Cid) -> None:
-        """Ask all routers at once. Never raises but to be cancelled."""
+        """Ask all routers at the same time. Raises nothing but cancellation."""
         causes: list[GatewayError] = []
         try:
             async with anyio.create_task_group() as tasks:
@@ -82,7 +82,7 @@ class Discovery:
         finally:
             if len(causes) == len(self._routers):
                 self._next_search[root.multihash] = self._clock() + _AGAIN_AFTER_S
-            self._fetcher.expect_no_more(causes)
+            self._fetcher.search_ended(causes)
 
     async def _ask(self, router: Router, root: Cid, causes: list[GatewayError]) -> None:
         named: list[Provider] = []
@@ -106,7 +106,7 @@ class Discovery:
             late = f"its answer had not ended after {self._timeout_s:g} s"
             raise GatewayTimeoutError(late, gateway=router.name, cid=str(root)) from error
         if not named:
-            full = "knows nobody whom we ask; no more gateways are taken from routers than found_gateways allows"
+            full = "named only gateways beyond the limit that found_gateways sets"
             said = "knows no gateway that serves it over HTTP" if self._free > 0 else full
             raise GatewayMissError(said, gateway=router.name, cid=str(root))
 

@@ -1,9 +1,9 @@
-"""The fetcher: wanted blocks in, verified blocks out, over all gateways at once.
+"""The fetcher: fetches wanted blocks from several gateways at once, and verifies them.
 
-The scoreboard decides, one dispatcher sends, and a task per request brings the body. Hashing blocks and handing them to
-whoever wants them is one hop to a worker thread. A block that a gateway could not give, or gave wrong, goes back among the
-wanted ones and is asked of another; when all have failed for it, whoever wants it is told why each of them did. A block that
-came counts for everybody who wants it, whoever asked for it; what nobody wants yet is kept for a moment.
+The scoreboard chooses a gateway for each block, one dispatcher sends the requests, and each request has a task that reads the
+answer. Blocks are verified and delivered in worker threads. If a gateway fails for a block, the block is requested from another;
+when all gateways have failed for it, the stream gets an error that holds the reason of each. A block that arrives is delivered
+to all wants for it, whichever of them caused the request; a block without a want is kept for a while.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -21,8 +20,9 @@ from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
 from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
-from dnc_async.gateways.delivery import Delivery
+from dnc_async.gateways.delivery import BlockDelivery
 from dnc_async.gateways.group import FetchGroup
+from dnc_async.gateways.pauses import PauseWarnings
 from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.probes import Probes
 from dnc_async.gateways.readahead import Readahead
@@ -31,26 +31,25 @@ from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.gateways.want import Accepted, BlockWant
+from dnc_async.gateways.want import AcceptResult, BlockWant
+from dnc_async.gateways.workers import run_in_worker
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed, RequestSent, logger
+from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
 
-#: A pause that a gateway asks for is worth a word from so many seconds on.
-_TOLD_PAUSE_S = 5.0
-#: Some bytes that came are no reason to look for room again so soon.
-_LOOK_S = 0.001
+#: Received bytes wake the dispatcher at most once in this time.
+_DISPATCH_INTERVAL_S = 0.001
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Fetcher:
-    """Fetches for all streams of a client. :meth:`run` must be running for anything to happen.
+    """Fetches blocks for all streams of a client, while :meth:`run` is running.
 
-    ``hedge_share``: how many bytes may be asked for twice, of those that were delivered (and 4 MiB more).
-    ``early_bytes``: how much is kept of what came before it was wanted, and ``hold_s``: how long a CAR that brings more of
-    it is held open. ``requests_per_minute``: what each of the gateways allows, where that is known.
+    ``hedge_share``: how many bytes may be requested twice, as a share of the delivered bytes (plus 4 MiB). ``early_bytes``: how
+    many bytes of read-ahead blocks are kept, and ``hold_s``: for how many seconds a CAR request stops reading once that limit is
+    reached. ``requests_per_minute``: each gateway's limit, where it is known.
     """
 
     def __init__(
@@ -71,14 +70,14 @@ class Fetcher:
         hold_s: float,
         requests_per_minute: Sequence[float | None] = (),
     ) -> None:
-        """Over these gateways."""
+        """``transports`` are the gateways; :meth:`add` adds more later."""
         self._hedges = HedgeBudget(hedge_share)
         self._transports = tuple(transports)
         self._executor = executor
         self.clock = clock
         self._thread_clock = thread_clock
         self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
-        self._told_busy: dict[int, float] = {}
+        self._pause_warnings = PauseWarnings()
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
@@ -90,17 +89,17 @@ class Fetcher:
         self._requesters = [self._requester(i) for i in range(len(self._transports))]
         self._probes = Probes()
         self._pending = Pending()
-        self._delivery = Delivery(self._pending, in_worker=self.in_worker, settle=self._settle)
+        self._delivery = BlockDelivery(self._pending, in_worker=self.in_worker, settle=self._settle)
         self._requests: dict[Request, None] = {}  # in order: what is done to each must not depend on chance
         self._received = [0] * len(self._transports)
-        self._holding: set[Request] = set()
+        self._paused: set[Request] = set()
         self._wake = asyncio.Event()
-        self._looked_at = float("-inf")
-        self._expected = 0
+        self._woken_at = float("-inf")
+        self._searches = 0
         self._search_causes: dict[str, GatewayError] = {}
-        #: Gateways whose rate or latency is not known yet, by number.
+        #: The gateways whose rate or latency is not known yet, by number.
         self._unmeasured = set(range(len(self._transports)))
-        #: Notified when both have become known of one more gateway.
+        #: Notified when both have become known of another gateway.
         self.measured = Condition()
         self.readahead = Readahead(early_bytes)
         self.hold_s = hold_s
@@ -110,7 +109,7 @@ class Fetcher:
         return f"<Fetcher over {len(self._transports)} gateways, {len(self._pending)} blocks wanted>"
 
     def statistics(self) -> tuple[GatewayStatistics, ...]:
-        """A line for each gateway."""
+        """The statistics of each gateway."""
         return tuple(
             GatewayStatistics(
                 url=transport.name,
@@ -138,17 +137,17 @@ class Fetcher:
 
     @property
     def hedged_bytes(self) -> int:
-        """How many bytes were asked for twice."""
+        """How many bytes were requested twice."""
         return self._hedges.spent_bytes
 
     def add(self, transport: Transport, requests_per_minute: float | None = None) -> None:
-        """One more gateway, also for what is wanted already; ``requests_per_minute`` is what it allows, if known."""
+        """Add a gateway, also for blocks that are wanted already; ``requests_per_minute`` is its limit, if known."""
         self._board.add(requests_per_minute, can_car=transport.has_cars)
         self._unmeasured.add(len(self._transports))
         self._transports = (*self._transports, transport)
         self._requesters.append(self._requester(len(self._requesters)))
         self._received.append(0)
-        self._probes.joined(self._requesters[-1])
+        self._probes.add_gateway(self._requesters[-1])
         for want in self._pending:
             want.is_hopeful = True
         self._wake.set()
@@ -157,61 +156,64 @@ class Fetcher:
         board = self._board
         return Requester(gateway, self._transports[gateway], board.scores[gateway], board.capabilities[gateway], self)
 
-    def expect(self) -> None:
-        """Gateways may be added soon: until :meth:`expect_no_more`, a block that all have failed for waits for them."""
-        self._expected += 1
+    def search_started(self) -> None:
+        """A search for gateways began: until :meth:`search_ended`, a block for which all gateways failed waits for new ones."""
+        self._searches += 1
 
-    def expect_no_more(self, causes: Iterable[GatewayError] = ()) -> None:
-        """Undo one :meth:`expect`. ``causes`` say why nobody came; they go with the error of a block that nobody serves."""
-        self._expected -= 1
+    def search_ended(self, causes: Iterable[GatewayError] = ()) -> None:
+        """A search for gateways ended. ``causes`` say why it found none, for the error of a block that no gateway serves."""
+        self._searches -= 1
         for cause in causes:
-            self.explain(cause)
+            self.add_search_cause(cause)
         self._give_up_hopeless()
         self._wake.set()
 
-    def explain(self, cause: GatewayError) -> None:
-        """Have this go with the error of a block that nobody serves: who else might have had it, and why it was not asked."""
+    def add_search_cause(self, cause: GatewayError) -> None:
+        """Add a cause to the error of a block that no gateway serves: which other source there was, and why it was not used."""
         self._search_causes[cause.gateway] = cause
 
     def _give_up_hopeless(self) -> None:
-        for want in self._pending.waiting() if not self._expected else ():
+        for want in self._pending.queued() if not self._searches else ():
             if not want.is_hopeful or not self._transports:
-                self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
+                self._settle_unavailable(want)
+
+    def _settle_unavailable(self, want: BlockWant) -> None:
+        self._settle(want, want.unavailable_error(self.clock(), self._search_causes.values()))
 
     def open(self, root: Cid | None = None) -> FetchGroup:
-        """A group of wanted blocks that are given up together; beneath ``root``, of which gateways are asked if they hold it."""
+        """Open a group of wants that can be withdrawn together. Gateways are asked whether they hold ``root`` themselves."""
         group = FetchGroup(self)
         if root is not None:
-            self._probes.opened(root, self._requesters)
+            self._probes.add_root(root, self._requesters)
         return group
 
-    def left(self, group: FetchGroup) -> None:
-        """A group was closed (called by it)."""
-        self.readahead.leave(group)
+    def group_closed(self, group: FetchGroup) -> None:
+        """Drop what was kept or is still being received for this group alone (called by the group)."""
+        self.readahead.remove_group(group)
         for request in self._requests:
-            request.leave(group)
+            request.remove_group(group)
 
     async def run(self) -> None:
         """Send requests until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
-                self._look()
+                self._count_unread()
                 self._wake.clear()
                 now = self.clock()
                 self._dispatch(tasks, now)
-                await self._until(self._board.next_change(now), now)
+                await self._wait(self._board.next_change(now), now)
 
-    def _look(self) -> None:
-        """Count what has come and was not read yet: it may make room for what is to be asked for, and shows who is not silent."""
+    def _count_unread(self) -> None:
+        """Count bytes that arrived and were not read yet: they may free window space, and show which requests are not late."""
         if self._pending.first is not None or len(self._transports) > 1:
             for request in tuple(self._requests):
-                request.look()
+                request.count_unread()
 
-    async def _until(self, change: float | None, now: float) -> None:
-        """Wait until something happens, or the time of a change has come: a timer is enough, nothing need be cancelled."""
+    async def _wait(self, until: float | None, now: float) -> None:
+        """Wait to be woken, or for the time ``until``. A timer is enough for that, because nothing need be cancelled."""
         timer = None
-        if change is not None:
-            timer = asyncio.get_running_loop().call_later(max(0.001, change - now), self._wake.set)
+        if until is not None:
+            timer = asyncio.get_running_loop().call_later(max(0.001, until - now), self._wake.set)
         try:
             await self._wake.wait()
         finally:
@@ -219,52 +221,36 @@ class Fetcher:
                 timer.cancel()
 
     def submit(self, want: BlockWant) -> None:
-        """Take a wanted block into the order (called by a group)."""
-        self._pending.enter(want)
-        self._queue(want)
+        """Start to fetch a block (called by a group)."""
+        self._pending.add(want)
+        self._enqueue(want)
 
-    def drop(self, wants: Sequence[BlockWant]) -> None:
-        """Give up on wanted blocks; each is told when no worker touches it any more (called by a group)."""
+    def withdraw(self, wants: Sequence[BlockWant]) -> None:
+        """Stop fetching blocks (called by a group). Each want's ``done`` is called when no worker thread uses it any more."""
         for want in wants:
             self._settle(want, StreamClosedError("the stream was closed"))
         if wants:
-            self._pending.drop_settled()
+            self._pending.dequeue_settled()
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
-        loop = asyncio.get_running_loop()
-        given, result = [partial(function, *args, **kwargs)], list[T]()
+        """Call a blocking function in a worker thread. A cancelled caller waits for it to end, because it may use a file."""
+        return await run_in_worker(self._executor, function, *args, **kwargs)
 
-        def run() -> None:  # a thread holds what it was given, and what it returns, until it goes on, whenever that is…
-            result.append(given.pop()())  # …which may not be a batch's rows
-
-        running = loop.run_in_executor(self._executor, run)
-        with anyio.CancelScope(shield=True):
-            await running
-        return result.pop()
-
-    def keep(self, request: Request, block: Block) -> None:
-        """A block came that nobody wanted when it did (called by a request)."""
-        if not self._pending.of(block.cid.multihash):
-            self.readahead.put(block, request.groups)
-        else:  # somebody came for it meanwhile
-            self._delivery.put(block)
-            self._wake.set()
-
-    def _queue(self, want: BlockWant) -> None:
+    def _enqueue(self, want: BlockWant) -> None:
+        """Deliver the block if it was read ahead, else put the want into the queue."""
         multihash = want.cid.multihash
         block = self.readahead.pop(multihash)
         if block is None:
-            want.passed = {request for request in self._requests if request.has_brought(multihash)}
+            want.sent_by = {request for request in self._requests if request.has_received(multihash)}
             self._pending.enqueue(want)
         else:
-            self._delivery.put(block)
+            self._delivery.add(block)
         self._wake.set()
 
-    # Sending.
+    # Sending requests.
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        self._delivery.begin(tasks)
+        self._delivery.start(tasks)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
@@ -275,12 +261,12 @@ class Fetcher:
         first = self._pending.first
         spans: Sequence[Span] = ()
         if first is not None and (first.settled or self._board.may_assign(first.size_bytes, now)):
-            spans = self._board.assign(self._pending.head(self._delivery.under_way), now)
-            self._pending.asked({want for span in spans for want in span.wants})
+            spans = self._board.assign(self._pending.candidates(self._delivery.in_progress), now)
+            self._pending.dequeue({want for span in spans for want in span.wants})
         for span in spans:
             self._send(tasks, span, now)
-        if self._requests or spans:  # never before the first useful request
-            self._probes.send(tasks, now)
+        if self._requests or spans:  # never before the first request for a wanted block
+            self._probes.send_due(tasks, now)
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, BlockWant)]
@@ -288,133 +274,134 @@ class Fetcher:
         request = span.joins
         if isinstance(request, Request):
             for want in wants:
-                request.join(want)
-            self.readahead.look_again()
+                request.add(want)
+            self.readahead.recheck()
         else:
-            is_hedge = bool(wants[0].requests)
-            request = Request(span.gateway, wants, span.car, now, is_hedge=is_hedge)
-            name = self._transports[span.gateway].name
-            self.observers.tell(
-                RequestSent(
-                    gateway=name,
-                    asked=request.asked,
-                    blocks=len(wants),
-                    size_bytes=span.size_bytes,
-                    hedge=is_hedge,
-                    at=now,
-                )
-            )
+            request = Request(span.gateway, wants, span.car, now, is_hedge=bool(wants[0].requests))
+            self.observers.tell(request.sent_event(self._transports[span.gateway].name, span.size_bytes))
             self._requests[request] = None
             if span.car is not None:
                 self._board.scores[span.gateway].opened_car(request, span.car)
-            tasks.start_soon(self._send_and_count, request)
+            tasks.start_soon(self._execute, request)
         for want in wants:
             want.requests[span.gateway] = request
             want.sent_at = now if want.sent_at is None else want.sent_at
 
-    async def _send_and_count(self, request: Request) -> None:
+    async def _execute(self, request: Request) -> None:
         try:
-            await self._requesters[request.gateway].perform(request)
+            await self._requesters[request.gateway].execute(request)
         finally:
-            request.look()  # what came and was not read, because it was given up
+            request.count_unread()  # a cancelled request leaves received bytes unread
             self._requests.pop(request, None)
             self._received[request.gateway] += request.received_bytes
-            self.observers.tell(request.ended(self._transports[request.gateway].name, self.clock()))
+            self.observers.tell(request.ended_event(self._transports[request.gateway].name, self.clock()))
             self._wake.set()
 
-    # What requests tell.
+    # RequestEvents: what requests tell the fetcher.
 
-    def progressed(self, gateway: int) -> None:
-        """Some bytes came: there may be room to ask for more."""
-        self._tell_measured(gateway)
+    def bytes_received(self, gateway: int) -> None:
+        """Wake the dispatcher if the gateway's window now has space for the first want in the queue."""
+        self._notify_if_measured(gateway)
         first, now = self._pending.first, self.clock()
-        if first is None or self._wake.is_set() or now - self._looked_at < _LOOK_S:
+        if first is None or self._wake.is_set() or now - self._woken_at < _DISPATCH_INTERVAL_S:
             return
-        self._looked_at = now
-        if self._board.scores[gateway].has_room(first.size_bytes, now):
+        self._woken_at = now
+        if self._board.scores[gateway].has_window(first.size_bytes, now):
             self._wake.set()
 
-    def _tell_measured(self, gateway: int) -> None:
+    def _notify_if_measured(self, gateway: int) -> None:
         if gateway in self._unmeasured:
             score = self._board.scores[gateway]
             if score.rate is not None and score.latency_s is not None:
                 self._unmeasured.remove(gateway)
                 self.measured.notify_all()
 
-    def holds(self, request: Request, *, holding: bool) -> None:
-        """A request waits, or no longer waits, until what it brought is wanted."""
-        (self._holding.add if holding else self._holding.discard)(request)
-        self._board.holds_ahead = set().union(*(each.groups for each in self._holding))
+    def set_paused(self, request: Request, *, paused: bool) -> None:
+        """Note that a request stops reading, or reads on, because what it brought is not wanted yet."""
+        (self._paused.add if paused else self._paused.discard)(request)
+        self._board.paused_groups = set().union(*(each.groups for each in self._paused))
         self._wake.set()
 
-    async def land(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
-        """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
+    def keep_for_later(self, request: Request, block: Block) -> None:
+        """Keep a verified block that no stream has requested yet."""
+        if not self._pending.wants_for(block.cid.multihash):
+            self.readahead.put(block, request.groups)
+        else:  # a stream has requested it meanwhile
+            self._delivery.add(block)
+            self._wake.set()
+
+    async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+        """Call ``make`` for verified blocks in a worker thread, and deliver them; returns for each whether it was wanted."""
         thread_clock, pending, received_at = self._thread_clock, self._pending, self.clock()
 
-        def work() -> tuple[list[tuple[Block, list[tuple[BlockWant, Accepted | None]]]], float]:
+        def work() -> tuple[list[tuple[Block, list[tuple[BlockWant, AcceptResult | None]]]], float]:
             began, blocks = thread_clock(), make()
-            return [(b, [(w, w.offer(b)) for w in pending.of(b.cid.multihash)]) for b in blocks], thread_clock() - began
+            return [
+                (b, [(w, w.offer(b)) for w in pending.wants_for(b.cid.multihash)]) for b in blocks
+            ], thread_clock() - began
 
-        landed, worked_s = await self.in_worker(work)
+        offered, worked_s = await self.in_worker(work)
         score, now = self._board.scores[request.gateway], self.clock()
-        for block, taken in landed:
+        for block, results in offered:
             size = len(block.data)
-            score.verified(size, is_wanted=bool(taken))
+            score.verified(size, is_wanted=bool(results))
             name, seconds = self._transports[request.gateway].name, now - request.began
-            cid = str(taken[0][0].cid if taken else block.cid)
+            cid = str(results[0][0].cid if results else block.cid)
             self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
-            if not request.brought(block.cid.multihash):
+            if not request.record_received(block.cid.multihash):
                 score.closed_car(request)
-            taken.extend(self._came_late(block, [want for want, _ in taken]))
-            for want, result in taken:
+            results.extend(self._deliver_to_new_wants(block, [want for want, _ in results]))
+            for want, result in results:
                 want.received_at, want.worked_s = received_at, worked_s
                 if want in request.wants:
                     score.delivered(want, size, now)
                     request.wants.pop(want)
                     want.requests.pop(request.gateway, None)
-                if request.advance(want):
+                if request.advance_past(want):
                     score.advanced_car(request, request.position)
-                if result is not None:  # else whoever takes it settles it
+                if result is not None:  # else another thread accepts the block, and its caller settles the want
                     self._settle(want, result.error)
-                want.tell()
-        self._tell_measured(request.gateway)
+                want.call_done()
+        self._notify_if_measured(request.gateway)
         self._wake.set()
-        return [(block, bool(taken)) for block, taken in landed]
+        return [(block, bool(results)) for block, results in offered]
 
-    def _came_late(self, block: Block, seen: Sequence[BlockWant]) -> list[tuple[BlockWant, Accepted | None]]:
-        """Hand a block to those who want it since a worker looked who does: it may be from this request that they expect it."""
-        late = [want for want in self._pending.of(block.cid.multihash) if want not in seen]
+    def _deliver_to_new_wants(
+        self, block: Block, seen: Sequence[BlockWant]
+    ) -> list[tuple[BlockWant, AcceptResult | None]]:
+        """Deliver a block to the wants that were added since the worker thread looked: they may expect it from this request."""
+        late = [want for want in self._pending.wants_for(block.cid.multihash) if want not in seen]
         if late:
-            self._delivery.put(block)
+            self._delivery.add(block)
         return [(want, None) for want in late]
 
     def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        """The gateway could not bring this block."""
+        """Record that the gateway failed to send this block, and request it from another."""
         if not want.settled:
-            self._note(want, gateway, error)
-        self._leave(want, gateway)
+            self._record_failure(want, gateway, error)
+        self._remove_request(want, gateway)
 
     def give_back(self, want: BlockWant, gateway: int) -> None:
-        """The gateway will not bring this block, and is not to blame."""
-        self._leave(want, gateway)
+        """Request a block elsewhere that the gateway will not send, without blaming the gateway."""
+        self._remove_request(want, gateway)
 
-    def _leave(self, want: BlockWant, gateway: int) -> None:
-        """A request for the block has ended without it: leave it to its other request, or ask again."""
+    def _remove_request(self, want: BlockWant, gateway: int) -> None:
+        """A request ended without the block: unless another request for it is open, queue it again or give it up."""
         want.requests.pop(gateway, None)
         want.asked.discard(gateway)
         self._wake.set()
         if want.settled or want.requests:
             return
-        if want.is_hopeful or self._expected:
-            self._queue(want)
+        if want.is_hopeful or self._searches:
+            self._enqueue(want)
         else:
-            self._settle(want, want.unavailable(self.clock(), self._search_causes.values()))
+            self._settle_unavailable(want)
 
     def _settle(self, want: BlockWant, outcome: Exception | None) -> None:
-        """Decide how it ended, and let go of the other requests for it."""
+        """Record a want's outcome, and remove it from all requests that still expect it."""
         if not want.settle(outcome):
             return
-        if self._pending.leave(want):  # others may have relied on this one to be asked for
+        if self._pending.remove(want):  # other wants for the same block may have waited for this one's request
             self._wake.set()
         requests, want.requests = want.requests, {}
         for gateway, request in requests.items():
@@ -423,26 +410,22 @@ class Fetcher:
                 score.beaten(want, self.clock())
             else:
                 score.missed(want)
-            request.release(want)
+            request.remove(want)
         want.asked.clear()
-        want.tell()
+        want.call_done()
 
-    def tell_failure(self, error: GatewayError, cid: str) -> None:
+    def report_failure(self, error: GatewayError, cid: str) -> None:
         """Tell observers of a failure that costs no block."""
         mismatch = isinstance(error, GatewayMismatchError)
         self.observers.tell(RequestFailed(gateway=error.gateway, cid=cid, reason=str(error), mismatch=mismatch))
 
-    def _note(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        self.tell_failure(error, str(want.cid))
+    def _record_failure(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
+        self.report_failure(error, str(want.cid))
         has_delivered, gateways, now = bool(self._board.scores[gateway].blocks), len(self._transports), self.clock()
-        want.fault(gateway, error, now, patience=self._patience, has_delivered=has_delivered, gateways=gateways)
+        patience = self._patience
+        want.record_failure(gateway, error, now, patience=patience, has_delivered=has_delivered, gateways=gateways)
 
-    def busy(self, gateway: int, pause_s: float) -> None:
-        """Say, once a pause, that a gateway asked for it, and whether anybody else can be asked meanwhile."""
-        now = self.clock()
-        if pause_s < _TOLD_PAUSE_S or now < self._told_busy.get(gateway, now):
-            return
-        self._told_busy[gateway] = now + pause_s
-        others = any(score.paused_until <= now for i, score in enumerate(self._board.scores) if i != gateway)
-        meanwhile = "others are asked meanwhile" if others else "nobody else can be asked meanwhile"
-        logger.warning("%s asked us to come back in %.0f s; %s", self._transports[gateway].name, pause_s, meanwhile)
+    def report_pause(self, gateway: int, pause_s: float) -> None:
+        """Warn, once a pause, that a gateway asked us to wait for ``pause_s`` seconds."""
+        name = self._transports[gateway].name
+        self._pause_warnings.warn(gateway, name, pause_s, self.clock(), self._board.scores)

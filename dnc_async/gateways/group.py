@@ -1,4 +1,4 @@
-"""The wanted blocks of one stream, or of one call."""
+"""A group of wanted blocks: those of one stream, or of one call, which are withdrawn together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 
 from dnc_async.condition import Condition
 from dnc_async.errors import CidError, StreamClosedError
-from dnc_async.gateways.spans import Within
+from dnc_async.gateways.dag_range import DagRange
 from dnc_async.gateways.want import BlockWant, Priority
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import RAW, Cid
@@ -18,37 +18,37 @@ from dnc_async.ipld.cid import RAW, Cid
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_UNKNOWN_BYTES = 4096  # what a node is taken to have
+_UNKNOWN_BYTES = 4096  # the assumed size of a node
 
 
 class _Fetcher(Protocol):
     def submit(self, want: BlockWant) -> None:
-        """Take a wanted block into the order."""
+        """Start to fetch a block."""
 
-    def drop(self, wants: Sequence[BlockWant]) -> None:
-        """Give up on wanted blocks."""
+    def withdraw(self, wants: Sequence[BlockWant]) -> None:
+        """Stop fetching blocks."""
 
-    def left(self, group: FetchGroup) -> None:
-        """A group was closed."""
+    def group_closed(self, group: FetchGroup) -> None:
+        """Drop what is kept for this group alone."""
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking code in a worker thread."""
+        """Call a blocking function in a worker thread."""
 
 
 class FetchGroup:
-    """Wanted blocks that are given up together. Closing it gives up on all of them, and waits for their workers."""
+    """Wanted blocks that are withdrawn together. Closing the group withdraws all of them, and waits for their worker threads."""
 
     def __init__(self, fetcher: _Fetcher) -> None:
         self._fetcher = fetcher
         self._open: dict[BlockWant, None] = {}  # in order: which is given up first must not depend on chance
-        self._given_up = Condition()
+        self._done = Condition()
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<FetchGroup {'closed' if self._closed else 'open'}, {len(self._open)} blocks wanted>"
 
     def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Run blocking code in a worker thread; when cancelled, wait for it, because it may hold a file."""
+        """Call a blocking function in a worker thread. A cancelled caller waits for it to end, because it may use a file."""
         return self._fetcher.in_worker(function, *args, **kwargs)
 
     def submit(
@@ -59,24 +59,26 @@ class FetchGroup:
         priority: Priority,
         accept: Callable[[Block], None],
         done: Callable[[BlockWant, Exception | None], None],
-        within: Sequence[Within] = (),
+        within: Sequence[DagRange] = (),
         ahead: bool = False,
     ) -> BlockWant:
-        """Want a block of this likely size; smaller priorities first.
+        """Start to fetch a block of this likely size. Smaller priorities are requested first.
 
-        ``within`` are the DAGs in which it lies, the smallest first; ``ahead`` says that the rest of the first is wanted next.
+        ``accept`` is called with the block in a worker thread, then ``done`` in the event loop, with an error or ``None``; after
+        the group was closed, ``done`` is not called. ``within`` are the DAG ranges in which the block lies, the smallest first;
+        ``ahead`` says that the rest of the first will be wanted next.
         """
 
         def finished(want: BlockWant, error: Exception | None) -> None:
             self._open.pop(want, None)
             if self._closed:
-                self._given_up.notify_all()
+                self._done.notify_all()
             else:
                 done(want, error)
 
         if self._closed:
             raise StreamClosedError("the stream was closed")
-        if (problem := cid.problem) is not None:  # whatever is fetched is verified by a hash that resists forgery
+        if (problem := cid.problem) is not None:  # only blocks whose hash function resists forgery can be verified
             raise CidError(f"{cid}: {problem}")
         limit = min(size_bytes, MAX_BLOCK_BYTES) if cid.codec == RAW and size_bytes else MAX_BLOCK_BYTES
         want = BlockWant(
@@ -94,14 +96,16 @@ class FetchGroup:
         self._fetcher.submit(want)
         return want
 
-    async def block(self, cid: Cid, *, priority: Priority, within: Sequence[Within] = (), ahead: bool = False) -> Block:
-        """Wait for one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` where nobody can serve it."""
+    async def block(
+        self, cid: Cid, *, priority: Priority, within: Sequence[DagRange] = (), ahead: bool = False
+    ) -> Block:
+        """Fetch one block. Raises :class:`~dnc_async.errors.ChunkUnavailableError` if no gateway can serve it."""
         return (await self.blocks([cid], priority=priority, within=within, ahead=ahead))[0]
 
     async def blocks(
-        self, cids: Sequence[Cid], *, priority: Priority, within: Sequence[Within] = (), ahead: bool = False
+        self, cids: Sequence[Cid], *, priority: Priority, within: Sequence[DagRange] = (), ahead: bool = False
     ) -> list[Block]:
-        """Wait for blocks that are wanted at once, and are held at once; errors as of :meth:`block`."""
+        """Fetch several blocks at the same time, all of which are held in memory. Raises as :meth:`block` does."""
         found: dict[int, Block] = {}
         failed: list[Exception] = []
         changed = anyio.Event()
@@ -125,23 +129,23 @@ class FetchGroup:
         return [found[place] for place in range(len(cids))]
 
     async def withdraw(self, wants: Iterable[BlockWant]) -> None:
-        """Give up on some, whose ``done`` is not called any more; returns when no worker touches them."""
-        given_up = [want for want in wants if want in self._open]
-        for want in given_up:
-            want.done = self._gone
-        self._fetcher.drop(given_up)
+        """Stop fetching some blocks, whose ``done`` is not called any more. Returns when no worker thread uses them."""
+        withdrawn = [want for want in wants if want in self._open]
+        for want in withdrawn:
+            want.done = self._withdrawn
+        self._fetcher.withdraw(withdrawn)
         with anyio.CancelScope(shield=True):
-            await self._given_up.until(lambda: not any(want in self._open for want in given_up))
+            await self._done.until(lambda: not any(want in self._open for want in withdrawn))
 
-    def _gone(self, want: BlockWant, _: Exception | None) -> None:
+    def _withdrawn(self, want: BlockWant, _: Exception | None) -> None:
         self._open.pop(want, None)
-        self._given_up.notify_all()
+        self._done.notify_all()
 
     async def aclose(self) -> None:
-        """Give up on everything that is still wanted; returns when no worker touches it any more."""
+        """Stop fetching all blocks of the group. Returns when no worker thread uses them any more."""
         if not self._closed:
             self._closed = True
-            self._fetcher.left(self)
-        self._fetcher.drop(list(self._open))
+            self._fetcher.group_closed(self)
+        self._fetcher.withdraw(list(self._open))
         with anyio.CancelScope(shield=True):
-            await self._given_up.until(lambda: not self._open)
+            await self._done.until(lambda: not self._open)

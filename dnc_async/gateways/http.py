@@ -1,7 +1,7 @@
-"""One gateway's HTTP: the trustless gateway specification as a client speaks it (ipfs/specs ``trustless-gateway.md``).
+"""The HTTP client for one trustless gateway (ipfs/specs ``trustless-gateway.md``).
 
-Every size is bounded before it is read, every answer's status and type are checked before its body, a gateway's redirects are
-not followed, and there is no total timeout: a request fails when no byte came for a while.
+Bodies are read up to a limit, a response's status and type are checked before its body is read, and a gateway's redirects are
+not followed. There is no total timeout: a request fails when no byte arrives for a while.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dnc_async.errors import (
 )
 from dnc_async.gateways import redirects
 from dnc_async.gateways.low_watermark import LowWatermark
-from dnc_async.gateways.redirects import Elsewhere, Place
+from dnc_async.gateways.redirects import Endpoint, RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.urls import take_credentials, without_secrets
 from dnc_async.ipld.block import MAX_BLOCK_BYTES
@@ -35,24 +35,24 @@ from dnc_async.ipld.cid import Cid
 
 RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
-#: The same words as in the URL: gateways differ in which of the two they read.
+#: The same parameters as in the URL: gateways differ in which of the two they read.
 CAR_ACCEPT = f"{CAR_TYPE}; version=1; order=dfs; dups=y"
-#: 200, and what a gateway says that does not know CARs, or one of their parameters.
+#: 200, and the statuses of gateways that do not know CARs, or one of the parameters.
 _CAR_ANSWERS = {200, 400, 405, 406, 415, 501}
 _MISSES = {301, 302, 303, 307, 308, 403, 404}
 _BUSY = {429, 502, 503, 504}
-#: What HEAD with ``only-if-cached`` says of a root.
+#: Whether a gateway holds a root, by the status of its answer to HEAD with ``only-if-cached``.
 _HOLDS = {200: True, 412: False}
-#: Whole seconds by the standard; some servers send a fraction.
+#: The standard allows whole seconds only; some servers send a fraction.
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 _LONGEST_PAUSE_S = 1e9
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
 class HttpSource:
-    """GET requests to one host, on a session that its owner closes. All that goes wrong is an error of that host.
+    """Sends GET requests to one host. Every failure is raised as a :class:`~dnc_async.errors.GatewayError` of that host.
 
-    With ``elsewhere``, which gives sessions for the hosts that it names, its redirects are followed.
+    Redirects are followed only with ``redirect_sessions``, which returns the sessions for the hosts that they name.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class HttpSource:
         session: aiohttp.ClientSession,
         headers: Mapping[str, str],
         server_name: str | None = None,
-        elsewhere: Elsewhere | None = None,
+        redirect_sessions: RedirectSessions | None = None,
     ) -> None:
-        """``server_name`` is whom its certificate must name, and who is asked for there, where that is not the URL's host."""
+        """``server_name``: the name in the certificate and the ``Host`` header, if it is not the URL's host."""
         self._url, credentials = take_credentials(url)
         own = credentials | dict(headers)
         if server_name is not None:
             port = URL(url).explicit_port
             own["Host"] = server_name if port is None else f"{server_name}:{port}"
-        self._elsewhere = elsewhere
-        self._home = Place(url=URL(), session=session, headers=own, server_name=server_name)
-        self._moved: Place | None = None
+        self._redirect_sessions = redirect_sessions
+        self._base = Endpoint(url=URL(), session=session, headers=own, server_name=server_name)
+        self._moved: Endpoint | None = None
         self.name = without_secrets(url)
 
     def __repr__(self) -> str:
@@ -88,28 +88,28 @@ class HttpSource:
         expected: Container[int],
         method: str = "GET",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Request ``target`` below the URL; the answer has an expected status, and its body was not read."""
+        """Request ``target`` below the URL, and check the status. The body is still to be read."""
         try:
             remembered, hops = self._moved, 0
-            place = remembered or self._place(target)
+            endpoint = remembered or self._endpoint(target)
             while True:
-                async with place.session.request(
+                async with endpoint.session.request(
                     method,
-                    place.url,
-                    headers={**place.headers, **headers, "Accept-Encoding": "identity"},
+                    endpoint.url,
+                    headers={**endpoint.headers, **headers, "Accept-Encoding": "identity"},
                     allow_redirects=False,
-                    server_hostname=place.server_name,
+                    server_hostname=endpoint.server_name,
                 ) as response:
-                    if self._elsewhere is not None and response.status in redirects.STATUSES:
+                    if self._redirect_sessions is not None and response.status in redirects.STATUSES:
                         hops += 1
-                        place = self._next(place, response, hops, asked)
+                        endpoint = self._next(endpoint, response, hops, asked)
                         continue
-                    if place is remembered and response.status not in expected:
-                        self._moved = remembered = None  # a signed URL does not live for ever
-                        place = self._place(target)
+                    if endpoint is remembered and response.status not in expected:
+                        self._moved = remembered = None  # a signed URL expires
+                        endpoint = self._endpoint(target)
                         continue
                     await self._check(response, asked, expected)
-                    self._moved = place if hops or place is remembered else None
+                    self._moved = endpoint if hops or endpoint is remembered else None
                     yield response
                     return
         except TimeoutError as error:
@@ -120,20 +120,20 @@ class HttpSource:
             reason = str(error) or type(error).__name__
             raise self.error(f"the connection failed: {reason}", asked) from error
 
-    def _place(self, target: str) -> Place:
-        return replace(self._home, url=URL(self._url + target, encoded="%" in self._url))
+    def _endpoint(self, target: str) -> Endpoint:
+        return replace(self._base, url=URL(self._url + target, encoded="%" in self._url))
 
-    def _next(self, place: Place, response: aiohttp.ClientResponse, hops: int, asked: str) -> Place:
-        """Where a redirect leads; raises :class:`~dnc_async.errors.GatewayError` where it is not followed."""
-        if self._elsewhere is None or hops > redirects.MAX_HOPS:
+    def _next(self, endpoint: Endpoint, response: aiohttp.ClientResponse, hops: int, asked: str) -> Endpoint:
+        """The endpoint of a redirect; raises :class:`~dnc_async.errors.GatewayError` if it is not followed."""
+        if self._redirect_sessions is None or hops > redirects.MAX_HOPS:
             raise GatewayRefusedError(f"redirects more than {redirects.MAX_HOPS} times", gateway=self.name, cid=asked)
         try:
-            return redirects.follow(place, response, self._elsewhere)
+            return redirects.follow(endpoint, response, self._redirect_sessions)
         except redirects.RedirectError as error:
             raise GatewayRefusedError(str(error), gateway=self.name, cid=asked) from error
 
     def forget_redirects(self) -> None:
-        """Ask at the URL itself again."""
+        """Send the next request to the URL itself, not to where it redirected."""
         self._moved = None
 
     async def body(
@@ -143,21 +143,21 @@ class HttpSource:
         asked: str,
         arrivals: Arrivals | None = None,
     ) -> bytes:
-        """The whole body, unverified; no more than ``limit_bytes`` of it are ever read."""
+        """Read the whole body, unverified, of at most ``limit_bytes``."""
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
         arrivals, parts = arrivals or Arrivals(), list[bytes]()
-        with LowWatermark(response, arrivals) as inflow:
+        with LowWatermark(response, arrivals) as watermark:
 
             async def keep(piece: bytes) -> bool:
                 parts.append(piece)
-                inflow.read(len(piece))
+                watermark.bytes_read(len(piece))
                 return True
 
-            await self.pieces(response, limit_bytes, asked, arrivals, keep)
+            await self.stream(response, limit_bytes, asked, arrivals, keep)
         return b"".join(parts)
 
-    async def pieces(
+    async def stream(
         self,
         response: aiohttp.ClientResponse,
         limit_bytes: int,
@@ -165,18 +165,18 @@ class HttpSource:
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """The body as it comes, unverified, until it has ended or ``feed`` is ``False``, and never more than the limit."""
+        """Call ``feed`` with each piece of the body, unverified, until the body ends or ``feed`` returns ``False``."""
         size = 0
-        async for piece, _ in response.content.iter_chunks():  # as they came: iter_any() would join them
+        async for piece, _ in response.content.iter_chunks():  # one at a time: iter_any() would join those that wait
             size += len(piece)
-            arrivals.brings(len(piece))
+            arrivals.read(len(piece))
             if size > limit_bytes:
                 raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
             if not await feed(piece):
                 return
 
     def error(self, message: str, asked: str) -> GatewayError:
-        """An error of this host's."""
+        """An error that names this host."""
         return GatewayError(message, gateway=self.name, cid=asked)
 
     async def _check(self, response: aiohttp.ClientResponse, asked: str, expected: Container[int]) -> None:
@@ -199,7 +199,7 @@ class HttpSource:
         raise self.error(said, asked)
 
     def oversize(self, did: str, limit_bytes: int, asked: str) -> GatewayError:
-        """An error of this host's, that sends more than it may."""
+        """The error of a host that sends more than the limit."""
         return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=asked)
 
 
@@ -209,7 +209,7 @@ class HttpTransport:
     def __init__(
         self, url: str, *, session: aiohttp.ClientSession, headers: Mapping[str, str], server_name: str | None = None
     ) -> None:
-        """``server_name``: as of :class:`HttpSource`."""
+        """``server_name``: see :class:`HttpSource`."""
         self._source = HttpSource(url, session=session, headers=headers, server_name=server_name)
         self.name = self._source.name
 
@@ -217,12 +217,12 @@ class HttpTransport:
         return f"<HttpTransport {self.name}>"
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
-        """One block, unverified, of at most ``limit_bytes``."""
+        """Fetch one block, unverified, of at most ``limit_bytes``."""
         source, asked = self._source, str(cid)
         async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=(200,)) as response:
             if response.content_type != RAW_TYPE:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
-            arrivals.begins()
+            arrivals.begin()
             return await source.body(response, limit_bytes, asked, arrivals)
 
     has_cars = True
@@ -235,24 +235,24 @@ class HttpTransport:
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``."""
+        """Fetch a CAR, unverified, of at most ``limit_bytes``: call ``feed`` with each piece, until it returns ``False``."""
         source, asked = self._source, request.asked
         async with source.get(request.target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
             if response.status != 200 or response.content_type != CAR_TYPE:
                 said = f"{response.status} {response.content_type}"
                 raise GatewayNoCarError(f"answered {said}, expected {CAR_TYPE}", gateway=self.name, cid=asked)
-            arrivals.begins()
-            await source.pieces(response, limit_bytes, asked, arrivals, feed)
+            arrivals.begin()
+            await source.stream(response, limit_bytes, asked, arrivals, feed)
 
     async def holds(self, root: Cid) -> bool | None:
-        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+        """Whether the gateway holds a root itself, without having to look for it elsewhere; ``None`` if it does not say."""
         headers = {"Accept": RAW_TYPE, "Cache-Control": "only-if-cached"}
         target = f"/ipfs/{root}?format=raw"
         async with self._source.get(target, headers, str(root), expected=_HOLDS, method="HEAD") as response:
             return _HOLDS[response.status]
 
     async def sends_cars(self, root: Cid) -> bool:
-        """Whether it answers with a CAR where it is asked for one, of a root alone, which is read but not kept."""
+        """Whether the gateway answers a request for a CAR of the root block with a CAR. The CAR is read and dropped."""
         source, asked = self._source, str(root)
         target = f"/ipfs/{root}?format=car&dag-scope=block"
         async with source.get(target, {"Accept": CAR_ACCEPT}, asked, expected=_CAR_ANSWERS) as response:
@@ -261,7 +261,7 @@ class HttpTransport:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait by a ``Retry-After`` header in either form; ``now`` is seconds since the epoch."""
+    """The seconds to wait by a ``Retry-After`` header, in either of its forms; ``now`` is seconds since the epoch."""
     if value is None:
         return None
     if _SECONDS.fullmatch(value.strip()):

@@ -1,10 +1,11 @@
-"""A body that comes through a socket in pieces as large as is useful, instead of packet by packet.
+"""Reads a response body from the socket in large pieces instead of packet by packet.
 
-Each packet of a body wakes the loop, the parser and a task, and a block is of no use before its last byte. So the socket is
-told how many bytes are worth waking for (``SO_RCVLOWAT``, socket(7)): never more than the body still has, so its end always
-wakes, and a closed connection does anyway. What has come meanwhile can be counted where it lies (``FIONREAD``).
+Each packet of a body wakes the event loop, the parser and a task, although a block cannot be used before its last byte. So this
+sets the socket's low watermark (``SO_RCVLOWAT``, socket(7)): the loop is not woken before that many bytes have arrived. The
+watermark is never larger than the rest of the body, so the body's end wakes the loop; a closed connection always does. The bytes
+that wait in the socket can be counted meanwhile (``FIONREAD``).
 
-Linux alone; and only a body whose size was announced.
+On Linux only, and only for bodies with a ``Content-Length``.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
     from dnc_async.gateways.transport import Arrivals
 
-#: A piece that saves no wakes is not worth two calls into the kernel; a larger one would not be read at once.
+#: A smaller piece saves too few wakeups for the two system calls; a larger one would not be read in one go.
 _SMALLEST_BYTES, _LARGEST_BYTES = 48 * 2**10, 2**18
-#: Of TLS, so much may have left the socket without having come here: one record, and what is around it.
+#: How many bytes TLS may have taken from the socket without passing them on: one record and its framing.
 _RECORD_BYTES = 2**14 + 2**11
 _COUNT = struct.Struct("i")
 
 
 class LowWatermark:
-    """Around the reading of one answer's body; says to ``arrivals`` what is here already.
+    """A context manager around the reading of one body. Lets ``arrivals`` count the bytes that wait in the socket.
 
-    Only for who waits for nothing else between two pieces: when the body has ended its connection is another request's.
+    The body has to be read without waiting for anything else: once it has ended, its connection may serve another request.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, arrivals: Arrivals) -> None:
@@ -59,11 +60,11 @@ class LowWatermark:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What comes next on the connection is another answer."""
+        """Reset the watermark: the next bytes on the connection belong to another answer."""
         self._wake_at(1)
 
-    def read(self, size_bytes: int) -> None:
-        """So many bytes were read: be woken when as many more are here as make a piece."""
+    def bytes_read(self, size_bytes: int) -> None:
+        """Count bytes that were read, and set the watermark for the next piece."""
         self._read += size_bytes
         if self._socket is None:
             return
@@ -78,7 +79,7 @@ class LowWatermark:
             return
         self._wakes_at = size_bytes
         self._arrivals.unread = self._unread if size_bytes > 1 else None
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # the socket was closed meanwhile
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
     def _unread(self) -> int:
@@ -86,7 +87,7 @@ class LowWatermark:
         return came - self._read + min(self._waiting(), self._size - came)
 
     def _waiting(self) -> int:
-        """How many bytes lie in the socket."""
+        """How many bytes wait in the socket."""
         if sys.platform != "linux" or self._socket is None or self._socket.fileno() < 0:
             return 0
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The address of a Kubo node's RPC, as Kubo and people write it, as a URL. PURE."""
+"""Converts the address of a Kubo node's RPC, as Kubo or a user writes it, to a URL. PURE."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from dnc_async.gateways.providers import is_name
 
-# What Kubo writes into its file "api", and what people write by hand: over TCP, in clear or with TLS.
+# What Kubo writes into its file "api", and what users write by hand: over TCP, with or without TLS.
 _MULTIADDR = re.compile(
     r"/(ip[46]|dns[46]?)/([^/]+)(?:/tcp/([0-9]{1,5}))?"
     r"(/https?|/tls(?:/sni/([^/]+))?(?:/https?)?)?(?:/(?:p2p|ipfs)/[^/]+)?/*"
@@ -15,7 +15,7 @@ _MULTIADDR = re.compile(
 
 
 def url_of(address: str) -> str:
-    """The URL; whatever names TLS is https. Raises ``ValueError`` for what is not understood to its end."""
+    """The URL of an address: https if it names TLS. Raises ``ValueError`` if any part of the address is not understood."""
     match = _MULTIADDR.fullmatch(address)
     if match is None:
         raise ValueError("another transport, or none")
@@ -23,7 +23,7 @@ def url_of(address: str) -> str:
     if kind.startswith("ip"):
         ip = (ipaddress.IPv4Address if kind == "ip4" else ipaddress.IPv6Address)(host)
         local = "127.0.0.1" if kind == "ip4" else "::1"
-        host = local if ip.is_unspecified else str(ip)  # who listens everywhere is reached here
+        host = local if ip.is_unspecified else str(ip)  # a node that listens on all addresses is reached at loopback
     elif not is_name(host.lower()):
         raise ValueError(f"{host!r} is no host's name")
     if server_name is not None and server_name.lower() != host.lower():

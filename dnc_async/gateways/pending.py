@@ -1,6 +1,7 @@
-"""The blocks that are wanted of all gateways together: by what they hash to, and in the order in which to ask for them.
+"""The wanted blocks of all streams: an index by multihash, and a queue of those that are to be requested, by priority.
 
-Several may want the same block; it is asked for once at a time, for the first of them for whom there is hope.
+Several wants may be for the same block. It is requested once at a time, for the want with the best priority that still has
+a gateway to try.
 """
 
 from __future__ import annotations
@@ -10,27 +11,26 @@ import itertools
 from collections.abc import Container, Iterator, Sequence
 from typing import overload
 
-from dnc_async.gateways.spans import Want
-from dnc_async.gateways.want import BlockWant, Priority
+from dnc_async.gateways.want import BlockWant, Priority, Want
 
-#: How far the dispatcher looks into the order at once: enough blocks for a choice, and bytes for runs of small ones.
+#: How many queue entries one dispatch looks at: enough wants to choose among, and enough bytes for spans of small blocks.
 _LOOK_AHEAD, _LOOK_AHEAD_BYTES, _MOST_LOOKED_AT = 128, 2**24, 4096
 
 
 class Pending:
-    """Blocks from the moment they are wanted until they are settled. Those that wait to be asked for stand in a line.
+    """All wants that are not settled, and a queue of those that are not requested from any gateway now.
 
-    In the line some may be settled already: whoever looks at its head takes them out.
+    The queue may contain wants that were settled meanwhile: they are removed when the queue is next looked at.
     """
 
     def __init__(self) -> None:
         self._wanted: dict[bytes, tuple[BlockWant, ...]] = {}
-        self._line: list[tuple[Priority, int, BlockWant]] = []
-        self._gone: set[BlockWant] = set()
+        self._queue: list[tuple[Priority, int, BlockWant]] = []
+        self._obsolete: set[BlockWant] = set()
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"<Pending {len(self._wanted)} blocks wanted, {len(self._line)} in line>"
+        return f"<Pending {len(self._wanted)} blocks wanted, {len(self._queue)} queued>"
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -38,18 +38,21 @@ class Pending:
     def __iter__(self) -> Iterator[BlockWant]:
         return itertools.chain.from_iterable(self._wanted.values())
 
-    def of(self, multihash: bytes) -> tuple[BlockWant, ...]:
-        """Who wants the block with this hash. May be called from any thread."""
+    def wants_for(self, multihash: bytes) -> tuple[BlockWant, ...]:
+        """The wants for the block with this multihash. May be called from any thread."""
         return self._wanted.get(multihash, ())
 
-    def enter(self, want: BlockWant) -> None:
-        """A block is wanted; it does not stand in line by that."""
+    def add(self, want: BlockWant) -> None:
+        """Add a want to the index (not to the queue)."""
         multihash = want.cid.multihash
         self._wanted[multihash] = (*self._wanted.get(multihash, ()), want)
 
-    def leave(self, want: BlockWant) -> bool:
-        """It is settled. Says whether others want the same: they may have relied on this one to be asked for."""
-        others = tuple(other for other in self.of(want.cid.multihash) if other is not want)
+    def remove(self, want: BlockWant) -> bool:
+        """Remove a settled want from the index.
+
+        Returns whether there are other wants for the same block: they may have waited for this one's request.
+        """
+        others = tuple(other for other in self.wants_for(want.cid.multihash) if other is not want)
         if others:
             self._wanted[want.cid.multihash] = others
         else:
@@ -57,78 +60,79 @@ class Pending:
         return bool(others)
 
     def enqueue(self, want: BlockWant) -> None:
-        """It is to be asked for, perhaps again."""
-        if want in self._gone:
-            self._sweep()
-        bisect.insort(self._line, (want.priority, next(self._numbers), want))
+        """Put a want into the queue, behind those of the same priority: it is to be requested, perhaps again."""
+        if want in self._obsolete:
+            self._remove_obsolete()
+        bisect.insort(self._queue, (want.priority, next(self._numbers), want))
 
     @property
     def first(self) -> BlockWant | None:
-        """Who stands first in line, perhaps settled by now."""
-        return self._line[0][2] if self._line else None
+        """The first want in the queue, perhaps settled by now."""
+        return self._queue[0][2] if self._queue else None
 
-    def waiting(self) -> list[BlockWant]:
-        """All who stand in line and are not settled."""
-        self._sweep()
-        return [want for _, _, want in self._line if not want.settled]
+    def queued(self) -> list[BlockWant]:
+        """The wants in the queue that are not settled."""
+        self._remove_obsolete()
+        return [want for _, _, want in self._queue if not want.settled]
 
-    def head(self, comes: Container[bytes]) -> Sequence[BlockWant]:
-        """The first in line, without those that others bring, found as they are looked at: few are, mostly.
+    def candidates(self, being_delivered: Container[bytes]) -> Sequence[BlockWant]:
+        """The first wants in the queue that need a request of their own, as a lazy sequence.
 
-        Who is settled leaves the line, and whose block ``comes``. It is valid until the line changes.
+        Removes wants that are settled, or whose block is being delivered (its multihash is in ``being_delivered``). Skips
+        those whose block is requested for another want. The sequence is valid until the queue changes.
         """
-        self._sweep()
-        return _Head(self._choices(comes))
+        self._remove_obsolete()
+        return _LazyList(self._find_candidates(being_delivered))
 
-    def _choices(self, comes: Container[bytes]) -> Iterator[BlockWant]:
+    def _find_candidates(self, being_delivered: Container[bytes]) -> Iterator[BlockWant]:
         size = 0
-        for looked_at, (_, _, want) in enumerate(self._line):
+        for looked_at, (_, _, want) in enumerate(self._queue):
             if looked_at >= _LOOK_AHEAD and (size >= _LOOK_AHEAD_BYTES or looked_at >= _MOST_LOOKED_AT):
                 return
             multihash = want.cid.multihash
-            if want.settled or multihash in comes:
-                self._gone.add(want)
+            if want.settled or multihash in being_delivered:
+                self._obsolete.add(want)
                 continue
             size += want.size_bytes
-            if len(self._wanted[multihash]) == 1 or not self._comes_anyway(want):
+            if len(self._wanted[multihash]) == 1 or not self._is_requested_by_another(want):
                 yield want
 
-    def _sweep(self) -> None:
-        """Have those leave the line who were found to wait no more."""
-        if self._gone:
-            gone, self._gone = self._gone, set()
-            self._line = [entry for entry in self._line if entry[2] not in gone]
+    def _remove_obsolete(self) -> None:
+        """Remove from the queue what :meth:`candidates` found to be obsolete."""
+        if self._obsolete:
+            obsolete, self._obsolete = self._obsolete, set()
+            self._queue = [entry for entry in self._queue if entry[2] not in obsolete]
 
-    def asked(self, wants: set[Want]) -> None:
-        """These, of the head, were asked for."""
-        self._sweep()
+    def dequeue(self, wants: set[Want]) -> None:
+        """Remove from the queue these wants, which are requested now."""
+        self._remove_obsolete()
         if wants:
             last = max(want.priority for want in wants if isinstance(want, BlockWant))
-            end = bisect.bisect_right(self._line, last, key=lambda entry: entry[0])
-            self._line[:end] = [entry for entry in self._line[:end] if entry[2] not in wants]
+            end = bisect.bisect_right(self._queue, last, key=lambda entry: entry[0])
+            self._queue[:end] = [entry for entry in self._queue[:end] if entry[2] not in wants]
 
-    def drop_settled(self) -> None:
-        """Have all leave the line that are settled: each holds what its block was to be written to."""
-        self._gone.clear()
-        self._line = [entry for entry in self._line if not entry[2].settled]
+    def dequeue_settled(self) -> None:
+        """Remove all settled wants from the queue: each keeps the memory or file alive that its block was to be written to."""
+        self._obsolete.clear()
+        self._queue = [entry for entry in self._queue if not entry[2].settled]
 
-    def _comes_anyway(self, want: BlockWant) -> bool:
-        """Whether the same block was asked for, or will be, for somebody else."""
+    def _is_requested_by_another(self, want: BlockWant) -> bool:
+        """Whether another want for the same block has an open request, or is requested before this one."""
         wanted = self._wanted[want.cid.multihash]
         others = [other for other in wanted if other is not want]
         first = min((each for each in wanted if each.is_hopeful), key=lambda each: each.priority, default=want)
         return any(other.requests for other in others) or first is not want
 
 
-class _Head(Sequence[BlockWant]):
-    """A sequence that takes from its source what it is asked for."""
+class _LazyList(Sequence[BlockWant]):
+    """A sequence that takes items from an iterator only as far as they are asked for."""
 
     def __init__(self, source: Iterator[BlockWant]) -> None:
         self._source = source
         self._found: list[BlockWant] = []
 
     def __repr__(self) -> str:
-        return f"<_Head, {len(self._found)} found so far>"
+        return f"<_LazyList, {len(self._found)} found so far>"
 
     def __iter__(self) -> Iterator[BlockWant]:
         for place in itertools.count():

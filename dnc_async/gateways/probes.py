@@ -1,7 +1,7 @@
-"""Asks each gateway whether it holds a root itself: one that would have to look for it elsewhere is asked for raw blocks.
+"""Asks each gateway whether it holds a root itself: a gateway that does not is sent requests that name the root.
 
-A probe is a request like others and counts as one: it waits until its gateway allows it. Each root is asked about once, for as
-long as it is remembered.
+A probe is a request like any other and counts as one: it waits until its gateway allows it. A gateway is asked about a root
+once, for as long as the root is remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ROOTS_REMEMBERED = 1024
 
 
 class Probes:
-    """The probes that are still to be sent, and the roots for which all were, or are."""
+    """The probes that are still to be sent, and the roots about which all gateways were asked."""
 
     def __init__(self) -> None:
         self._roots: dict[Cid, None] = {}
@@ -26,8 +26,8 @@ class Probes:
     def __repr__(self) -> str:
         return f"<Probes {len(self._due)} due, {len(self._roots)} roots>"
 
-    def opened(self, root: Cid, requesters: Iterable[Requester]) -> None:
-        """Blocks beneath this root will be wanted."""
+    def add_root(self, root: Cid, requesters: Iterable[Requester]) -> None:
+        """Plan to ask all gateways about a root, beneath which blocks will be wanted."""
         if root.inline is not None or root in self._roots:
             return
         self._roots[root] = None
@@ -35,17 +35,17 @@ class Probes:
         if len(self._roots) > _ROOTS_REMEMBERED:
             self._roots.pop(next(iter(self._roots)))
 
-    def joined(self, requester: Requester) -> None:
-        """There is one more gateway: it is asked about the last root."""
+    def add_gateway(self, requester: Requester) -> None:
+        """Plan to ask a new gateway about the newest root."""
         self._due += [(requester, root) for root in list(self._roots)[-1:]]
 
-    def send(self, tasks: TaskGroup, now: float) -> None:
-        """Send those that may go now."""
+    def send_due(self, tasks: TaskGroup, now: float) -> None:
+        """Send the probes that their gateways allow now."""
         self._due = [(requester, root) for requester, root in self._due if not _sent(tasks, requester, root, now)]
 
 
 def _sent(tasks: TaskGroup, requester: Requester, root: Cid, now: float) -> bool:
-    may_go = requester.may_probe(now)
-    if may_go:
-        tasks.start_soon(requester.probe, root, requester.is_unknown and requester.may_probe(now))
-    return may_go
+    allowed = requester.spend_probe(now)
+    if allowed:
+        tasks.start_soon(requester.probe, root, requester.may_have_cars and requester.spend_probe(now))
+    return allowed

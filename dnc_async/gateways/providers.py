@@ -1,9 +1,9 @@
-"""What a delegated router says of who provides a CID. PURE: text and bytes in, URLs out (ipfs/specs ``http-routing-v1.md``).
+"""Parses what a delegated router answers about the providers of a CID (ipfs/specs ``http-routing-v1.md``). PURE.
 
-Routers are not trusted, and whoever likes may announce itself to them. So only these addresses become URLs: HTTPS ones,
-and plain HTTP ones of this machine or a private network, where such are permitted at all. An address is a multiaddr
-(``/dns/x/tcp/443/https``) or, in the schema ``generic``, perhaps a URL. What is not understood is left out without a
-word: most of what a router knows is for other transports than HTTP.
+Routers are not trusted, and anybody can announce a provider to them. So only these addresses become URLs: HTTPS ones, and, where
+they are permitted, plain HTTP ones at loopback and private addresses. An address is a multiaddr (``/dns/x/tcp/443/https``) or,
+in the schema ``generic``, possibly a URL. Addresses that are not understood are skipped silently, because most of what a router
+knows is for other transports than HTTP.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-#: The protocol of a trustless gateway, as it stands in records.
+#: The name of the trustless gateway protocol in records.
 GATEWAY_PROTOCOL = "transport-ipfs-gateway-http"
 MAX_RECORD_BYTES = 2**16
 MAX_ANSWER_BYTES = 2**22
 _MAX_ADDRESSES = 64
-#: One record is one provider: what else it lists are other ways to the same machine.
+#: One record is one provider: further addresses lead to the same machine.
 _MAX_PER_RECORD = 2
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reach = Literal["public", "local", "refused"]
 
-# Loopback, and what routers on the way to the public internet do not carry (RFC 1918, 4193, 6598).
+# Loopback and private networks (RFC 1918, 4193, 6598).
 _LOCAL = tuple(
     ipaddress.ip_network(text)
     for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7")
@@ -36,7 +36,7 @@ _UNICAST6, _6TO4 = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("200
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# The provider's key may follow; what else does, such as '/ws' or '/http-path', is another transport.
+# The provider's peer ID may follow; anything else, such as '/ws' or '/http-path', is another transport.
 _MULTIADDR = re.compile(
     r"/(dns[46]?|ip[46])/([^/%]+)(?:/tcp/([0-9]{1,5}))?(?:/(https|tls(?:/sni/([^/]+))?/http)|/http)(?:/p2p/[^/]+)?/?"
 )
@@ -44,16 +44,16 @@ _MULTIADDR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A trustless gateway that somebody announced. ``server_name`` is what its certificate names, where that is not the host."""
+    """A trustless gateway that a router named. ``server_name`` is the name in its certificate, if that is not the host."""
 
     url: str
     server_name: str | None = None
 
 
 def reach(address: str) -> Reach:
-    """From where an IP address is reached: ``public``, ``local`` (loopback or private), or ``refused``, whoever names it.
+    """Whether an IP address is ``public``, ``local`` (loopback or private), or ``refused`` in any case.
 
-    Refused are link-local addresses, under which clouds keep secrets, and all that is no unicast address of a host.
+    Link-local addresses are refused, because clouds serve secrets there, and everything that is not a host's unicast address.
     """
     try:
         ip = _inner(ipaddress.ip_address(address))
@@ -66,7 +66,7 @@ def reach(address: str) -> Reach:
 
 
 def _inner(ip: IPAddress) -> IPAddress:
-    """The IPv4 address that an IPv6 address stands for: it is where a packet ends up."""
+    """The IPv4 address that an IPv6 address embeds, because packets are sent there; else the address itself."""
     if not isinstance(ip, ipaddress.IPv6Address):
         return ip
     if ip in _NAT64:
@@ -75,12 +75,12 @@ def _inner(ip: IPAddress) -> IPAddress:
 
 
 def is_local_url(url: str) -> bool:
-    """Whether a URL's host is written as a loopback or private address. A name is not, wherever it leads."""
+    """Whether a URL's host is a literal loopback or private address. A name is not, whatever it resolves to."""
     return reach(urlsplit(url).hostname or "") == "local"
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether a URL's host is written as a loopback address."""
+    """Whether a URL's host is a literal loopback address."""
     try:
         return ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
     except ValueError:
@@ -88,24 +88,24 @@ def is_loopback_url(url: str) -> bool:
 
 
 def same_place(url: str) -> tuple[str, str | None, int, str]:
-    """What two URLs of one gateway have in common, however they are written."""
+    """A URL's scheme, host, port and path: equal for all spellings of one gateway's URL."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
 
 
 def parse_address(text: str, *, local: bool) -> Provider | None:
-    """The gateway at a multiaddr or URL; ``None`` for what is none, or is not permitted.
+    """The gateway at a multiaddr or URL; ``None`` if the text is neither, or is not permitted.
 
-    ``local`` permits loopback and private addresses, and there, plain HTTP.
+    ``local`` permits loopback and private addresses, and plain HTTP for those.
     """
     try:
         scheme, host, port, server_name = _multiaddr(text) if text.startswith("/") else _url(text)
     except ValueError:
         return None
     if host == "localhost" and scheme == "http":
-        host = "127.0.0.1"  # as the name must (RFC 6761); Kubo serves only the number
-    where = "public" if is_name(host) else reach(host)  # where a name leads is seen when it is resolved
+        host = "127.0.0.1"  # RFC 6761; and Kubo accepts only the address
+    where = "public" if is_name(host) else reach(host)  # a name is checked when it is resolved
     if where == "refused" or (where == "local" and not local) or (scheme == "http" and where != "local"):
         return None
     if not is_name(host):
@@ -115,7 +115,7 @@ def parse_address(text: str, *, local: bool) -> Provider | None:
 
 
 def _multiaddr(text: str) -> tuple[str, str, int | None, str | None]:
-    """Scheme, host, port and server name; ``ValueError`` where it is not HTTP over TCP, or goes on after it."""
+    """Scheme, host, port and server name of a multiaddr; raises ``ValueError`` if it is not exactly HTTP over TCP."""
     match = _MULTIADDR.fullmatch(text)
     if match is None:
         raise ValueError("another transport, or none")
@@ -144,18 +144,18 @@ def _port(port: int) -> int:
 
 
 def is_name(host: str) -> bool:
-    """Whether it is a DNS name, and nothing that a resolver would read as a number."""
+    """Whether a host is a DNS name, and not something that a resolver would read as an address."""
     return bool(_NAME.fullmatch(host)) and len(host) <= 253 and not _NUMBER.fullmatch(host.rpartition(".")[2])
 
 
 def parse_record(record: object, *, local: bool) -> list[Provider]:
-    """The gateway of a record, by its best addresses; empty where it is none, or of a schema that we do not know."""
+    """The gateway of a record, at its best addresses. Empty if it is not a gateway, or its schema is not known."""
     if not isinstance(record, dict) or record.get("Schema") not in ("peer", "generic"):
         return []
     protocols, addresses = record.get("Protocols") or [], record.get("Addrs") or []
     if not isinstance(protocols, list) or not isinstance(addresses, list):
         return []
-    # Without protocols it may be anything: its address says whether it speaks HTTP.
+    # Without protocols, its addresses tell whether it is an HTTP gateway.
     if protocols and not any(isinstance(name, str) and name.lower() == GATEWAY_PROTOCOL for name in protocols):
         return []
     found = [parse_address(text, local=local) for text in addresses[:_MAX_ADDRESSES] if isinstance(text, str)]
@@ -164,13 +164,13 @@ def parse_record(record: object, *, local: bool) -> list[Provider]:
 
 
 def _rank(provider: Provider) -> tuple[bool, bool, bool]:
-    """HTTPS before HTTP, names before numbers, IPv4 before IPv6."""
+    """Sort key: HTTPS before HTTP, names before addresses, IPv4 before IPv6."""
     host = urlsplit(provider.url).hostname or ""
     return provider.url.startswith("http:"), reach(host) != "refused", ":" in host
 
 
 def parse_answer(body: bytes) -> list[object]:
-    """The records of an ``application/json`` answer; raises ``ValueError`` where it is none."""
+    """The records of an ``application/json`` answer; raises ``ValueError`` if it is malformed."""
     answer = _json(body)
     providers = answer.get("Providers") or [] if isinstance(answer, dict) else None
     if not isinstance(providers, list):
@@ -179,13 +179,13 @@ def parse_answer(body: bytes) -> list[object]:
 
 
 class RecordLines:
-    """The records of an ``application/x-ndjson`` answer, as it comes: any cuts give the same records."""
+    """Parses an ``application/x-ndjson`` answer piece by piece. The records do not depend on how it was cut into pieces."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[object]:
-        """Take bytes; give each record whose line they end. Raises ``ValueError`` for a line that is none, or too long."""
+        """Take the next bytes, and yield each complete record. Raises ``ValueError`` for a line that is too long or not JSON."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if max(map(len, [*lines, self._rest])) > MAX_RECORD_BYTES:
             raise ValueError(f"a record has over {MAX_RECORD_BYTES} bytes")
@@ -194,7 +194,7 @@ class RecordLines:
                 yield _json(line)
 
     def close(self) -> Iterator[object]:
-        """The answer has ended: a last line may lack its end. Raises ``ValueError`` where it was cut off."""
+        """Take the end of the answer: the last line may lack its newline. Raises ``ValueError`` if it was truncated."""
         yield from self.feed(b"\n")
 
 

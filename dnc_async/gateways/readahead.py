@@ -1,4 +1,4 @@
-"""Verified blocks that came before anybody wanted them: what a CAR brings besides, kept for a moment. Bounded."""
+"""Keeps verified blocks that no stream has requested yet, up to a limit: what a CAR brings beside the wanted blocks."""
 
 from __future__ import annotations
 
@@ -7,62 +7,63 @@ from collections.abc import Callable
 from dnc_async.condition import Condition
 from dnc_async.ipld.block import Block
 
-#: What a block takes besides its data, so that millions of tiny ones are not free.
+#: How much memory a block takes besides its data, so that millions of tiny ones are not free.
 _BLOCK_BYTES = 512
 
 
 class Readahead:
-    """Blocks by multihash. ``is_full`` asks whoever brings more to wait: what comes in one piece may lie above the limit.
+    """Verified blocks by multihash.
 
-    Each came for some groups of wanted blocks (a set that may change), and goes when the last of them is gone.
+    Each block is kept for some groups of wants (a set that may change), and is dropped when the last of them is closed. The
+    limit may be exceeded by what arrives in one piece: requests stop reading while ``is_full``.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._blocks: dict[bytes, tuple[Block, set[object]]] = {}
         self._size = 0
-        self._room = Condition()
+        self._space = Condition()
 
     def __repr__(self) -> str:
         return f"<Readahead {len(self._blocks)} blocks, {self._size} of {self._limit_bytes} bytes>"
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should come for now."""
+        """Whether the limit is reached."""
         return self._size >= self._limit_bytes
 
     def put(self, block: Block, groups: set[object]) -> None:
-        """Keep a block for some groups, also where it is full: who puts looks at that before more is read."""
+        """Keep a block for some groups, even if the limit is reached: requests check ``is_full`` before they read on."""
         if block.cid.multihash not in self._blocks and block.cid.inline is None and groups:
             self._blocks[block.cid.multihash] = block, groups
             self._size += len(block.data) + _BLOCK_BYTES
 
     def pop(self, multihash: bytes) -> Block | None:
-        """Hand a block out, and forget it."""
-        return self._forget(multihash) if multihash in self._blocks else None
+        """Remove and return a block; ``None`` if it is not here."""
+        return self._remove(multihash) if multihash in self._blocks else None
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all blocks."""
         for multihash in list(self._blocks):
-            self._forget(multihash)
+            self._remove(multihash)
 
-    def leave(self, group: object) -> None:
-        """Forget what came for this group alone."""
+    def remove_group(self, group: object) -> None:
+        """Drop the blocks that were kept for this group alone."""
         for multihash, (_, groups) in list(self._blocks.items()):
             groups.discard(group)
             if not groups:
-                self._forget(multihash)
+                self._remove(multihash)
 
-    async def until_room(self, unless: Callable[[], bool]) -> None:
-        """Wait while it is full, ``unless`` something else has come true: who makes it so calls :meth:`look_again`."""
-        await self._room.until(lambda: not self.is_full or unless())
+    async def wait_for_space(self, unless: Callable[[], bool]) -> None:
+        """Wait while the limit is reached and ``unless()`` is false; call :meth:`recheck` when its value may have changed."""
+        await self._space.until(lambda: not self.is_full or unless())
 
-    def look_again(self) -> None:
-        """Whoever waits for room may have another reason to go on."""
-        self._room.notify_all()
+    def recheck(self) -> None:
+        """Have each :meth:`wait_for_space` check its condition again."""
+        self._space.notify_all()
 
-    def _forget(self, multihash: bytes) -> Block:
+    def _remove(self, multihash: bytes) -> Block:
         block, _ = self._blocks.pop(multihash)
         self._size -= len(block.data) + _BLOCK_BYTES
-        self.look_again()
+        self.recheck()
         return block

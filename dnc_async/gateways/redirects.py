@@ -1,8 +1,8 @@
-"""Where a static host may send us: a few redirects, to no worse a place than where they came from.
+"""Follows the redirects of a static host, a few of them, as far as they are safe.
 
-Never from HTTPS to HTTP, never from the public internet into a private network or this machine (by the addresses that are
-connected to, not by names), and what authorizes us at one host goes to no other. A trustless gateway's redirects are not
-followed at all: there they mean that it does not have the block.
+Not from HTTPS to HTTP; not from the public internet to a private or loopback address (judged by the address of the connection,
+not by the name); and our credentials for one host are not sent to another. A trustless gateway's redirects are not followed
+at all: they mean that it does not have the block.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_HOPS = 5
 
 
-class Elsewhere(Protocol):
-    """Gives the session for hosts that strangers named."""
+class RedirectSessions(Protocol):
+    """Returns the HTTP session for hosts that a redirect names."""
 
     def __call__(self, *, local: bool) -> aiohttp.ClientSession:
-        """With ``local`` it also connects to private networks and this machine."""
+        """With ``local``, the session may also connect to private and loopback addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where to ask: a URL, by which session, with which headers of ours. ``local``: no hop on the way was public."""
+class Endpoint:
+    """Where to send a request: a URL, the session to use, and our headers. ``local``: no redirect on the way was public."""
 
     url: URL
     session: aiohttp.ClientSession
@@ -42,32 +42,32 @@ class Place:
 
 
 class PeerResponse(ClientResponse):
-    """A response that remembers the IP address from which it came."""
+    """A response that remembers the IP address of its server."""
 
     peer: str | None = None
 
     async def start(self, connection: Connection) -> ClientResponse:
-        """Read the head."""
+        """Note the address, and read the header."""
         address = connection.transport.get_extra_info("peername") if connection.transport is not None else None
         self.peer = address[0] if isinstance(address, tuple) else None
         return await super().start(connection)
 
 
 class RedirectError(Exception):
-    """A redirect that is not followed, and why. Never leaves ``gateways``."""
+    """A redirect is not followed; the message says why. Not raised outside ``gateways``."""
 
 
-def follow(place: Place, response: ClientResponse, elsewhere: Elsewhere) -> Place:
-    """Where an answer sends us; raises :class:`RedirectError`."""
+def follow(endpoint: Endpoint, response: ClientResponse, redirect_sessions: RedirectSessions) -> Endpoint:
+    """The endpoint to which an answer redirects; raises :class:`RedirectError` if it must not be followed."""
     here, target = response.url, _target(response)
     if here.scheme == "https" and target.scheme == "http":
         raise RedirectError(f"redirects from HTTPS to {_shown(target)}, which is not followed")
     if _is_same_host(here, target):
-        return replace(place, url=target, local=place.local and _is_local(place, response))
-    local = place.local and _is_local(place, response)
+        return replace(endpoint, url=target, local=endpoint.local and _is_local(endpoint, response))
+    local = endpoint.local and _is_local(endpoint, response)
     if _is_address(target) and reach(target.host or "") not in ({"public", "local"} if local else {"public"}):
         raise RedirectError(f"redirects to {_shown(target)}: not where the public internet may send us")
-    return Place(url=target, session=elsewhere(local=local), local=local)
+    return Endpoint(url=target, session=redirect_sessions(local=local), local=local)
 
 
 def _target(response: ClientResponse) -> URL:
@@ -76,7 +76,7 @@ def _target(response: ClientResponse) -> URL:
         written = URL(location, encoded="%" in location and location.isascii())
         target = response.url.join(written).with_fragment(None)
         found = target.scheme in ("http", "https") and bool(target.host) and bool(location)
-        # Credentials that a stranger writes into it are of no use to us.
+        # We do not use credentials that a host writes into a redirect.
         target = target.with_user(None) if found and target.raw_user is not None else target
     except ValueError:
         found = False
@@ -86,15 +86,15 @@ def _target(response: ClientResponse) -> URL:
 
 
 def _is_same_host(here: URL, target: URL) -> bool:
-    """Whether what may be told to one may be told to the other: the same host, or its HTTPS in the place of its HTTP."""
+    """Whether our credentials for ``here`` may be sent to ``target``: the same host and port, or HTTPS instead of HTTP."""
     ports = (here.scheme, here.port), (target.scheme, target.port)
     return here.host == target.host and (ports[0] == ports[1] or ports == (("http", 80), ("https", 443)))
 
 
-def _is_local(place: Place, response: ClientResponse) -> bool:
-    """Whether the answer came from this machine or a private network. Behind a proxy only a number in the URL tells."""
+def _is_local(endpoint: Endpoint, response: ClientResponse) -> bool:
+    """Whether the answer came from a loopback or private address. Behind a proxy, only a literal address in the URL tells."""
     peer = getattr(response, "peer", None)
-    if place.session.trust_env or peer is None:
+    if endpoint.session.trust_env or peer is None:
         return is_local_url(str(response.url))
     return reach(peer) == "local"
 
@@ -103,7 +103,7 @@ def _is_address(url: URL) -> bool:
     try:
         ipaddress.ip_address(url.host or "")
     except ValueError:
-        return False  # a name: its resolver looks where it leads
+        return False  # a name: GuardedResolver checks its address
     return True
 
 

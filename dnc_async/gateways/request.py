@@ -1,7 +1,8 @@
-"""One request on the wire: a raw block, or a CAR that brings a run of blocks.
+"""One request on the wire: for a raw block, or for a CAR with several blocks.
 
-A request ends in one of few ways for each block that it was to bring: it lands, it failed (its gateway is to blame, and somebody
-else is asked), or it is given back without blame. Blocks that have landed stay, whatever becomes of the rest.
+For each block that is expected of it, a request ends in one of three ways: the block is delivered; the request failed, which is
+charged to the gateway, and the block is requested from another; or the block is given back without blame. Blocks that were
+delivered stay delivered, whatever happens to the rest.
 """
 
 from __future__ import annotations
@@ -14,57 +15,57 @@ import anyio
 from dnc_async.errors import (
     GatewayError,
 )
+from dnc_async.gateways.dag_range import CarQuery, Scope
 from dnc_async.gateways.readahead import Readahead
-from dnc_async.gateways.spans import CarAsk, Scope
 from dnc_async.gateways.transport import Arrivals
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import RAW
-from dnc_async.telemetry import RequestEnded
+from dnc_async.telemetry import RequestEnded, RequestSent
 
-#: Of an open CAR it is remembered what it has brought; if that is more, nothing is expected of it any more.
-_BROUGHT_BLOCKS = 8192
+#: How many multihashes of received blocks an open CAR request remembers. After more, no further want may wait for it.
+_REMEMBERED_BLOCKS = 8192
 
 
 class RequestEvents(Protocol):
-    """What a request needs of the fetcher."""
+    """What a request tells the fetcher, and asks of it."""
 
     readahead: Readahead
     hold_s: float
 
     def clock(self) -> float:
-        """Seconds, monotonic."""
+        """Monotonic time, in seconds."""
 
-    def progressed(self, gateway: int) -> None:
-        """Some bytes came: there may be room to ask for more."""
+    def bytes_received(self, gateway: int) -> None:
+        """Some bytes arrived, so the gateway's window may have space for another request."""
 
-    async def land(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
-        """Make verified blocks in a worker thread and hand them to whoever wants them; says of each whether anybody did."""
+    async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+        """Call ``make`` for verified blocks in a worker thread, and deliver them; returns for each whether it was wanted."""
 
-    def keep(self, request: Request, block: Block) -> None:
-        """A block came that nobody wanted when it did."""
+    def keep_for_later(self, request: Request, block: Block) -> None:
+        """Keep a verified block that no stream has requested yet."""
 
     def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        """The gateway could not bring this block."""
+        """The gateway failed to send this block."""
 
-    def tell_failure(self, error: GatewayError, cid: str) -> None:
-        """The gateway failed, and no block was lost by it."""
+    def report_failure(self, error: GatewayError, cid: str) -> None:
+        """The gateway failed, but no wanted block was lost by it."""
 
-    def busy(self, gateway: int, pause_s: float) -> None:
-        """The gateway asked us to come back so much later."""
+    def report_pause(self, gateway: int, pause_s: float) -> None:
+        """The gateway asked us to wait for ``pause_s`` seconds before the next request."""
 
     def give_back(self, want: BlockWant, gateway: int) -> None:
-        """The gateway will not bring this block, and is not to blame."""
+        """The gateway will not send this block, and is not to blame."""
 
-    def holds(self, request: Request, *, holding: bool) -> None:
-        """A request waits, or no longer waits, until what it brought is wanted."""
+    def set_paused(self, request: Request, *, paused: bool) -> None:
+        """A request stops reading, or reads on, because what it brought is not wanted yet."""
 
 
 class Request:
-    """A request to one gateway, and the blocks that are still expected of it, in order."""
+    """A request to one gateway. ``wants`` are the blocks that are still expected of it, in order."""
 
     def __init__(
-        self, gateway: int, wants: Sequence[BlockWant], car: CarAsk | None, began: float, *, is_hedge: bool
+        self, gateway: int, wants: Sequence[BlockWant], car: CarQuery | None, began: float, *, is_hedge: bool
     ) -> None:
         self.gateway = gateway
         self.car = car
@@ -74,38 +75,50 @@ class Request:
         self.has_failed = False
         self.received_bytes = 0
         self.first_byte_at: float | None = None
-        #: Hears of a raw block as it comes; a CAR is read as it comes, so there is nothing to look at.
+        #: Counts the bytes of a raw block. ``None`` for a CAR, which is read as it arrives, so that nothing is left uncounted.
         self.arrivals: Arrivals | None = None
         self.wants = dict.fromkeys(wants)
         self.began = began
-        # The scope is made now, not by the task: the blocks may be given up before that has begun.
+        # Created here and not by the task, because the request may be cancelled before its task has started.
         self.scope = anyio.CancelScope()
+        #: Everything before this byte of the CAR's file or directory was received.
         self.position = car.start if car is not None else 0
-        #: Whether it brings more than is expected of it now.
+        #: Whether the CAR brings more blocks than are expected of it now.
         self.is_open_ended = car is not None and (car.scope is Scope.ALL or any(want.has_more for want in wants))
         self.expected = {want.cid.multihash for want in wants}
-        self._brought: set[bytes] = set()
-        #: Whose blocks it was to bring: when the last of them has left, nobody will want what else it brings.
+        self._received: set[bytes] = set()
+        #: The groups that want blocks of it: once all of them are closed, the rest of an open-ended CAR is not wanted.
         self.groups = {want.group for want in wants}
         self._first = wants[0]
-        #: Whether nodes are wanted of it: children may come that were not asked for, as what was taken for a leaf may be none.
+        #: Whether it is to bring nodes: their children may arrive too, because a block taken for a leaf may have some.
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     def __repr__(self) -> str:
         return f"<Request {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
 
-    def arrived(self, size_bytes: int, now: float) -> None:
-        """Its answer begins, or so many bytes more of it have come."""
+    def count_received(self, size_bytes: int, now: float) -> None:
+        """Count bytes of the answer that arrived; 0 when the answer begins."""
         self.received_bytes += size_bytes
         self.first_byte_at = self.first_byte_at or now
 
-    def look(self) -> None:
-        """Count what has come of its answer and was not read yet."""
+    def count_unread(self) -> None:
+        """Count the bytes of the answer that have arrived in the socket and were not read yet."""
         if self.arrivals is not None:
-            self.arrivals.look()
+            self.arrivals.count_unread()
 
-    def ended(self, gateway: str, now: float) -> RequestEnded:
-        """How it went."""
+    def sent_event(self, gateway: str, size_bytes: int) -> RequestSent:
+        """The event that tells observers that the request was sent; ``size_bytes`` is what it is expected to bring."""
+        return RequestSent(
+            gateway=gateway,
+            asked=self.asked,
+            blocks=self.blocks,
+            size_bytes=size_bytes,
+            hedge=self.is_hedge,
+            at=self.began,
+        )
+
+    def ended_event(self, gateway: str, now: float) -> RequestEnded:
+        """The event that tells observers how the request ended."""
         outcome: Literal["answered", "failed", "cancelled"] = "answered"
         if self.has_failed:
             outcome = "failed"
@@ -123,53 +136,53 @@ class Request:
             outcome=outcome,
         )
 
-    def join(self, want: BlockWant) -> None:
-        """Expect one more of what it will bring anyway."""
+    def add(self, want: BlockWant) -> None:
+        """Expect one more block, which the CAR will bring anyway."""
         self.wants[want] = None
         self.expected.add(want.cid.multihash)
         self.groups.add(want.group)
         self.has_nodes = self.has_nodes or want.cid.codec != RAW
 
-    def release(self, want: BlockWant) -> None:
-        """Expect a block no more; a request of which nothing is expected ends, but for one that brings what comes next."""
+    def remove(self, want: BlockWant) -> None:
+        """Stop expecting a block. Cancels the request if nothing else is expected, unless it is open-ended."""
         self.wants.pop(want, None)
-        self._end_unless_wanted()
+        self._cancel_unless_wanted()
 
-    def leave(self, group: object) -> None:
-        """A group was closed."""
+    def remove_group(self, group: object) -> None:
+        """A group was closed: cancel the request if no other group needs it."""
         self.groups.discard(group)
-        self._end_unless_wanted()
+        self._cancel_unless_wanted()
 
-    def _end_unless_wanted(self) -> None:
+    def _cancel_unless_wanted(self) -> None:
         if not self.wants and not (self.is_open_ended and self.groups):
             self.scope.cancel()
 
     @property
-    def may_wait(self) -> bool:
-        """Whether it may be held: it brings what comes next, and of what came before that nothing is missing.
+    def may_pause(self) -> bool:
+        """Whether reading may stop until the read-ahead blocks are wanted.
 
-        A leaf is wanted when there is a place for it, so whoever waits for one takes nothing else meanwhile. What lies before
-        the block for which it was asked, nobody takes at all.
+        Not while a leaf is expected, because its stream has reserved space for it and waits for nothing else meanwhile; nor
+        while the first requested block is still to come, because no stream wants what lies before it.
         """
         return self.is_open_ended and not self.awaits_first and all(want.has_more for want in self.wants)
 
     @property
     def awaits_first(self) -> bool:
-        """Whether the block for which it was asked is still to come."""
+        """Whether the first requested block is still to come."""
         return self._first in self.wants
 
-    def brought(self, multihash: bytes) -> bool:
-        """A block of its CAR has come, wanted or not; says whether more can be remembered."""
+    def record_received(self, multihash: bytes) -> bool:
+        """Remember that the CAR brought a block, wanted or not. Returns ``False`` when no more can be remembered."""
         if self.is_open_ended:
-            self._brought.add(multihash)
-        return len(self._brought) < _BROUGHT_BLOCKS
+            self._received.add(multihash)
+        return len(self._received) < _REMEMBERED_BLOCKS
 
-    def has_brought(self, multihash: bytes) -> bool:
-        """Whether a block has come that may have been wanted by nobody then, or was forgotten since."""
-        return multihash in self._brought
+    def has_received(self, multihash: bytes) -> bool:
+        """Whether the CAR brought this block already; it may have been dropped since."""
+        return multihash in self._received
 
-    def advance(self, want: BlockWant) -> bool:
-        """A block of its CAR has come: note how far it is; says whether that is further than before."""
+    def advance_past(self, want: BlockWant) -> bool:
+        """Move ``position`` behind a block that the CAR brought. Returns whether it moved."""
         if self.car is None:
             return False
         own = (each for each in want.within if each.path == self.car.path)

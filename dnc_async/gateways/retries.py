@@ -1,17 +1,17 @@
-"""What is decided besides whom to ask: how much may be asked for twice, and who is hopeless for a block. PURE."""
+"""How many bytes may be requested twice, and when a gateway is given up for a block. PURE."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from dnc_async.gateways.spans import Want
-
-#: May be asked for twice before anything was delivered.
+#: How many bytes may be requested twice before any were delivered.
 FREE_HEDGES_BYTES = 4 * 2**20
 
 
 class HedgeBudget:
-    """How many bytes may be asked for twice: a ``share`` of those that were delivered, and 4 MiB more."""
+    """How many bytes may be requested twice: a ``share`` of the delivered bytes, plus 4 MiB."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -21,19 +21,20 @@ class HedgeBudget:
         return f"<HedgeBudget {self._share:.0%}, {self.spent_bytes} bytes spent>"
 
     def left(self, delivered_bytes: int) -> float:
-        """How many bytes more may be asked for twice."""
+        """How many more bytes may be requested twice, after ``delivered_bytes`` were delivered."""
         return self._share * delivered_bytes + FREE_HEDGES_BYTES - self.spent_bytes
 
     def spend(self, size_bytes: int) -> None:
-        """So many were."""
+        """Count bytes that were requested a second time."""
         self.spent_bytes += size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often, and if it has ever delivered at least how long, a gateway may fail for a block until it is hopeless.
+    """When a gateway is given up for a block: after ``attempts`` failures.
 
-    One that says when it can be asked again is waited for until ``busy_seconds`` after the block's first failure, and no longer.
+    A gateway that has delivered blocks before is also given at least ``seconds``, from the block's first failure on. One that
+    says when it can be asked again is waited for, but no longer than ``busy_seconds`` after the block's first failure.
     """
 
     attempts: int
@@ -41,17 +42,24 @@ class Patience:
     busy_seconds: float
 
 
+class _Exclusions(Protocol):
+    """A wanted block, as far as failures are concerned."""
+
+    excluded: set[int]
+    hopeless: Collection[int]
+
+
 @dataclass(slots=True, eq=False)
 class Failures:
-    """Who has failed for one block, how often, and since when."""
+    """Which gateways failed for one block, how often, and since when."""
 
     since: float | None = None
     hopeless: set[int] = field(default_factory=set)
     _attempts: dict[int, int] = field(default_factory=dict)
 
-    def note(
+    def record(
         self,
-        want: Want,
+        want: _Exclusions,
         gateway: int,
         now: float,
         *,
@@ -62,10 +70,10 @@ class Failures:
         is_final: bool = False,
         back_at: float | None = None,
     ) -> None:
-        """Note a failure: a gateway that failed comes last in the next round, and not at all once it is hopeless for this block.
+        """Record a failure, and exclude the gateway until all others have failed too; for good once it is hopeless.
 
-        ``is_wrong``: waiting does not help, only ``attempts`` count; ``is_final``: it said that it has no such block.
-        ``back_at``: it said that it can be asked again then, and not sooner.
+        ``is_wrong``: it sent wrong bytes, so only the number of attempts counts, not the time. ``is_final``: it does
+        not have the block, or will not serve it. ``back_at``: it said that it can be asked again at this time, and not sooner.
         """
         self.since = now if self.since is None else self.since
         attempts = self._attempts[gateway] = self._attempts.get(gateway, 0) + 1

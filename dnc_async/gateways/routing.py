@@ -1,7 +1,7 @@
-"""A delegated router: asks it over HTTP who provides a CID (ipfs/specs ``http-routing-v1.md``).
+"""Asks a delegated router over HTTP which gateways provide a CID (ipfs/specs ``http-routing-v1.md``).
 
-Everything about an answer is bounded: its bytes, a record's bytes, how many records are read. Whoever is found is told at once,
-while the answer still comes: a router may search the network for half a minute.
+The size of an answer, the size of a record and the number of records are limited. Each provider is reported as soon as its record
+arrives, because a router may search the network for half a minute.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from dnc_async.gateways.providers import (
 from dnc_async.ipld.cid import Cid
 
 _LINES, _WHOLE = "application/x-ndjson", "application/json"
-_ACCEPT = {"Accept": f"{_LINES}, {_WHOLE};q=0.9"}  # a whole answer holds 20 records or 100, lines have no such limit
+_ACCEPT = {"Accept": f"{_LINES}, {_WHOLE};q=0.9"}  # a JSON answer holds 20 or 100 records, NDJSON has no such limit
 
-#: Is told of a provider; says whether more are wanted.
+#: Called with a provider; returns whether more are wanted.
 Found = Callable[[Provider], bool]
 
 
 class Router:
-    """One router, on a session that its owner closes."""
+    """One router. Whoever opened the session closes it."""
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, local: bool, max_records: int) -> None:
-        """``local``: whether it may name loopback and private addresses, and plain HTTP there."""
+        """``local``: whether providers at loopback and private addresses are accepted from it, and plain HTTP for those."""
         self._source = HttpSource(url, session=session, headers={})
         self.local = local
         self._max_records = max_records
@@ -42,12 +42,12 @@ class Router:
         return f"<Router {self.name}>"
 
     async def providers(self, root: Cid, found: Found) -> None:
-        """Tell ``found`` of each gateway that the router names for a CID, until it wants no more.
+        """Call ``found`` for each gateway that the router names for a CID, until it returns ``False``.
 
-        What was told stands, whatever comes after. Raises :class:`~dnc_async.errors.GatewayError`, which names the router.
+        May raise :class:`~dnc_async.errors.GatewayError`, which names the router, after ``found`` was called for some.
         """
         source, asked = self._source, str(Cid(1, root.codec, root.multihash))
-        # Plain HTTP is of use only where local addresses are; elsewhere the router need not send it.
+        # Plain HTTP is accepted only for local addresses; from other routers it need not be requested.
         addresses = "https,tls,http" if self.local else "https,tls"
         target = f"/routing/v1/providers/{asked}?filter-protocols={GATEWAY_PROTOCOL},unknown&filter-addrs={addresses}"
         async with source.get(target, _ACCEPT, asked, expected=(200, 404)) as response:
@@ -67,9 +67,9 @@ class Router:
     async def _read_lines(self, response: aiohttp.ClientResponse, found: Found) -> None:
         lines, size, records = RecordLines(), 0, 0
 
-        def is_enough(come: Iterable[object]) -> bool:
+        def is_enough(parsed: Iterable[object]) -> bool:
             nonlocal records
-            for record in come:
+            for record in parsed:
                 records += 1
                 if records > self._max_records or not self._tell([record], found):
                     return True
@@ -82,5 +82,5 @@ class Router:
         is_enough(lines.close())
 
     def _tell(self, records: Iterable[object], found: Found) -> bool:
-        """Whether more are wanted."""
+        """Call ``found`` for the providers in these records; returns whether more are wanted."""
         return all(found(provider) for record in records for provider in parse_record(record, local=self.local))

@@ -1,67 +1,68 @@
-"""Which gateway gets which block. PURE: synchronous decisions on a clock that is passed in.
+"""Chooses which block to request from which gateway. PURE: synchronous decisions on a clock that is passed in.
 
-The policy, and where it comes from:
+The policy, and its sources:
 
-*Earliest arrival.* A gateway is modelled as a latency and a rate behind one queue, so a block of ``z`` bytes that is asked
-for now arrives at ``max(free, now + latency) + z / rate``, ``free`` being when all that it was asked for before has
-arrived. Each pending block, most urgent first, belongs to the gateway where it arrives first: list scheduling on
-unrelated machines (Graham 1969; MCT in Maheswaran et al. 1999), which fills every gateway in proportion to its rate, and
-gives a slow one a block further back whenever a fast one would still deliver the urgent ones sooner.
+*Earliest arrival.* A gateway is modelled as a latency and a rate behind one queue: a block of ``z`` bytes that is requested
+now arrives at ``max(free, now + latency) + z / rate``, where ``free`` is when everything that was requested before has
+arrived. Each pending block, most urgent first, is assigned to the gateway where it arrives first. This is list scheduling on
+unrelated machines (Graham 1969; MCT in Maheswaran et al. 1999): it loads every gateway in proportion to its rate, and gives a
+slow gateway a less urgent block if a fast one would still deliver the urgent ones earlier.
 
-*A window.* Nothing is sent that only waits in the gateway's queue: a gateway has at most its bandwidth-delay product in
-request, with a quarter and two blocks to spare (as BBR paces, Cardwell et al. 2016). Its delay is the latency and twice what it
-varies by. The rest stays here, where it can go
-to whoever turns out to be faster. The window counts bytes that are still to come, and the next block is asked for as soon
-as enough have: blocks that share a line end together, and who waited for an end would leave it idle for a round trip.
+*Window.* A request that would only wait in the gateway's queue is not sent. The bytes in flight at a gateway are limited to its
+bandwidth-delay product, plus a quarter and two blocks (as BBR does, Cardwell et al. 2016); the delay is its latency and twice
+its jitter. Other blocks stay in our own queue, where a gateway that turns out to be faster can get them. The window counts bytes
+that have not arrived, so the next block is requested as soon as enough bytes have arrived: blocks that share a link end
+together, and waiting for the end of one would leave the link idle for a round trip.
 
-*Pacing.* Within the window a block is asked for when its answer can begin as the line becomes free: a latency before, and so much
-earlier as latencies differ there and a millisecond, so that the line is not idle when one is late. What is asked for sooner
-shares the line, and an urgent block comes no sooner than the patient ones behind it: what that costs shows where the budget is
-small (``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``).
+*Pacing.* Within the window, a block is requested so that its answer begins when the link becomes free: earlier by the latency,
+twice the jitter and a millisecond, so that the link is not idle when one answer is late. If it were requested earlier, it
+would share the link, and an urgent block would arrive no earlier than the less urgent ones behind it. The cost of that shows
+where the budget is small (``python -m bench budget --only budgets --loads 0.9 --budgets 1.5``).
 
-*Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from the later of its
-last bytes and the request plus the latency. Bytes are counted as they come, on all connections together: blocks that share
-a gateway's line end together, and counted by the block the first would look slow and the others infinitely fast (measured:
-40 MB/s taken for 680). Sums decay. Latency follows its minimum quickly and rises slowly, because queueing is not latency.
+*Rates from busy time.* A gateway's rate is bytes over the time in which it had something to send: from its last bytes, or from
+the request plus the latency if that is later. Bytes are counted as they arrive, on all connections together. Counted by the
+block, of several blocks that share a link and end together the first would look slow and the others infinitely fast (measured:
+40 MB/s taken for 680). The sums decay. The latency follows its minimum quickly and rises slowly, because queueing is not latency.
 
-*Optimism.* What is not known of a gateway is taken to be as good as the best known one, so that each is tried as soon as
-there is more than one block to ask for, but a lone urgent one goes to a gateway that has proved itself. One that was not
-asked for a while, because it was slow when it was, is asked again for the least urgent block in sight: otherwise an
-estimate that no longer holds would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985). It is expected
-to be as good as the best one, and hedged like it.
+*Optimism.* A gateway that was not measured is assumed to be as good as the best one. So each gateway is tried as soon as there
+is more than one block to request, while a single urgent block goes to a gateway that was measured. A gateway that was sent no
+request for a while, because it was slow, is sent a request for the least urgent block in sight: otherwise an outdated estimate
+would never be corrected (optimism in the face of uncertainty, Lai and Robbins 1985). It is then expected to be as good as the
+best gateway, and hedged like it.
 
-*Hedges.* A request that has brought no byte for several times what its gateway needs, by its latency and by how much that varies
-(as TCP waits, RFC 6298), is asked of the best other gateway as well, and the first of the two bodies counts (Dean and Barroso,
-The Tail at Scale, 2013). It counts as a failure only where nothing else has come meanwhile. Silence is what tells: a line that
-several blocks share brings some of each all the time, so a merely full gateway is not hedged; one that brings its bytes
-at a trickle is, far beyond the time that its answer was to take. The extra bytes are a stated share of what was delivered.
+*Hedges.* If no byte of a request arrives for several times the gateway's latency and jitter (as TCP waits, RFC 6298), its block
+is also requested from the best other gateway, and the first body counts (Dean and Barroso, The Tail at Scale, 2013). The gateway
+is charged with a failure only if nothing else has arrived from it meanwhile. Silence is the criterion: over a link that several
+blocks share, bytes of each arrive all the time, so a gateway that is merely busy is not hedged. One that trickles is hedged when
+its answer takes far longer than expected. The bytes that are requested twice are limited to a share of the delivered bytes.
 
-*Spans.* A request has its price: a round trip, processor time of both machines, or one of the few that a minute allows. Where
-many small blocks would be needed to fill a window, or a gateway sends a block in hardly more time than the request takes, blocks
-that follow each other in a file are asked for together, as one CAR: four or more, of an eighth of the window or of 10 ms, and
-never more than half of a gateway's share of what is pending, so that there are still several requests to balance. Where
-requests are scarce it is a second's worth of the rate, and with what a file begins all of it, or of its small directory. Larger
-blocks go one by one: they can be had from anybody, cannot be truncated unseen, and go back one by one when something fails.
-What an open CAR will bring is not asked for again.
+*Spans.* Each request has a cost: a round trip, processor time on both machines, or one of the few requests that a minute allows.
+Where it takes many small blocks to fill the window, or a gateway sends a block in little more time than a request costs,
+consecutive blocks of a file are requested together, as one CAR: at least four, of an eighth of the window or of 10 ms, and at
+most half of a gateway's share of the pending bytes, so that there are still several requests to balance. Where the number of
+requests is limited, a span is a second's worth of the rate, and the first block of a file is requested together with the whole
+file or its small directory. Larger blocks are requested one by one: any gateway can serve them, truncation is always noticed,
+and a failure costs only one block. A block that an open CAR will bring is not requested again.
 
-*Requests per minute.* Where a gateway allows so many and no more, they are spread over the minute, ten at once at most; a block
-whose turn there comes later than it would arrive from another gateway goes to the other.
+*Requests per minute.* If a gateway limits them, they are spread over the minute, at most ten at once. A block that another
+gateway would deliver before this one's limit allows the request goes to the other gateway.
 
-*Pauses.* A failure pauses a gateway for a time that doubles with each failure in a row; a wrong block does so with every
-wrong block, and a run of good ones takes one back. A gateway whose oldest request is long overdue is suspect: it gets
-nothing more until it delivers, as long as anybody else is there.
+*Pauses.* After a failure a gateway is not asked for a time that doubles with each failure in a row. After a wrong block the time
+doubles with every wrong block so far; a run of correct blocks undoes one doubling. A gateway whose oldest request is long overdue
+is suspect: it is sent nothing more until it delivers, as long as there is another gateway.
 
-What each is worth, beside the simpler one: ``python -m bench policy`` simulates 96 seeded scenarios of 12 kinds and reproduces
-these figures. Time over that of the fluid bound: median 1.07, 95th percentile 1.69. Time without, over time with, run by run:
+What each ingredient is worth, compared with a simpler one: ``python -m bench policy`` simulates 96 seeded scenarios of 12 kinds
+and reproduces these figures. Time over that of the fluid bound: median 1.07, 95th percentile 1.69. Time without the ingredient
+over time with it, run by run:
 
 - round robin instead of the earliest arrival: median 1.00, 95th percentile 5.62; 8.50 where one gateway trickles.
 - four requests instead of a window: 1.03, 4.29; 1.77 where one gateway lies; 0.93 where one trickles.
-- no pacing: 1.00, 1.12: it costs no throughput, and is there for what is urgent.
-- latency alone, not how much it varies: 1.00, 2.17; 1.88 under jitter of up to 200 ms.
+- no pacing: 1.00, 1.12: pacing costs no throughput, and helps urgent blocks.
+- latency alone, without jitter: 1.00, 2.17; 1.88 under jitter of up to 200 ms.
 - no optimism (an unknown gateway is a slow one): 1.00, 19.5; 17.4 where one trickles.
 - no hedges: 1.00, 24.4; 19.1 where one trickles.
 - no suspicion: 1.00, 1.00; without hedges either, 29.1 for their 24.4.
-- no spans: 1.00, 1.58; 1.17 where requests are rationed.
+- no spans: 1.00, 1.58; 1.17 where requests per minute are limited.
 - no second chance for a stale gateway: 1.00, 1.62; 1.66 where one was slow at first.
 """
 
@@ -72,88 +73,90 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnc_async.gateways.capabilities import Capabilities
+from dnc_async.gateways.dag_range import CarQuery
 from dnc_async.gateways.score import Best, Score
-from dnc_async.gateways.spans import CarAsk, Want, ask_for, run_of, tree_ask
+from dnc_async.gateways.spans import consecutive_wants, directory_query, file_query
+from dnc_async.gateways.want import Want
 
 _LOOK_AHEAD = 128
 _SEVERAL = 4
 _SPANS_IN_WINDOW = 8
-_SPAN_S = 0.01  # several times what a request costs both machines
-_SMALLEST_RUN = 4  # blocks: of fewer, their proofs and their joint end cost more than the requests
-_SPANS_EACH = 2  # for every gateway, of all that is pending: a longer one would keep from another what that could bring
+_SPAN_S = 0.01  # several times the processor time of a request on both machines
+_SMALLEST_RUN = 4  # blocks: with fewer, proofs and waiting for the last block cost more than single requests
+_SPANS_EACH = 2  # spans per gateway, of all that is pending: longer ones would leave other gateways without work
 _LARGEST_SPAN_BYTES = 8 * 2**20
 _SMALLEST_SCARCE_SPAN_BYTES = 2**20
 _SCARCE_SPAN_S = 1.0
 _LARGEST_TREE_BYTES = 64 * 2**20
-_AHEAD_BYTES = 2**20  # of a file whose leaves are wanted at once; the rest is spread over all gateways
+_AHEAD_BYTES = 2**20  # requested of a file together with its root; the rest is spread over all gateways
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span:
-    """A choice: blocks to ask a gateway for in one go, as raw block or as ``car``; or to expect from its open CAR ``joins``."""
+    """A choice: blocks to request from a gateway, as a raw block or as ``car``, or to expect from its open CAR ``joins``."""
 
     wants: list[Want]
     gateway: int
-    car: CarAsk | None = None
+    car: CarQuery | None = None
     joins: object | None = None
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it is to bring."""
+        """How many bytes the request is expected to bring."""
         ahead = self.car.expected_bytes if self.car is not None else 0
         return max(ahead, sum(want.size_bytes for want in self.wants))
 
     def will_bring(self, want: Want) -> bool:
-        """Whether its CAR brings another block besides."""
+        """Whether its CAR will bring another block, too."""
         return self.car is not None and any(self.car.covers(within, self.car.start) for within in want.within)
 
 
 class _Round:
-    """One call of :meth:`Scoreboard.assign`: what the gateways would owe if all that was chosen so far were sent."""
+    """One call of :meth:`Scoreboard.assign`: what would be in flight if everything that was chosen so far were sent."""
 
-    def __init__(self, scores: Sequence[Score], usable: Sequence[int], room_bytes: int, now: float) -> None:
+    def __init__(self, scores: Sequence[Score], usable: Sequence[int], space_bytes: int, now: float) -> None:
         self.now = now
         self.scores = scores
-        self.room_bytes = room_bytes
+        self.space_bytes = space_bytes
         self.open = set(usable)
-        self._line = {i: scores[i].free_at(now) for i in usable}
+        self._free_at = {i: scores[i].free_at(now) for i in usable}
         self._queued = Counter[int]()
         self._next = {i: self._answered(i) for i in usable}
         self._load = {i: [scores[i].in_flight, float(scores[i].in_flight_bytes)] for i in usable}
 
     def begins(self, want: Want) -> dict[int, float]:
-        """When each gateway would begin to send a block."""
-        return {i: line if self.scores[i].covering(want) else self._next[i] for i, line in self._line.items()}
+        """When each gateway would begin to send this block."""
+        return {i: free if self.scores[i].covering(want) else self._next[i] for i, free in self._free_at.items()}
 
     def _answered(self, i: int) -> float:
-        """When the first byte of one more request would come."""
+        """When the first byte of another request to this gateway would arrive."""
         leaves = self.scores[i].allowed_at(self.now, self._queued[i])
-        return max(self._line[i], leaves + self.scores[i].likely_latency())
+        return max(self._free_at[i], leaves + self.scores[i].likely_latency())
 
-    def enter(self, span: Span, *, max_requests: int) -> bool:
-        """Count a choice; returns whether it may be sent now."""
+    def add(self, span: Span, *, max_requests: int) -> bool:
+        """Count a chosen span; returns whether it may be sent now."""
         i, score, size = span.gateway, self.scores[span.gateway], span.size_bytes
         if span.joins is not None:
-            self._line[i] += size / score.likely_rate()
+            self._free_at[i] += size / score.likely_rate()
             self._next[i] = self._answered(i)
             return True
         leaves, begins = score.allowed_at(self.now, self._queued[i]), self._next[i]
         self._queued[i] += 1
-        self._line[i] = begins + size / score.likely_rate()
+        self._free_at[i] = begins + size / score.likely_rate()
         self._next[i] = self._answered(i)
         requests, in_flight = self._load[i]
         full = requests and not score.fits(size, in_flight, self.now)
-        is_early = requests and score.rate is not None and begins - score.ahead_s() > self.now
+        is_early = requests and score.rate is not None and begins - score.lead_s() > self.now
         if leaves > self.now or requests >= max_requests or full or is_early:
             self.open.discard(i)
             return False
         self._load[i] = [requests + 1, in_flight + size]
-        self.room_bytes -= size
+        self.space_bytes -= size
         return True
 
 
 class Scoreboard:
-    """All gateways of a client, and the choice between them."""
+    """The scores of all gateways of a client, and the choice between them."""
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class Scoreboard:
         requests_per_minute: Sequence[float | None] = (),
         can_car: Sequence[bool] = (),
     ) -> None:
-        """``jitter`` gives numbers from 0 to 1 that lengthen pauses; the sequences are for each gateway, or empty."""
+        """``jitter`` returns numbers from 0 to 1, which lengthen pauses. The sequences have an item for each gateway, or none."""
         self._best = Best()
         self._jitter = jitter
         limits = requests_per_minute or [None] * gateways
@@ -173,24 +176,24 @@ class Scoreboard:
         self.capabilities = [Capabilities(can_car=can) for can in can_car or [False] * gateways]
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        #: Groups for which an open CAR is held: what they want next is in it.
-        self.holds_ahead: Collection[object] = ()
+        #: The groups with a paused CAR request: the blocks that they want next are in it.
+        self.paused_groups: Collection[object] = ()
 
     def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
-        """One more gateway, of which nothing is known."""
+        """Add a gateway of which nothing is known."""
         self.capabilities.append(Capabilities(can_car=can_car))
         self.scores.append(Score(self._best, self._jitter, requests_per_minute))
 
     def may_assign(self, size_bytes: int, now: float) -> bool:
-        """Whether :meth:`assign` is worth a call: some gateway has room for such a block, or an open CAR that may bring one."""
-        return any(score.has_open_cars or score.has_room(size_bytes, now) for score in self.scores)
+        """Whether :meth:`assign` is worth calling: a gateway has window space for this size, or an open CAR that may bring it."""
+        return any(score.has_open_cars or score.has_window(size_bytes, now) for score in self.scores)
 
     def assign(self, wants: Sequence[Want], now: float) -> list[Span]:
-        """Which of the wanted blocks, most urgent first, to ask for now, and whom, and how."""
+        """Choose which of the wanted blocks (most urgent first) to request now, from which gateway, and in what form."""
         self._best.refresh(self.scores)
         usable = self._usable(now)
-        room = self._max_bytes - sum(score.in_flight_bytes for score in self.scores)
-        this = _Round(self.scores, usable, room, now)
+        space = self._max_bytes - sum(score.in_flight_bytes for score in self.scores)
+        this = _Round(self.scores, usable, space, now)
         chosen: list[Span] = []
         seen = set[Want]()
         looked_at = 0
@@ -198,68 +201,69 @@ class Scoreboard:
             if want in seen:
                 continue
             looked_at += 1
-            if looked_at > _LOOK_AHEAD or not this.open or this.room_bytes < want.size_bytes:
+            if looked_at > _LOOK_AHEAD or not this.open or this.space_bytes < want.size_bytes:
                 break
             best = self._earliest(want, this.begins(want))
             if best is None or any(span.gateway == best and span.will_bring(want) for span in chosen):
-                continue  # it may join that, once it is sent
-            span = self._span(wants, place, best, this.room_bytes, len(usable))
+                continue  # it can wait for that CAR, once it is requested
+            span = self._span(wants, place, best, this.space_bytes, len(usable))
             if span is not None:
                 seen.update(span.wants)
-                if this.enter(span, max_requests=self._max_requests):
+                if this.add(span, max_requests=self._max_requests):
                     chosen.append(span)
         self._try_stale(wants, chosen, this, usable)
         return chosen
 
-    def _span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int, gateways: int) -> Span | None:
-        """The want at ``place`` and what goes with it at this gateway; ``None`` where it has to wait."""
+    def _span(self, wants: Sequence[Want], place: int, gateway: int, space_bytes: int, gateways: int) -> Span | None:
+        """The span of the want at ``place`` and those that can share its request; ``None`` if it has to wait."""
         want, score = wants[place], self.scores[gateway]
         joins = score.covering(want)
         if joins is not None:
             return Span([want], gateway, joins=joins)
         if score.is_scarce:
-            return self._scarce_span(wants, place, gateway, room_bytes)
-        if want.ahead and want.has_more and gateway not in want.plain:
-            ask = ask_for([want])
-            ask = ask if gateways == 1 else ask._replace(end=min(ask.end, ask.start + _AHEAD_BYTES))
-            if self.capabilities[gateway].allows(ask):
-                return Span([want], gateway, ask)
+            return self._scarce_span(wants, place, gateway, space_bytes)
+        if want.ahead and want.has_more and gateway not in want.raw_only:
+            query = file_query([want])
+            query = query if gateways == 1 else query._replace(end=min(query.end, query.start + _AHEAD_BYTES))
+            if self.capabilities[gateway].allows(query):
+                return Span([want], gateway, query)
         worth = max(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, score.likely_rate() * _SPAN_S)
         if worth < _SMALLEST_RUN * want.size_bytes:
             worth = 0.0
         else:
             pending = sum(each.size_bytes for each in wants[place : place + _LOOK_AHEAD])
-            worth = min(worth, pending / (_SPANS_EACH * gateways), _LARGEST_SPAN_BYTES, room_bytes)
+            worth = min(worth, pending / (_SPANS_EACH * gateways), _LARGEST_SPAN_BYTES, space_bytes)
         return self._run(wants, place, gateway, int(worth))
 
-    def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, room_bytes: int) -> Span | None:
-        """As much as one request can bring."""
+    def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, space_bytes: int) -> Span | None:
+        """As :meth:`_span`, for a gateway that limits the number of requests: as much as one request can bring."""
         want, score, able = wants[place], self.scores[gateway], self.capabilities[gateway]
         limit = max(_SMALLEST_SCARCE_SPAN_BYTES, int(score.likely_rate() * _SCARCE_SPAN_S))
-        limit = min(limit, _LARGEST_SPAN_BYTES, room_bytes)
-        # What has come before is asked for alone: its directory would bring the rest once more, too.
-        tree = tree_ask(want, _LARGEST_TREE_BYTES) if want.begins_file and not want.passed else None
-        for ask in (tree, ask_for([want]) if want.has_more else None):
-            if ask is not None and able.allows(ask) and gateway not in want.plain:
-                return None if want.group in self.holds_ahead else Span([want], gateway, ask)
+        limit = min(limit, _LARGEST_SPAN_BYTES, space_bytes)
+        # A block that a CAR brought before is requested alone: else its directory would be sent once more, too.
+        tree = directory_query(want, _LARGEST_TREE_BYTES) if want.begins_file and not want.sent_by else None
+        for query in (tree, file_query([want]) if want.has_more else None):
+            if query is not None and able.allows(query) and gateway not in want.raw_only:
+                return None if want.group in self.paused_groups else Span([want], gateway, query)
         return self._run(wants, place, gateway, limit)
 
     def _run(self, wants: Sequence[Want], place: int, gateway: int, limit_bytes: int) -> Span:
-        """A run of leaves as one CAR where there are several, else a raw block."""
-        run = run_of(wants, place, limit_bytes)
+        """The span of consecutive leaves: as a CAR if there are several, else as a raw block."""
+        run = consecutive_wants(wants, place, limit_bytes)
         run = (
-            run[: next((i for i, each in enumerate(run) if gateway in each.excluded | each.plain), len(run))] or run[:1]
+            run[: next((i for i, each in enumerate(run) if gateway in each.excluded | each.raw_only), len(run))]
+            or run[:1]
         )
         able = self.capabilities[gateway]
-        names_root = bool(run[0].within) and able.is_cold(run[0].within[0].via.partition("/")[0])
+        names_root = bool(run[0].within) and able.lacks_root(run[0].within[0].via.partition("/")[0])
         if len(run) > 1 or names_root:
-            ask = ask_for(run)
-            if able.allows(ask):
-                return Span(run, gateway, ask)
+            query = file_query(run)
+            if able.allows(query):
+                return Span(run, gateway, query)
         return Span(run[:1], gateway)
 
     def _try_stale(self, wants: Sequence[Want], chosen: list[Span], this: _Round, usable: Sequence[int]) -> None:
-        """Give the least urgent of several blocks in sight to a gateway that has not been heard of for long."""
+        """Choose a gateway with a stale estimate for the least urgent of several blocks in sight."""
         asked = {span.gateway for span in chosen}
         stale = (i for i in usable if i not in asked and self.scores[i].is_stale(this.now))
         i = next((i for i in stale if self.scores[i].allowed_at(this.now) <= this.now), None)
@@ -270,12 +274,12 @@ class Scoreboard:
             return
         if taken is not None and taken.wants == [last] and taken.car is None and taken.joins is None:
             chosen.pop()
-        elif any(last in span.wants for span in chosen) or this.room_bytes < last.size_bytes:
+        elif any(last in span.wants for span in chosen) or this.space_bytes < last.size_bytes:
             return
         chosen.append(Span([last], i))
 
     def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
-        """Which blocks are late wherever they were asked for, and whom else to ask; at most so many bytes of them."""
+        """The blocks that are late in all their requests, each with the gateway to hedge it with; ``budget_bytes`` at most."""
         usable, chosen = self._usable(now), list[tuple[Want, int]]()
         late = Counter(key for score in self.scores for at, key in score.late_at() if at <= now)
         for want, requests in late.items():
@@ -283,7 +287,7 @@ class Scoreboard:
                 continue
             if requests < len(want.asked):
                 continue  # another request for it is in time
-            # Whether or not a window has room: all are full while there is work, and this is late already.
+            # Even if no window has space: all are full while there is work, and this block is late already.
             others = [i for i in usable if i not in want.asked]
             others = [i for i in others if self.scores[i].in_flight < self._max_requests]
             others = [i for i in others if self.scores[i].allowed_at(now) <= now]
@@ -295,7 +299,7 @@ class Scoreboard:
         return chosen
 
     def sent(self, span: Span, now: float) -> None:
-        """A choice was acted upon: its request goes out, or its blocks are expected from the CAR that it joins."""
+        """Record that a span was requested, or that its blocks are expected from the open CAR."""
         score = self.scores[span.gateway]
         if span.joins is not None:
             for want in span.wants:
@@ -308,11 +312,11 @@ class Scoreboard:
             want.asked.add(span.gateway)
 
     def next_change(self, now: float) -> float | None:
-        """When, at the latest, :meth:`assign` or :meth:`hedges` may say more than now without anything having happened."""
+        """When :meth:`assign` or :meth:`hedges` may next return more than now, if nothing else happens before."""
         times = [
             time
             for score in self.scores
-            for time in (score.paused_until, score.overdue_at(), score.allowed_at(now), score.opens_at(now))
+            for time in (score.paused_until, score.overdue_at(), score.allowed_at(now), score.next_send_at(now))
         ]
         times += [time for score in self.scores for time, _ in score.late_at()] if len(self.scores) > 1 else []
         return min((time for time in times if now < time < float("inf")), default=None)
@@ -323,7 +327,7 @@ class Scoreboard:
         return prompt or awake
 
     def _earliest(self, want: Want, begins: Mapping[int, float]) -> int | None:
-        # Where nobody else can be asked, who has failed before is better than to wait for one that may never end.
+        # If no other gateway is usable, one that failed before is better than waiting for a request that may never end.
         able = [i for i in begins if i not in want.excluded] or [i for i in begins if i not in want.hopeless]
         best, soonest = None, (float("inf"), False)
         for i in able:

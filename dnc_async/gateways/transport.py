@@ -1,4 +1,4 @@
-"""What the fetcher needs of a gateway, and the plainest one: a store on this machine."""
+"""The interface of a gateway, as the fetcher uses it, and its simplest implementation: a store on this machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dnc_async.errors import (
 )
 from dnc_async.ipld.cid import Cid
 
-#: A block's bytes, or what reads them: that is called in the worker thread that verifies them, and raises as ``raw`` does.
+#: A block's bytes, or a function that reads them: called in the worker thread that verifies them, it raises what ``raw`` may.
 Body = bytes | Callable[[], bytes]
 
 
 class CarRequest(NamedTuple):
-    """One CAR: its ``target`` below a gateway's URL, or the ``cids`` that are expected of it first, in order.
+    """A request for one CAR, in two forms: the ``target`` below a gateway's URL, and the ``cids`` of its first blocks, in order.
 
-    ``expected_bytes`` are what it brings of files, these and what follows; ``asked`` is what to call it in errors.
+    ``expected_bytes`` is how much file content the CAR will contain, these blocks included; ``asked`` names the CAR in errors.
     """
 
     target: str
@@ -32,17 +32,17 @@ class CarRequest(NamedTuple):
 
 
 class Arrivals:
-    """Hears of one answer as it comes: that it begins, and how many bytes of its body have come. Each byte counts once.
+    """Counts the bytes of one answer as they arrive, each byte once.
 
-    A transport may read a body in pieces of ``piece_bytes()``, and say by ``unread`` how many bytes are here already of the next
-    one: who wants to know it sooner calls :meth:`look`.
+    A transport may read a body in pieces of ``piece_bytes()`` bytes. It then sets ``unread`` to a function that returns how many
+    bytes of the next piece have arrived already, so that :meth:`count_unread` can count them before they are read.
     """
 
     def __init__(
-        self, heard: Callable[[int], None] = lambda _: None, piece_bytes: Callable[[], int] = lambda: 0
+        self, count: Callable[[int], None] = lambda _: None, piece_bytes: Callable[[], int] = lambda: 0
     ) -> None:
-        """``heard`` is called with 0 when the answer begins, and with a count when bytes have come."""
-        self._heard = heard
+        """``count`` is called with 0 when the answer begins, and with a number of bytes when more have arrived."""
+        self._count = count
         self.piece_bytes = piece_bytes
         self.unread: Callable[[], int] | None = None
         self._counted = 0
@@ -50,39 +50,39 @@ class Arrivals:
     def __repr__(self) -> str:
         return f"<Arrivals {'in pieces' if self.unread else 'as they come'}, {self._counted} bytes counted ahead>"
 
-    def begins(self) -> None:
-        """The answer begins."""
-        self._heard(0)
+    def begin(self) -> None:
+        """Note that the answer begins."""
+        self._count(0)
 
-    def brings(self, size_bytes: int) -> None:
-        """So many bytes were read."""
+    def read(self, size_bytes: int) -> None:
+        """Count bytes that were read, unless :meth:`count_unread` counted them before."""
         new = size_bytes - self._counted
         self._counted = max(0, -new)
         if new > 0:
-            self._heard(new)
+            self._count(new)
 
-    def look(self) -> None:
-        """Count what is here and not read yet."""
+    def count_unread(self) -> None:
+        """Count the bytes that have arrived and were not read yet."""
         if self.unread is not None:
             new = self.unread() - self._counted
             if new > 0:
                 self._counted += new
-                self._heard(new)
+                self._count(new)
 
 
 class Transport(Protocol):
-    """Brings unverified bytes. Errors are :class:`~dnc_async.errors.GatewayError` and nothing else."""
+    """Fetches unverified bytes from one gateway. All errors that it raises are :class:`~dnc_async.errors.GatewayError`."""
 
     @property
     def name(self) -> str:
-        """What to call it in errors and reports: a URL without secrets."""
+        """The gateway's name in errors and reports: its URL without secrets."""
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Body:
-        """One block, unverified, of at most ``limit_bytes``."""
+        """Fetch one block, unverified, of at most ``limit_bytes``."""
 
     @property
     def has_cars(self) -> bool:
-        """Whether :meth:`car` is worth a try."""
+        """Whether :meth:`car` may work."""
 
     async def car(
         self,
@@ -92,20 +92,20 @@ class Transport(Protocol):
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """A CAR, unverified, of at most ``limit_bytes``, in pieces to ``feed``, until that is ``False``.
+        """Fetch a CAR, unverified, of at most ``limit_bytes``: call ``feed`` with each piece, until it returns ``False``.
 
-        Raises :class:`~dnc_async.errors.GatewayNoCarError` where it has no CARs.
+        Raises :class:`~dnc_async.errors.GatewayNoCarError` if the gateway sends no CARs.
         """
 
     async def holds(self, root: Cid) -> bool | None:
-        """Whether it holds a root itself and would not look for it elsewhere; ``None`` where it does not say."""
+        """Whether the gateway holds a root itself, without having to look for it elsewhere; ``None`` if it does not say."""
 
     async def sends_cars(self, root: Cid) -> bool:
-        """Whether it answers with a CAR where it is asked for one, of a root alone."""
+        """Whether the gateway answers a request for a CAR with a CAR; tried with the root block alone."""
 
 
 class RawOnly:
-    """What has no CARs."""
+    """The part of a transport that has no CARs."""
 
     name: str
     has_cars = False
@@ -118,20 +118,20 @@ class RawOnly:
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """Never called."""
+        """Not called, because ``has_cars`` is ``False``."""
         raise GatewayNoCarError("has single blocks only", gateway=self.name, cid=request.asked)
 
     async def holds(self, root: Cid) -> bool | None:
-        """Nobody knows before a block is asked for."""
+        """Not known before a block is requested."""
         return None
 
     async def sends_cars(self, root: Cid) -> bool:
-        """It does not."""
+        """It sends none."""
         return False
 
 
 class StoreTransport(RawOnly):
-    """The local store as a gateway of this process: no socket, the same way through verification and spool."""
+    """The local store as a gateway inside this process. Its blocks are verified and spooled like any other's."""
 
     def __init__(self, name: str, read: Callable[[Cid], bytes | None]) -> None:
         self.name = name
@@ -141,14 +141,14 @@ class StoreTransport(RawOnly):
         return f"<StoreTransport {self.name}>"
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Body:
-        """What reads one block, unverified: there is nothing to wait for before a worker thread has it anyway."""
-        arrivals.begins()
+        """Return a function that reads one block, unverified, so that the worker thread that verifies it also reads it."""
+        arrivals.begin()
         return partial(self._body, cid, limit_bytes)
 
     def _body(self, cid: Cid, limit_bytes: int) -> bytes:
         try:
             data = self._read(cid)
-        except StoreError as error:  # asked again it would say the same
+        except StoreError as error:  # another attempt would fail the same way
             raise GatewayRefusedError(str(error), gateway=self.name, cid=str(cid)) from error
         if data is None:
             raise GatewayMissError("the local store does not hold this block", gateway=self.name, cid=str(cid))
@@ -159,8 +159,8 @@ class StoreTransport(RawOnly):
         return data
 
 
-def wrong_bytes(transport: Transport) -> str:
-    """What to say of one that gave a block which does not hash to its CID."""
+def mismatch_message(transport: Transport) -> str:
+    """The error message for a gateway whose block does not hash to its CID."""
     if isinstance(transport, StoreTransport):
         return "holds bytes that do not hash to the CID; publish or import the same data again, which writes them anew"
     return "sent bytes that do not hash to the CID; they were thrown away"

@@ -1,4 +1,4 @@
-"""The secrets in a host's URL: taken out to be sent, and hidden to be shown. PURE."""
+"""Removes secrets from a URL: the credentials are sent as a header, and are hidden in messages. PURE."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without a user's name and password, and without a query, which may hold a signature."""
+    """A URL that is safe to show: without user name and password, and without the query, which may contain a signature."""
     url, query, _ = url.partition("?")
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
@@ -17,7 +17,7 @@ def without_secrets(url: str) -> str:
 
 
 def take_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """A URL without a user's name and password, and the header that carries these: percent-decoded, any bytes (RFC 7617)."""
+    """A URL without user name and password, and the ``Authorization`` header for these (RFC 7617; any bytes after decoding)."""
     parts = urlsplit(url)
     userinfo, at, host = parts.netloc.rpartition("@")
     if not at:

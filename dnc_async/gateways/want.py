@@ -1,11 +1,15 @@
-"""A block that somebody waits for, from its wish to its end."""
+"""A wanted block: what the scoreboard knows of it, and how the fetcher delivers it. PURE.
+
+:class:`Want` is what the scoreboard needs in order to choose a gateway. :class:`BlockWant` adds the CID, the callbacks of
+the stream that wants the block, and the outcome.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from dnc_async.errors import (
     ChunkUnavailableError,
@@ -15,32 +19,80 @@ from dnc_async.errors import (
     GatewayOversizeError,
     GatewayRefusedError,
 )
+from dnc_async.gateways.dag_range import DagRange
 from dnc_async.gateways.retries import Failures, Patience
-from dnc_async.gateways.spans import Want
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, as_link
 from dnc_async.ipld.cid import Cid
 
-if TYPE_CHECKING:
-    from dnc_async.gateways.request import Request
-
+#: Smaller tuples are requested first.
 Priority = tuple[int, ...]
 
 
-class Accepted(NamedTuple):
-    """A block was accepted, or went wrong there."""
+@dataclass(slots=True, eq=False)
+class Want:
+    """A wanted block, as far as the scoreboard is concerned. Gateways are numbers: their places in the scoreboard.
+
+    =============  ====================================================================================================
+    ``size_bytes`` the block's likely size
+    ``within``     the ranges of DAGs in which it lies, the smallest DAG first
+    ``ahead``      whether it is a file's root whose leaves will be wanted next, so that a CAR may bring the whole file
+    ``asked``      the gateways from which it is requested now
+    ``excluded``   the gateways that failed for it in this round of attempts
+    ``hopeless``   those of the excluded that are never asked for it again, even if no other gateway is left
+    ``raw_only``   the gateways that failed to send it in a CAR: they are asked for the raw block
+    ``sent_by``    the open CAR requests that have sent it already, and will not send it again
+    ``group``      the group of wants to which it belongs
+    =============  ====================================================================================================
+    """
+
+    size_bytes: int
+    within: tuple[DagRange, ...] = ()
+    ahead: bool = False
+    excluded: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)
+    sent_by: set[object] = field(default_factory=set)
+    raw_only: set[int] = field(default_factory=set)
+    hopeless: Collection[int] = ()
+    group: object = None
+
+    @property
+    def begins_file(self) -> bool:
+        """Whether it is the first block of its file: the file's root, or its first leaf."""
+        return bool(self.within) and self.within[0].start == 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether its range of the file is larger than the block itself: it is a node with leaves below it."""
+        return bool(self.within) and self.within[0].end - self.within[0].start > self.size_bytes
+
+
+class AcceptResult(NamedTuple):
+    """How a want's ``accept`` callback ended: ``error`` is what it raised, or ``None``."""
 
     error: Exception | None
 
 
+class OpenRequest(Protocol):
+    """A request on the wire, as far as a want is concerned."""
+
+    def remove(self, want: BlockWant) -> None:
+        """Stop expecting this block from the request."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class BlockWant(Want):
-    """A block to fetch. ``accept`` gets it in a worker thread; ``done`` is called in the loop, once.
+    """A block to fetch: ``accept`` is called with it in a worker thread, then ``done`` in the event loop, exactly once.
 
-    ``faults`` counts the failures on the way, by gateway. ``requests`` are the requests that are to bring it, by gateway, several
-    where it was hedged; the first that does, or fails for a reason that no gateway is to blame for, settles the ``outcome``.
-    ``sent_at``, ``first_byte_at`` and ``received_at`` are for the gap report: first asked for, first byte, last whole body;
-    ``worked_s`` is what the processor then took to verify and write it.
-    ``done`` waits until no worker thread writes the block any more: after it the memory may be the consumer's.
+    ``done`` is not called before every worker thread has left ``accept``: afterwards the memory that ``accept`` wrote to may
+    be handed to the consumer.
+
+    ``requests`` are the open requests that may bring the block, by gateway: two if it was hedged. The first that brings it,
+    or an error that is no gateway's fault, settles the want: its ``outcome`` is ``None`` or that error. ``faults`` counts the
+    failed attempts by gateway URL, and ``is_hopeful`` tells whether any gateway is left to try.
+
+    For the gap report: ``sent_at``, ``first_byte_at`` and ``received_at`` are when the block was first requested, when the
+    first byte of an answer arrived, and when its last byte arrived; ``worked_s`` is the processor time, in seconds, that
+    verifying and writing it took.
     """
 
     cid: Cid
@@ -53,55 +105,55 @@ class BlockWant(Want):
     first_byte_at: float | None = None
     received_at: float | None = None
     worked_s: float = 0.0
-    requests: dict[int, Request] = field(default_factory=dict)
+    requests: dict[int, OpenRequest] = field(default_factory=dict)
     settled: bool = False
     outcome: Exception | None = None
     is_hopeful: bool = True
     _errors: dict[int, GatewayError] = field(default_factory=dict)
     _failures: Failures = field(default_factory=Failures)
-    _is_taken: bool = False
-    _is_written: bool = False
-    _told: bool = False
+    _is_accepted: bool = False
+    _is_accepting: bool = False
+    _is_done_called: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def offer(self, block: Block) -> Accepted | None:
-        """Accept the block, in a worker thread; ``None`` where it was settled before, or another thread is at it."""
+    def offer(self, block: Block) -> AcceptResult | None:
+        """Call ``accept`` with the block (in a worker thread); ``None`` if it is settled or another thread called it first."""
         with self._lock:
-            if self.settled or self._is_taken:
+            if self.settled or self._is_accepted:
                 return None
-            self._is_taken = self._is_written = True
+            self._is_accepted = self._is_accepting = True
         try:
             self.accept(as_link(block, self.cid))
-        except Exception as error:  # noqa: BLE001 - a full disk, or our own mistake: whoever wants it is told
-            return Accepted(error)
+        except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the stream is told
+            return AcceptResult(error)
         finally:
             with self._lock:
-                self._is_written = False
-        return Accepted(None)
+                self._is_accepting = False
+        return AcceptResult(None)
 
     def settle(self, outcome: Exception | None) -> bool:
-        """Decide how it ended; ``False`` where that was decided before."""
+        """Record the outcome; ``False`` if it was recorded before, and stays as it was."""
         with self._lock:
             if self.settled:
                 return False
             self.settled, self.outcome = True, outcome
         return True
 
-    def tell(self) -> None:
-        """Call ``done``, once it is settled and nobody writes it any more."""
+    def call_done(self) -> None:
+        """Call ``done`` if the want is settled, no thread is in ``accept``, and it was not called before."""
         with self._lock:
-            if not self.settled or self._is_written or self._told:
+            if not self.settled or self._is_accepting or self._is_done_called:
                 return
-            self._told = True
+            self._is_done_called = True
         self.done(self, self.outcome)
 
-    def fault(
+    def record_failure(
         self, gateway: int, error: GatewayError, now: float, *, patience: Patience, has_delivered: bool, gateways: int
     ) -> None:
-        """Note a failure; ``is_hopeful`` says after it whether anybody is left to ask."""
+        """Record that a gateway failed for this block, and update ``is_hopeful``; there are ``gateways`` of them in all."""
         self._errors[gateway] = error
         self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
-        self._failures.note(
+        self._failures.record(
             self,
             gateway,
             now,
@@ -114,8 +166,8 @@ class BlockWant(Want):
         )
         self.is_hopeful = len(self._failures.hopeless) < gateways
 
-    def unavailable(self, now: float, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
-        """The error that holds the last cause of each gateway, and these."""
+    def unavailable_error(self, now: float, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
+        """The error that says why no gateway could serve the block: each gateway's last error, and ``causes``."""
         tried_s = now - (now if self.sent_at is None else self.sent_at)
         return ChunkUnavailableError(
             f"no gateway could serve the block {self.cid} (tried for {tried_s:.1f} s); what each of them said last:",

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dnc_async.gateways.dag_range import CarQuery, DagRange
 from dnc_async.gateways.retries import Failures
-from dnc_async.gateways.spans import CarAsk, Want, Within
+from dnc_async.gateways.want import Want
 
 from .scripted_line import Body
 from .timeline import Workload
@@ -33,7 +34,7 @@ class SimulatedRequest:
     """A request. ``blocks`` are what its body brings, in order; ``wants`` what is still expected of it."""
 
     gateway: int
-    car: CarAsk | None
+    car: CarQuery | None
     blocks: list[Leaf]
     wants: dict[Leaf, None]
     body: Body | None = None
@@ -77,7 +78,7 @@ class Consumer:
         while len(self.files) < work.files and len(self.files) - self._handed < most:
             path = f"file-{len(self.files)}"
             places = (
-                Within(path, start, start + work.leaf_bytes, size, via=f"{ROOT}/{path}")
+                DagRange(path, start, start + work.leaf_bytes, size, via=f"{ROOT}/{path}")
                 for start in range(0, size, work.leaf_bytes)
             )
             first = len(self.leaves)

@@ -1,4 +1,4 @@
-"""The requests of a simulation on their way, as :mod:`dnc_async.gateways.request` has them for real."""
+"""The open requests of a simulation, in the role of :mod:`dnc_async.gateways.request`. PURE."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class SimulatedRequests:
             return
         line, board, i = self._lines[request.gateway], self._board, request.gateway
         car, first = request.car, next(iter(request.wants))
-        named = car is not None and board.capabilities[i].is_cold(ROOT)
+        named = car is not None and board.capabilities[i].lacks_root(ROOT)
         ending = line.answers(self._events.now, car=car is not None, root=ROOT if named else "")
         if ending is Ending.BODY:
             board.scores[i].first_byte(first, self._events.now)
@@ -138,7 +138,7 @@ class SimulatedRequests:
         self._events.came(i, size)
         first = next(iter(request.wants), None)
         if first is None:
-            score.received_more(size, self._events.now)
+            score.received_unexpected(size, self._events.now)
         else:
             score.received(first, size, self._events.now)
         self._events.progressed(i)

@@ -1,4 +1,4 @@
-"""Gateways by their scripts, and the real scoreboard, on a virtual clock: a run of a minute takes milliseconds.
+"""Runs the real scoreboard against scripted gateways on a virtual clock: a minute takes milliseconds. PURE.
 
 The scoreboard chooses, hedges and says when it wants to be asked again, as it does for the fetcher; the simulator sends what it
 chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what came and when, as requests do: the first right
@@ -27,9 +27,9 @@ from typing import Protocol
 
 from dnc_async.config import FetchSettings
 from dnc_async.errors import ArgumentError
+from dnc_async.gateways.dag_range import CarQuery
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
-from dnc_async.gateways.spans import CarAsk
 
 from .consumer import ROOT, Consumer, Leaf, SimulatedRequest
 from .faults import Faults
@@ -124,7 +124,7 @@ class Simulator:
             if script.down is not None:
                 self.at(script.down.start_s, partial(self._open.dies, i))
             if script.cold:  # the fetcher has asked, while it fetched the proofs
-                self.board.capabilities[i].lacks_root(ROOT)
+                self.board.capabilities[i].add_missing_root(ROOT)
 
     def __repr__(self) -> str:
         return f"<Simulator of {len(self._lines)} gateways at {self.now:.3f} s>"
@@ -265,10 +265,10 @@ class Simulator:
 
     def progressed(self, gateway: int) -> None:
         """Some bytes came: there may be room to ask for more (called by requests)."""
-        if self._pending and self.board.scores[gateway].has_room(self._pending[0].size_bytes, self.now):
+        if self._pending and self.board.scores[gateway].has_window(self._pending[0].size_bytes, self.now):
             self._awake = True
 
-    def _covered(self, ask: CarAsk) -> list[Leaf]:
+    def _covered(self, ask: CarQuery) -> list[Leaf]:
         file = int(ask.path.rpartition("-")[2])
         return [leaf for leaf in self._consumer.files[file] if ask.covers(leaf.within[0], ask.start)]
 
@@ -308,7 +308,7 @@ class Simulator:
         self.board.scores[i].missed(want)
         self.tell("wrong" if is_wrong else "failed", i, want)
         if want.arrived_at is None:
-            want.failures.note(
+            want.failures.record(
                 want,
                 i,
                 self.now,

@@ -1,4 +1,4 @@
-"""What is to be fetched in a simulation, and what came of it."""
+"""The workload of a simulation, and the report of how it was fetched. PURE."""
 
 from __future__ import annotations
 

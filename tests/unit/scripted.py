@@ -11,9 +11,9 @@ import anyio
 import anyio.lowlevel
 
 from dnc_async.errors import GatewayBusyError, GatewayOversizeError
+from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block, make
@@ -67,8 +67,8 @@ class Gateway:
                 await step.wait()
             elif isinstance(step, Exception):
                 raise step
-        arrivals.begins()
-        arrivals.brings(len(self.blocks[cid].data))
+        arrivals.begin()
+        arrivals.read(len(self.blocks[cid].data))
         return self.blocks[cid].data
 
     async def car(
@@ -83,7 +83,7 @@ class Gateway:
         self.cars.append(target)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         size = 0
-        arrivals.begins()
+        arrivals.begin()
         for step in [self._header, *script]:
             if isinstance(step, anyio.Event):
                 await step.wait()
@@ -92,7 +92,7 @@ class Gateway:
             else:
                 size += len(step)
                 self.clock.more += 0.01
-                arrivals.brings(len(step))
+                arrivals.read(len(step))
                 if size > limit_bytes:
                     raise GatewayOversizeError("sent more", gateway=self.name, cid=asked)
                 if not await feed(step):
@@ -144,7 +144,7 @@ async def running(
             yield fetcher
             await until(lambda: not fetcher._requests)
         assert len(fetcher._pending) == 0
-        assert fetcher._pending.waiting() == []
+        assert fetcher._pending.queued() == []
         assert {(score.in_flight, score.in_flight_bytes) for score in fetcher._board.scores} == {(0, 0)}
         task.cancel()
         await asyncio.wait([task])
@@ -166,7 +166,7 @@ class Wanted:
     """One block that is wanted, and what became of it."""
 
     def __init__(
-        self, group: FetchGroup, block: Block, within: Within, *, ahead: bool = False, urgency: int = 1
+        self, group: FetchGroup, block: Block, within: DagRange, *, ahead: bool = False, urgency: int = 1
     ) -> None:
         self.ended: list[Exception | None] = []
         self.got: list[Block] = []
@@ -193,8 +193,8 @@ class Wanted:
 
 def root(group: FetchGroup, scope: Scope = Scope.ENTITY) -> Wanted:
     """A file's root, whose leaves are wanted next."""
-    return Wanted(group, ROOT, Within(str(ROOT.cid), 0, TOTAL, TOTAL, scope), ahead=True, urgency=0)
+    return Wanted(group, ROOT, DagRange(str(ROOT.cid), 0, TOTAL, TOTAL, scope), ahead=True, urgency=0)
 
 
 def leaf(group: FetchGroup, i: int) -> Wanted:
-    return Wanted(group, LEAVES[i], Within(str(ROOT.cid), i * SIZE, (i + 1) * SIZE, TOTAL))
+    return Wanted(group, LEAVES[i], DagRange(str(ROOT.cid), i * SIZE, (i + 1) * SIZE, TOTAL))

@@ -86,7 +86,7 @@ class Wanted:
 async def test_what_is_wanted_already_is_asked_of_a_new_one(running: tuple[Fetcher, Clock]) -> None:
     """Wanted while there was no gateway at all."""
     fetcher, _ = running
-    fetcher.expect()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
@@ -94,7 +94,7 @@ async def test_what_is_wanted_already_is_asked_of_a_new_one(running: tuple[Fetch
     fetcher.add(Scripted("new", BLOCK.data), 60.0)
     assert await wanted.end() is None
     assert [(each.url, each.blocks) for each in fetcher.statistics()] == [("new", 1)]
-    fetcher.expect_no_more()
+    fetcher.search_ended()
 
 
 async def test_failed_at_all_and_then_one_is_added(running: tuple[Fetcher, Clock]) -> None:
@@ -102,14 +102,14 @@ async def test_failed_at_all_and_then_one_is_added(running: tuple[Fetcher, Clock
     fetcher, _ = running
     old = Scripted("old", GatewayMissError)
     fetcher.add(old)
-    fetcher.expect()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
     await until(lambda: old.asked == 1)
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert wanted.ended == []
     fetcher.add(Scripted("new", BLOCK.data))
-    fetcher.expect_no_more()
+    fetcher.search_ended()
     assert await wanted.end() is None
     assert old.asked == 1
 
@@ -119,15 +119,15 @@ async def test_failed_at_all_and_nobody_came(running: tuple[Fetcher, Clock]) -> 
     fetcher, _ = running
     old = Scripted("old", GatewayMissError)
     fetcher.add(old)
-    fetcher.expect()
-    fetcher.expect()
+    fetcher.search_started()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
     await until(lambda: old.asked == 1)
-    fetcher.expect_no_more([GatewayError("is down", gateway="router A")])
+    fetcher.search_ended([GatewayError("is down", gateway="router A")])
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert wanted.ended == []
-    fetcher.expect_no_more([GatewayError("knows nobody", gateway="router B")])
+    fetcher.search_ended([GatewayError("knows nobody", gateway="router B")])
     error = await wanted.end()
     assert isinstance(error, ChunkUnavailableError)
     assert [cause.gateway for cause in error.exceptions] == ["old", "router A", "router B"]
@@ -139,9 +139,9 @@ async def test_failed_at_all_and_nobody_came(running: tuple[Fetcher, Clock]) -> 
 async def test_nobody_at_all(running: tuple[Fetcher, Clock]) -> None:
     """Before the search has ended or after it: the same error."""
     fetcher, _ = running
-    fetcher.expect()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
-    fetcher.expect_no_more([GatewayError("is down", gateway="router")])
+    fetcher.search_ended([GatewayError("is down", gateway="router")])
     for error in (await wanted.end(), await Wanted(fetcher).end()):
         assert isinstance(error, ChunkUnavailableError)
         assert [str(cause) for cause in error.exceptions] == ["router: is down"]
@@ -152,14 +152,14 @@ async def test_a_passing_failure_does_not_wait_for_a_router(running: tuple[Fetch
     fetcher, clock = running
     only = Scripted("only", GatewayError, BLOCK.data)
     fetcher.add(only)
-    fetcher.expect()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
     await until(lambda: only.asked == 1 and fetcher.statistics()[0].failures == 1)
     clock.now += 10
     fetcher.add(Scripted("busy", GatewayMissError))  # wakes it, as time would
     assert await wanted.end() is None
     assert only.asked == 2
-    fetcher.expect_no_more()
+    fetcher.search_ended()
 
 
 async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
@@ -167,12 +167,12 @@ async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
     fetcher, _ = running
     old = Scripted("old", GatewayMissError)
     fetcher.add(old)
-    fetcher.expect()
+    fetcher.search_started()
     wanted = Wanted(fetcher)
     await until(lambda: old.asked == 1)
     with anyio.fail_after(10):
         await wanted.group.aclose()
-    fetcher.expect_no_more()
+    fetcher.search_ended()
     assert wanted.ended == []
 
 

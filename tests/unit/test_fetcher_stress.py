@@ -27,9 +27,9 @@ from dnc_async.errors import (
     GatewayRefusedError,
     GatewayTimeoutError,
 )
+from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block, make
@@ -109,10 +109,10 @@ class Gateway:
             if self._dice.random() < 0.6:
                 raise self._error(str(cid))
             data = b"!" + data[1:]
-        arrivals.begins()
-        arrivals.brings(len(data) // 2)
+        arrivals.begin()
+        arrivals.read(len(data) // 2)
         await self._wait()
-        arrivals.brings(len(data) - len(data) // 2)
+        arrivals.read(len(data) - len(data) // 2)
         return data
 
     async def car(
@@ -132,7 +132,7 @@ class Gateway:
                 if self._dice.random() < 0.2
                 else self._error(asked)
             )
-        arrivals.begins()
+        arrivals.begin()
         body, size = self._body(target, asked, honest=honest), 0
         while body:
             length = self._dice.randint(1, 9000)
@@ -140,7 +140,7 @@ class Gateway:
             if self._dice.random() < 0.2:
                 await self._wait()
             size += len(piece)
-            arrivals.brings(len(piece))
+            arrivals.read(len(piece))
             if size > limit_bytes:
                 raise GatewayOversizeError("too long", gateway=self.name, cid=asked)
             if not await feed(piece):
@@ -189,7 +189,14 @@ class Wish:
     """A block that is wanted; it knows what must never happen to it."""
 
     def __init__(
-        self, group: FetchGroup, block: Block, within: list[Within], priority: int, dice: random.Random, *, ahead: bool
+        self,
+        group: FetchGroup,
+        block: Block,
+        within: list[DagRange],
+        priority: int,
+        dice: random.Random,
+        *,
+        ahead: bool,
     ):
         self.block = block
         self.told: list[Exception | None] = []
@@ -243,16 +250,16 @@ async def consume(fetcher: Fetcher, dice: random.Random, wishes: list[Wish]) -> 
             for file in range(dice.randrange(2), FILES):
                 start = file * TOTAL
                 path = str(NODES[file].cid)
-                tree = Within("tree", start, start + TOTAL, FILES * TOTAL, Scope.ALL)
+                tree = DagRange("tree", start, start + TOTAL, FILES * TOTAL, Scope.ALL)
                 root = Wish(
-                    group, NODES[file], [Within(path, 0, TOTAL, TOTAL), tree], 0, dice, ahead=dice.random() < 0.8
+                    group, NODES[file], [DagRange(path, 0, TOTAL, TOTAL), tree], 0, dice, ahead=dice.random() < 0.8
                 )
                 mine.append(root)
                 await root.wait()
                 some: list[Wish] = []
                 for i in range(LEAVES):
                     first, last = i * SIZE, (i + 1) * SIZE
-                    lies = [Within(path, first, last, TOTAL), tree._replace(start=start + first, end=start + last)]
+                    lies = [DagRange(path, first, last, TOTAL), tree._replace(start=start + first, end=start + last)]
                     some.append(Wish(group, FILES_LEAVES[file][i], lies, 1 + file, dice, ahead=False))
                 mine += some
                 if dice.random() < 0.3:
@@ -311,10 +318,10 @@ async def run(seed: int) -> None:
 
 def nothing_is_left(fetcher: Fetcher) -> None:
     """After everybody has left."""
-    assert repr(fetcher._pending) == "<Pending 0 blocks wanted, 0 in line>"
+    assert repr(fetcher._pending) == "<Pending 0 blocks wanted, 0 queued>"
     assert fetcher._delivery.is_idle
-    assert fetcher._holding == set()
-    assert not fetcher._board.holds_ahead
+    assert fetcher._paused == set()
+    assert not fetcher._board.paused_groups
     assert repr(fetcher.readahead).startswith("<Readahead 0 blocks, 0 of")
     for score in fetcher._board.scores:
         assert (score.in_flight, score.in_flight_bytes, score._cars) == (0, 0, {})

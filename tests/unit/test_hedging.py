@@ -9,7 +9,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.gateways.scoreboard import Scoreboard
-from dnc_async.gateways.spans import Want
+from dnc_async.gateways.want import Want
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.store import BlockStore
 from dnc_async.testing import GatewayProcess

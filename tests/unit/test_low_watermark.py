@@ -140,11 +140,11 @@ async def test_what_is_here_is_counted_once(host: tuple[Host, HttpTransport]) ->
     await eventually(lambda: source.sent == 5)
     await asyncio.sleep(0.02)
     assert sum(heard.sizes) <= 2 * PACKET  # nobody was woken for them
-    heard.arrivals.look()
+    heard.arrivals.count_unread()
     assert 5 * PACKET <= sum(heard.sizes) <= 5 * PACKET + 500  # of TLS, what is around its records, too
     for _ in range(100):
         source.let_go.release()
-    heard.arrivals.look()
+    heard.arrivals.count_unread()
     assert await fetching == BODY
     assert len(BODY) <= sum(heard.sizes) <= len(BODY) + 500
 
@@ -178,6 +178,6 @@ async def test_leaving_in_the_middle(host: tuple[Host, HttpTransport]) -> None:
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    heard.arrivals.look()
+    heard.arrivals.count_unread()
     source.let_go = asyncio.Semaphore(10**6)
     assert await fetch(transport, Heard(10**6)) == BODY

@@ -7,7 +7,7 @@ import threading
 import anyio
 import anyio.lowlevel
 
-from dnc_async.gateways.spans import Scope, Within
+from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header
 from dnc_async.ipld.cid import DAG_PB
@@ -96,8 +96,8 @@ async def test_a_car_that_we_break_off_is_not_cut_short() -> None:
 
 async def test_what_lies_before_the_first_that_is_wanted_is_not_kept() -> None:
     """A directory's CAR begins with its first file: nobody will take what comes before the one that is wanted."""
-    place = Within("tree", 30 * SIZE, 31 * SIZE, 100 * SIZE, Scope.ALL)
-    file = Within(str(LEAVES[30].cid), 0, SIZE, SIZE)
+    place = DagRange("tree", 30 * SIZE, 31 * SIZE, 100 * SIZE, Scope.ALL)
+    file = DagRange(str(LEAVES[30].cid), 0, SIZE, SIZE)
     gateway = Gateway([sections(*LEAVES[:10]), sections(*LEAVES[10:20]), sections(*LEAVES[20:31])])
     async with running(gateway, per_minute=60_000.0, early_bytes=5 * SIZE) as fetcher:
         group, came = fetcher.open(), anyio.Event()
@@ -136,11 +136,11 @@ async def test_who_leaves_takes_along_what_came_for_it() -> None:
     async with running(gateway, early_bytes=5 * SIZE) as fetcher:
         stays, leaves = fetcher.open(), fetcher.open()
         assert await root(leaves).came()
-        await until(lambda: bool(fetcher._holding))
+        await until(lambda: bool(fetcher._paused))
         await leaves.aclose()
         await until(lambda: not fetcher._requests)
         assert not fetcher.readahead.is_full
-        assert not fetcher._board.holds_ahead
+        assert not fetcher._board.paused_groups
         await stays.aclose()
 
 
@@ -152,8 +152,8 @@ async def test_nobody_waits_for_what_another_has_not_taken() -> None:
     async with running(gateway, early_bytes=5 * SIZE, per_minute=60_000.0) as fetcher:
         slow, quick = fetcher.open(), fetcher.open()
         assert await root(slow).came()
-        await until(lambda: bool(fetcher._holding))
-        assert await Wanted(quick, other, Within(str(other.cid), 0, TOTAL, TOTAL), ahead=True).came()
+        await until(lambda: bool(fetcher._paused))
+        assert await Wanted(quick, other, DagRange(str(other.cid), 0, TOTAL, TOTAL), ahead=True).came()
         await quick.aclose()
         await slow.aclose()
 
@@ -201,7 +201,7 @@ async def test_an_urgent_wish_does_not_wait_for_a_patient_one() -> None:
         group = fetcher.open()
         patient = [leaf(group, i) for i in range(40)]
         await until(lambda: len(gateway.raws) == 8)
-        urgent = Wanted(group, LEAVES[35], Within(str(ROOT.cid), 0, 1, 1), urgency=0)
+        urgent = Wanted(group, LEAVES[35], DagRange(str(ROOT.cid), 0, 1, 1), urgency=0)
         gate.set()
         for each in [urgent, *patient]:
             assert await each.came()

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from dnc_async.errors import GatewayBusyError, GatewayError
-from dnc_async.gateways.spans import Within
+from dnc_async.gateways.dag_range import DagRange
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import DAG_PB, Cid
 
@@ -37,7 +37,7 @@ async def test_cars_that_are_too_long() -> None:
     gateway.blocks |= {block.cid: block for block in leaves}
     async with running(gateway, per_minute=60_000.0) as fetcher:
         group = fetcher.open()
-        places = [Within("file", 10**6 + i * SIZE, 10**6 + (i + 1) * SIZE, 10**7) for i in range(40)]
+        places = [DagRange("file", 10**6 + i * SIZE, 10**6 + (i + 1) * SIZE, 10**7) for i in range(40)]
         wanted = [Wanted(group, block, place) for block, place in zip(leaves, places, strict=True)]
         for each in wanted:
             assert await each.came()
@@ -53,12 +53,12 @@ async def test_a_node_that_was_taken_for_a_leaf() -> None:
     gateway.blocks |= {node.cid: node, other.cid: other}
     async with running(gateway, per_minute=60_000.0) as fetcher:
         group = fetcher.open()
-        nodes = [Wanted(group, node, Within("file", 0, 4, 80)), Wanted(group, other, Within("file", 4, 16, 80))]
+        nodes = [Wanted(group, node, DagRange("file", 0, 4, 80)), Wanted(group, other, DagRange("file", 4, 16, 80))]
         for each in nodes:
             assert await each.came()
         await group.aclose()
         assert gateway.cars
-        assert fetcher._board.capabilities[0].keeps_ranges
+        assert fetcher._board.capabilities[0].honours_ranges
 
 
 async def test_a_late_refusal_is_heeded() -> None:

@@ -17,6 +17,6 @@ def test_a_pause_that_was_asked_for(pauses: list[float], *, hopeless: bool) -> N
     """It counts from the block's first failure; a time later than the patience is not waited for at all."""
     failures, wanted, now = Failures(), leaves(1, 100)[0], 1000.0
     for pause_s in pauses:
-        failures.note(wanted, 0, now, gateways=1, patience=PATIENCE, has_delivered=True, back_at=now + pause_s)
+        failures.record(wanted, 0, now, gateways=1, patience=PATIENCE, has_delivered=True, back_at=now + pause_s)
         now += 30.0
     assert (0 in failures.hopeless) is hopeless

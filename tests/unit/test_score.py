@@ -28,7 +28,7 @@ def test_bytes_that_nobody_waits_for_may_be_the_first_of_all() -> None:
     score.sent("root", 2**20, 0.0)
     score.beaten("root", 0.05)
     for i in range(40):
-        score.received_more(2**18, 0.2 + 0.01 * i)
+        score.received_unexpected(2**18, 0.2 + 0.01 * i)
     assert score.rate is not None
     assert math.isfinite(score.rate)
     assert score.rate > 1e6
@@ -46,7 +46,7 @@ def test_a_pause_of_ours_is_not_the_gateways() -> None:
     score.missed("root")
     before = score.rate
     score.resumed(20.0)
-    score.received_more(2**18, 20.01)
+    score.received_unexpected(2**18, 20.01)
     assert before is not None
     assert score.rate == pytest.approx(before, rel=0.2)
 
@@ -89,7 +89,7 @@ def test_no_minute_has_more_requests_than_allowed(per_minute: int) -> None:
                 score.sent("block", 1000, now)
                 score.missed("block")
             else:
-                assert score.spends(now)
+                assert score.spend_request(now)
             sent.append(now)
     assert max(sum(at <= each < at + 60 for each in sent) for at in sent) <= per_minute
     assert len(sent) >= 0.9 * 4 * per_minute - 1
@@ -119,12 +119,12 @@ def measured(rate: float = 10e6, latency_s: float = 0.05) -> Score:
 def test_an_answer_begins_when_the_line_is_free() -> None:
     """Asked for a latency before that, and a little; what is asked for at once would share the line with what is urgent."""
     score = measured()
-    assert score.has_room(100_000, 100.0)
+    assert score.has_window(100_000, 100.0)
     score.sent("urgent", 300_000, 100.0)
-    assert not score.has_room(100_000, 100.0)
-    opens = score.opens_at(100.0)
+    assert not score.has_window(100_000, 100.0)
+    opens = score.next_send_at(100.0)
     assert 100.02 < opens < 100.03  # 30 ms of bytes, less the slack
-    assert score.has_room(100_000, opens)
+    assert score.has_window(100_000, opens)
 
 
 def test_slack_follows_the_jitter() -> None:
@@ -134,11 +134,11 @@ def test_slack_follows_the_jitter() -> None:
         jittery.sent(i, 100_000, 100.0 + i)
         jittery.first_byte(i, 100.0 + i + 0.05 + 0.1 * (i % 2))
         jittery.delivered(i, 100_000, 100.0 + i + 0.06 + 0.1 * (i % 2))
-    assert jittery.ahead_s() > steady.ahead_s() + 0.02
-    before = steady.ahead_s()
+    assert jittery.lead_s() > steady.lead_s() + 0.02
+    before = steady.lead_s()
     steady.sent("straggler", 100_000, 200.0)
     steady.first_byte("straggler", 260.0)
-    assert steady.ahead_s() - steady.likely_latency() < before + 0.25
+    assert steady.lead_s() - steady.likely_latency() < before + 0.25
 
 
 @pytest.mark.parametrize("others_came", [True, False])
@@ -164,11 +164,11 @@ def test_an_unknown_gateway_is_asked_for_more_the_longer_it_takes() -> None:
     first = 5 * 2**18
     assert score.window_bytes(2**16) == first
     score.sent("first", first, 10.0)
-    assert not score.has_room(2**16, 10.0)
-    assert score.has_room(2**12, 10.0)
-    assert score.opens_at(10.0) > 10.0  # it is worth another look
-    assert score.opens_at(11.0) <= 11.0  # it will not be more
-    assert score.has_room(2**16, 10.05)
+    assert not score.has_window(2**16, 10.0)
+    assert score.has_window(2**12, 10.0)
+    assert score.next_send_at(10.0) > 10.0  # it is worth another look
+    assert score.next_send_at(11.0) <= 11.0  # it will not be more
+    assert score.has_window(2**16, 10.05)
     assert score.window_bytes(2**16, 10.05) == pytest.approx(first + 0.03 * 32e6)
     assert score.window_bytes(2**16, 11.0) == 2**22
     best.refresh([score, *(Score(best) for _ in range(3))])

@@ -3,7 +3,7 @@
 import pytest
 
 from dnc_async.gateways.scoreboard import Scoreboard
-from dnc_async.gateways.spans import Want
+from dnc_async.gateways.want import Want
 from dnc_async.testing import SimulationReport, Simulator, Workload
 
 

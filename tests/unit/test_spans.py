@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dnc_async.gateways.capabilities import Capabilities
+from dnc_async.gateways.dag_range import CarQuery, DagRange, Scope
 from dnc_async.gateways.scoreboard import Scoreboard
-from dnc_async.gateways.spans import CarAsk, Scope, Want, Within, ask_for, run_of, tree_ask
+from dnc_async.gateways.spans import consecutive_wants, directory_query, file_query
+from dnc_async.gateways.want import Want
 
 KIB = 2**10
 #: Where the file lies, from the root of its dataset.
@@ -17,7 +19,7 @@ def leaves(count: int, size: int, *, path: str = "file", first: int = 0) -> list
     """Leaves that follow each other in one file."""
     total = 10**9
     starts = range(first, first + count * size, size)
-    return [Want(size, within=(Within(path, start, start + size, total, via=VIA),)) for start in starts]
+    return [Want(size, within=(DagRange(path, start, start + size, total, via=VIA),)) for start in starts]
 
 
 def measured(*, per_minute: float | None = None, can_car: bool = True, gateways: int = 1) -> Scoreboard:
@@ -56,9 +58,9 @@ def test_small_blocks_go_in_runs_and_large_ones_alone() -> None:
 def test_a_run_ends_where_its_file_does() -> None:
     """And where a block is missing in between, or somebody failed for one."""
     wants = [*leaves(3, KIB), *leaves(2, KIB, path="other"), *leaves(1, KIB, path="other", first=8 * KIB)]
-    assert [len(run_of(wants, place, 10**6)) for place in (0, 3, 5)] == [3, 2, 1]
-    assert len(run_of(wants, 0, 2 * KIB)) == 2
-    assert len(run_of([Want(KIB), Want(KIB)], 0, 10**6)) == 1
+    assert [len(consecutive_wants(wants, place, 10**6)) for place in (0, 3, 5)] == [3, 2, 1]
+    assert len(consecutive_wants(wants, 0, 2 * KIB)) == 2
+    assert len(consecutive_wants([Want(KIB), Want(KIB)], 0, 10**6)) == 1
     wants = leaves(40, 4 * KIB)
     wants[5].excluded.add(0)
     assert len(measured().assign(wants, 10.0)[0].wants) == 5
@@ -66,20 +68,20 @@ def test_a_run_ends_where_its_file_does() -> None:
 
 def test_a_car_is_asked_for_with_every_parameter() -> None:
     """Scope and range together, dups and order spelled out; the range is inclusive on the wire."""
-    ask = ask_for(leaves(3, 100, first=200))
+    ask = file_query(leaves(3, 100, first=200))
     words = "?format=car&dag-scope=entity&entity-bytes=200:499&car-version=1&car-order=dfs&car-dups=y"
     assert ask.target(from_root=False) == f"/ipfs/file{words}"
     assert ask.target(from_root=True) == f"/ipfs/{VIA}{words}"
-    whole = CarAsk("file", Scope.ENTITY, 0, 300, 300)
+    whole = CarQuery("file", Scope.ENTITY, 0, 300, 300)
     assert "entity-bytes" not in whole.target(from_root=False)
-    assert "dag-scope=all" in CarAsk("folder", Scope.ALL, 0, 300, 300).target(from_root=False)
+    assert "dag-scope=all" in CarQuery("folder", Scope.ALL, 0, 300, 300).target(from_root=False)
 
 
 def test_what_an_open_car_brings_is_not_asked_for_again() -> None:
     """It joins it, without a request, as long as it has not passed."""
     board = measured(per_minute=200.0)
     score, request = board.scores[0], object()
-    score.opened_car(request, CarAsk("file", Scope.ENTITY, 0, 100 * KIB, 10**9))
+    score.opened_car(request, CarQuery("file", Scope.ENTITY, 0, 100 * KIB, 10**9))
     (span,) = board.assign(leaves(1, KIB, first=50 * KIB), 10.0)
     assert (span.joins, span.car) == (request, None)
     score.advanced_car(request, 60 * KIB)
@@ -94,8 +96,8 @@ def test_scarce_requests_bring_files_and_directories() -> None:
     """A root brings its file, in a small directory everything; one near the directory's end only its own file."""
 
     def root(offset: int) -> Want:
-        file = Within("file", 0, 200_000, 200_000)
-        return Want(4096, within=(file, Within("folder", offset, offset + 200_000, 12_800_000, Scope.ALL)))
+        file = DagRange("file", 0, 200_000, 200_000)
+        return Want(4096, within=(file, DagRange("folder", offset, offset + 200_000, 12_800_000, Scope.ALL)))
 
     board = measured(per_minute=200.0)
     (span,) = board.assign([root(0)], 10.0)
@@ -104,8 +106,8 @@ def test_scarce_requests_bring_files_and_directories() -> None:
     (span,) = board.assign([root(12_000_000)], 10.0)
     assert span.car is not None
     assert (span.car.path, span.size_bytes) == ("file", 200_000)
-    assert tree_ask(root(0), 1_000_000) is None
-    board.holds_ahead = {None}
+    assert directory_query(root(0), 1_000_000) is None
+    board.paused_groups = {None}
     assert board.assign([root(0)], 10.0) == []  # what came ahead is not yet wanted: no more of it
     assert len(board.assign(leaves(3, KIB), 10.0)) == 1  # but what is wanted is
 
@@ -114,8 +116,8 @@ def test_a_first_leaf_brings_its_directory_and_what_else_lies_there_waits_for_it
     """Where a file's leaves are known without its root, the first of them stands for the file."""
 
     def leaf(start: int) -> Want:
-        file = Within("file", start, start + 100_000, 200_000)
-        return Want(100_000, within=(file, Within("folder", start, start + 100_000, 400_000, Scope.ALL)))
+        file = DagRange("file", start, start + 100_000, 200_000)
+        return Want(100_000, within=(file, DagRange("folder", start, start + 100_000, 400_000, Scope.ALL)))
 
     wants = [leaf(0), leaf(100_000)]
     board = Scoreboard(1, max_requests=8, max_bytes=2**23, requests_per_minute=[200.0], can_car=[True])
@@ -124,14 +126,14 @@ def test_a_first_leaf_brings_its_directory_and_what_else_lies_there_waits_for_it
     assert (span.car.path, span.wants) == ("folder", wants[:1])
     (span,) = board.assign(wants[1:], 10.0)
     assert span.car is None
-    wants[0].passed = {"a CAR that has brought it, and is open"}
+    wants[0].sent_by = {"a CAR that has brought it, and is open"}
     (span,) = board.assign(wants[:1], 10.0)
     assert span.car is None
 
 
 def test_a_files_root_brings_its_beginning_where_all_of_it_is_wanted() -> None:
     """Up to 1 MiB, so that the rest is spread; everything, where nobody is there to spread it over."""
-    wants = [Want(4096, within=(Within("file", 0, 2**22, 2**22),), ahead=True)]
+    wants = [Want(4096, within=(DagRange("file", 0, 2**22, 2**22),), ahead=True)]
     (span,) = measured(gateways=2).assign(wants, 10.0)
     assert span.car is not None
     assert span.car.end == 2**20
@@ -144,7 +146,7 @@ def test_a_files_root_brings_its_beginning_where_all_of_it_is_wanted() -> None:
 
 def test_what_was_refused_is_remembered() -> None:
     """No CAR of one file, no ranges, no CARs at all; one refusal of somebody who has sent CARs is an accident."""
-    ask, whole = CarAsk("file", Scope.ENTITY, 100, 200, 300), CarAsk("other", Scope.ENTITY, 0, 300, 300)
+    ask, whole = CarQuery("file", Scope.ENTITY, 100, 200, 300), CarQuery("other", Scope.ENTITY, 0, 300, 300)
     able = Capabilities(can_car=True)
     able.refused_path("file")
     assert not able.allows(ask)
@@ -169,7 +171,7 @@ def test_a_gateway_that_lacks_the_root_is_told_it(count: int) -> None:
     board = measured()
     wants = leaves(count, 512 * KIB)
     assert all(span.car is None for span in board.assign(wants, 10.0))
-    board.capabilities[0].lacks_root("root")
+    board.capabilities[0].add_missing_root("root")
     spans = board.assign(wants, 10.0)
     assert spans
     assert all(span.car is not None and f"/ipfs/{VIA}?" in span.car.target(from_root=True) for span in spans)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnc_async.errors import DagError, PathError, UnsizedFileError
+from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.spans import Scope, Within
 from dnc_async.gateways.want import Priority
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
@@ -50,11 +50,11 @@ async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tu
     """
     cid, at = root, str(root)
     shown = "/".join([str(root), *path])
-    within: tuple[Within, ...] = ()
+    within: tuple[DagRange, ...] = ()
     if ahead is not None:
         within = path_within(shown, *ahead)
     elif path:
-        within = (Within(shown, 0, _PROOF_BYTES, _PROOF_BYTES, Scope.BLOCK, shown),)
+        within = (DagRange(shown, 0, _PROOF_BYTES, _PROOF_BYTES, Scope.BLOCK, shown),)
     for name in path:
         found = await lookup(group, cid, name, at=at, within=within)
         if found is None:
@@ -69,12 +69,14 @@ def _check_readable(cid: Cid, at: str) -> None:
         raise PathError(f"{at} cannot be read: {problem}")
 
 
-def path_within(path: str, start: int = 0, end: int = GUESS_BYTES) -> tuple[Within, ...]:
+def path_within(path: str, start: int = 0, end: int = GUESS_BYTES) -> tuple[DagRange, ...]:
     """Where the blocks of a path lie, and those bytes of what it leads to: one CAR may bring them all."""
-    return (Within(path, start, end, _UNKNOWN_BYTES, via=path),)
+    return (DagRange(path, start, end, _UNKNOWN_BYTES, via=path),)
 
 
-async def lookup(group: FetchGroup, directory: Cid, name: str, *, at: str, within: Sequence[Within] = ()) -> Cid | None:
+async def lookup(
+    group: FetchGroup, directory: Cid, name: str, *, at: str, within: Sequence[DagRange] = ()
+) -> Cid | None:
     """Where one name in a directory leads, ``None`` if it is not there; ``at`` is what to call the directory.
 
     ``within`` is the path of which it is a part, where all of that is wanted.
@@ -103,7 +105,7 @@ async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
     return reader.entries
 
 
-async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[Within] = ()) -> None:
+async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[DagRange] = ()) -> None:
     if not reader.done:  # it is, where the CID is inline
         reader.receive(root)
     while wanted := reader.wanted():

@@ -16,8 +16,8 @@ from dnc_async.condition import Condition
 from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate, size_of
 from dnc_async.engine.files.sequential import read_range
 from dnc_async.errors import PathError, PlanTooLargeError, UnsizedFileError
+from dnc_async.gateways.dag_range import DagRange
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.spans import Within
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
@@ -46,7 +46,7 @@ class FileReader:
         #: Where it is unknown, the file can be read sequentially alone.
         self.is_sized = (size := size_of(root)) is not None
         self.size_bytes = size or 0
-        self.within = Within(str(root.cid), 0, self.size_bytes, self.size_bytes, via=about)
+        self.within = DagRange(str(root.cid), 0, self.size_bytes, self.size_bytes, via=about)
 
     async def leaves(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
         """The leaves from ``start`` on, as many as one window has; they reach ``end`` or somewhere before it."""
@@ -157,7 +157,7 @@ class LeafRun:
         group: FetchGroup,
         place: Callable[[Leaf, bytes], None],
         *,
-        within: Within,
+        within: DagRange,
         limit_bytes: int,
         placed: Callable[[Leaf], None] | None = None,
     ) -> None:

@@ -81,7 +81,7 @@ class SimulatedGateway:
             raise GatewayOversizeError(
                 f"announced {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=asked
             )
-        arrivals.begins()
+        arrivals.begin()
         async for _ in self._pieces(data, asked, arrivals):
             pass
         return data
@@ -111,7 +111,7 @@ class SimulatedGateway:
         body = encode_header([resolved.terminus]) + b"".join(
             section(cid, self._sent(data)) for cid, data in _blocks(runs)
         )
-        arrivals.begins()
+        arrivals.begin()
         size = 0
         async for piece in self._pieces(body, asked, arrivals):
             size += len(piece)
@@ -194,7 +194,7 @@ class SimulatedGateway:
             if self._line.is_down(self._now):
                 raise self._fail("down", GatewayError, "the connection failed: reset", asked)
             if size:
-                arrivals.brings(size)
+                arrivals.read(size)
                 yield data[before : before + size]
 
     async def _breaks(self, *, body_stalls: bool, asked: str) -> None:
