@@ -22,7 +22,7 @@ import dnc_async as dnc
 from dnc_async.errors import ChunkUnavailableError, GatewayError
 from dnc_async.gateways import redirects
 from dnc_async.gateways.car_file import CarFileTransport
-from dnc_async.gateways.redirects import Place, RedirectError, follow
+from dnc_async.gateways.redirects import Endpoint, RedirectError, follow
 from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.cid import Cid
 from dnc_async.store import BlockStore
@@ -184,8 +184,8 @@ HOME = Session()
 GUARDED = {True: Session(), False: Session()}
 
 
-def next_place(here: str, location: str, *, peer: str = "1.1.1.1", local: bool = True) -> Place:
-    place = Place(url=URL(here), session=HOME, headers={"A": "b"}, server_name="n", local=local)  # type: ignore[arg-type]
+def next_endpoint(here: str, location: str, *, peer: str = "1.1.1.1", local: bool = True) -> Endpoint:
+    place = Endpoint(url=URL(here), session=HOME, headers={"A": "b"}, server_name="n", local=local)  # type: ignore[arg-type]
     response = SimpleNamespace(url=URL(here), headers=CIMultiDict(Location=location), peer=peer)
     return follow(place, response, lambda *, local: GUARDED[local])  # type: ignore[arg-type,return-value]
 
@@ -202,7 +202,7 @@ def next_place(here: str, location: str, *, peer: str = "1.1.1.1", local: bool =
 )
 def test_the_same_host_keeps_what_is_its_own(here: str, location: str, url: str) -> None:
     """Headers and session, also where it asks for HTTPS."""
-    place = next_place(here, location)
+    place = next_endpoint(here, location)
     assert (str(place.url), place.session, place.headers, place.server_name) == (url, HOME, {"A": "b"}, "n")
 
 
@@ -219,17 +219,17 @@ def test_the_same_host_keeps_what_is_its_own(here: str, location: str, url: str)
 def test_another_host_gets_nothing(here: str, location: str) -> None:
     """And is reached by a session that goes to private networks only from one."""
     for peer, local in (("10.1.2.3", True), ("::ffff:127.0.0.1", True), ("1.1.1.1", False), ("fe80::1%eth0", False)):
-        place = next_place(here, location, peer=peer)
+        place = next_endpoint(here, location, peer=peer)
         assert (place.session, place.headers, place.server_name) == (GUARDED[local], {}, None)
         assert place.url.user is None
-        assert next_place(here, location, peer=peer, local=False).session is GUARDED[False]
+        assert next_endpoint(here, location, peer=peer, local=False).session is GUARDED[False]
 
 
 @pytest.mark.parametrize("location", ["http://a.example/x", "http://127.0.0.1/", "//[::1]/", "https://10.0.0.1:8080/"])
 def test_what_is_not_followed(location: str) -> None:
     """Out of TLS, and into a private network."""
     with pytest.raises(RedirectError, match=r"not followed|not where"):
-        next_place("https://a.example/x", location)
+        next_endpoint("https://a.example/x", location)
 
 
 async def test_etags_say_nothing(read_only: Published, hosts: Hosts) -> None:
