@@ -1,4 +1,4 @@
-"""What a dataset is: its schema, its chunks' layout, its manifest, the order of its batches, and the formats it is read from.
+"""A dataset: its schema, its chunk format, its manifest, the order of its batches, and the file formats it is read from.
 
-Nothing here knows of gateways, budgets or publishing targets.
+Nothing here depends on gateways, budgets or publishing targets.
 """

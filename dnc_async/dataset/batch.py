@@ -1,9 +1,9 @@
-"""One batch in memory, from the first byte that arrives to the arrays that the consumer owns.
+"""One batch in memory, from its first byte to the arrays that the consumer owns.
 
-The place that a batch will have is made once, a fresh array per column, and each chunk's bytes are placed straight into
-its rows, whether they come from a gateway or from the spool. Arrays are never recycled: they belong to the consumer.
-Chunks whose layout depends on their content are kept whole until they are complete; columns of ``bytes``, whose sizes nobody
-knows before, are joined when the last one is, so that such a batch is in memory twice for a moment.
+A batch's memory is allocated once, as a new array per column, and each chunk's bytes are written directly into its rows, from a
+gateway or from the spool. Arrays are never reused: they belong to the consumer. Chunks whose layout depends on their content
+are kept whole until they are complete. Columns of ``bytes``, whose sizes are not known before, are joined when the last chunk
+is complete, so such a batch is in memory twice for a moment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Segment = tuple[int, memoryview]
 
 
 class ChunkPlace:
-    """Where a chunk's bytes belong in memory: ``segments`` are (offset in the chunk, writable memory), in order."""
+    """Where to write a chunk's bytes: ``segments`` are (offset in the chunk, writable memory), in order."""
 
     __slots__ = ("_ends", "segments", "size_bytes")
 
@@ -31,7 +31,7 @@ class ChunkPlace:
         self._ends = tuple(offset + view.nbytes for offset, view in segments)
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
-        """Copy verified bytes to where they belong; padding between the segments is dropped."""
+        """Copy verified bytes into the segments; padding between the segments is dropped."""
         source, end = memoryview(data), offset + len(data)
         for (start, view), stop in zip(self.segments, self._ends, strict=True):
             first, last = max(start, offset), min(stop, end)
@@ -39,7 +39,7 @@ class ChunkPlace:
                 view[first - start : last - start] = source[first - offset : last - offset]
 
     def between(self, start: int, end: int) -> tuple[Segment, ...]:
-        """The part of the segments that holds the chunk's bytes from ``start`` to ``end``."""
+        """The parts of the segments for the chunk's bytes from ``start`` to ``end`` (exclusive)."""
         clipped = (
             (max(first, start), view[max(0, start - first) : end - first])
             for (first, view), stop in zip(self.segments, self._ends, strict=True)
@@ -49,10 +49,10 @@ class ChunkPlace:
 
 
 class BatchBuffer:
-    """The arrays of one batch, and the places of its chunks in them."""
+    """The arrays of one batch, and the place of each chunk in them."""
 
     def __init__(self, schema: Schema, samples: Sequence[int]) -> None:
-        """Allocate a batch whose chunks hold so many samples, in order."""
+        """Allocate a batch; ``samples`` are the numbers of samples of its chunks, in order."""
         self._schema = schema
         self._samples = tuple(samples)
         self._columns: dict[str, Array] = {
@@ -62,7 +62,7 @@ class BatchBuffer:
         self._raw: dict[int, bytearray] = {}
 
     def place(self, part: int, size_bytes: int) -> ChunkPlace:
-        """Where the bytes of the ``part``-th chunk, a file of ``size_bytes``, go."""
+        """Where to write the bytes of the ``part``-th chunk, a file of ``size_bytes``."""
         if self._schema.varies:  # the layout depends on the content: keep it whole, decode when it is complete
             whole = self._raw[part] = bytearray(size_bytes)
             return ChunkPlace([(0, memoryview(whole))], size_bytes)
@@ -77,11 +77,11 @@ class BatchBuffer:
 
     @property
     def decodes(self) -> bool:
-        """Whether :meth:`finish` has more to do than to check a few bytes."""
+        """Whether :meth:`finish` has to decode a chunk, and not only to check its header."""
         return self._schema.varies
 
     def finish(self, part: int) -> None:
-        """Check, and where needed decode, a chunk whose bytes are all in place; in order.
+        """Check a chunk whose bytes have all been written, and decode it if necessary. Call it in the chunks' order.
 
         Raises :class:`~dnc_async.errors.DecodeError`.
         """

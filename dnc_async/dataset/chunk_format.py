@@ -43,7 +43,7 @@ def _aligned(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything lies in a chunk: ``segments`` holds (offset, bytes) for each column."""
+    """Where everything is in a chunk: ``segments`` are the (offset, bytes) of each column."""
 
     header: bytes
     segments: tuple[tuple[tuple[int, int], ...], ...]
@@ -65,14 +65,14 @@ def _layout(schema: Schema, samples: int, lengths: list[list[int]]) -> Layout:
 
 
 def fixed_layout(schema: Schema, samples: int) -> Layout:
-    """The layout that follows from the schema alone; no column of the schema may vary."""
+    """The layout that follows from the schema and the number of samples; no column may vary in length."""
     return _layout(schema, samples, [[column.sample_bytes * samples] for column in schema.columns])
 
 
 class Encoded:
-    """One chunk from pieces of columns that fit the schema, encoded as it is read: ``layout`` says its size before.
+    """One chunk, encoded while it is iterated over; ``layout`` gives its size before. ``parts`` are pieces of its columns.
 
-    A column of fixed size is not copied as a whole, so that a chunk takes little memory beside its rows.
+    A column of fixed size is not copied as a whole, so a chunk takes little memory beside its rows.
     """
 
     def __init__(self, schema: Schema, parts: Sequence[Columns]) -> None:
@@ -82,7 +82,7 @@ class Encoded:
         self.layout = _layout(schema, samples, sizes)
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
-        """The chunk's bytes, in pieces of about a megabyte at most."""
+        """Yield the chunk's bytes, in pieces of about a megabyte at most."""
         yield self.layout.header
         for column in self._columns:
             for segment in column:
@@ -91,7 +91,7 @@ class Encoded:
 
 
 def encode(schema: Schema, columns: Columns) -> bytearray:
-    """One chunk as a whole."""
+    """Encode one chunk as a whole."""
     return bytearray().join(Encoded(schema, [columns]))
 
 
@@ -132,7 +132,7 @@ def _segments(column: Column, arrays: Sequence[Array | Ragged]) -> list[_Segment
 
 
 def _gathered(texts: list[bytes]) -> Iterator[bytes]:
-    """Short texts end to end, in pieces of about a megabyte; long ones as they are."""
+    """Join short texts to pieces of about a megabyte; yield long ones as they are."""
     start = size = 0
     for number, text in enumerate(texts, 1):
         size += len(text)
@@ -148,16 +148,16 @@ def _offsets(lengths: npt.NDArray[np.int64]) -> _Segment:
 
 
 def check_header(schema: Schema, samples: int, header: bytes) -> None:
-    """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of such a chunk, whose layout does not vary."""
+    """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of a chunk of this schema and number of samples."""
     if header != fixed_layout(schema, samples).header:
         raise DecodeError(f"the chunk is not laid out as its manifest says: expected {samples} samples of {schema}")
 
 
 def decode(schema: Schema, samples: int, data: bytearray) -> Columns:
-    """The columns of a whole chunk, as fresh writable arrays; the values of ``bytes`` stay in ``data``, without a copy.
+    """The columns of a whole chunk, as new writable arrays; the values of ``bytes`` stay in ``data``, without a copy.
 
-    Raises :class:`~dnc_async.errors.DecodeError` where the chunk does not hold what the manifest promises: a CID
-    proves who said it, not that it is true.
+    Raises :class:`~dnc_async.errors.DecodeError` if the chunk is not what the manifest says: a CID proves that the publisher
+    wrote it, not that it is true.
     """
     layout = _read_header(schema, samples, data)
     columns: Columns = {}

@@ -1,12 +1,13 @@
-"""The manifest: what a dataset's root directory says about it, read from bytes that a stranger wrote.
+"""The manifest: the description of a dataset in its root directory, parsed from bytes that cannot be trusted.
 
 A dataset is a UnixFS directory ``{manifest, pages/, chunks/}``. ``manifest`` is one msgpack map; the chunks are listed in
-*pages*. The first one is inside the manifest, and short, because it comes before the first batch; the others have
-:data:`CHUNKS_PER_PAGE` chunks, and are files whose CIDs the manifest holds: a dataset of a million chunks starts as fast as one
-of a hundred. Readers go by CID and never walk ``chunks/``, which is there so that whoever pins the root pins the data.
+*pages*. The first page is inside the manifest, and short, because it is needed before the first batch. The other pages list
+:data:`CHUNKS_PER_PAGE` chunks each, and are files whose CIDs the manifest lists, so a dataset of a million chunks starts as
+fast as one of a hundred. Readers fetch chunks by CID and never walk ``chunks/``, which exists so that pinning the root pins all
+data.
 
-The division into chunks is a function, so a page need not repeat it: batch ``k`` holds ``batch_size`` samples (the last
-one what remains), its chunks the two halves of them, the first one larger where the number is odd.
+The division into chunks is computed, so a page need not repeat it: batch ``k`` has ``batch_size`` samples (the last one the
+rest), and its chunks are the two halves of them, the first one larger if the number is odd.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from dnc_async.ipld.cid import Cid
 
 FORMAT = "dnc-dataset"
 VERSION = 2
-#: Version 1 is the same, but that its pages list no leaves, and that the first one is as long as the others.
+#: In version 1, pages list no leaves, and the first page is as long as the others.
 _READABLE = (1, VERSION)
 CHUNKS_PER_PAGE = 1024
-#: As it is written; a reader takes what it finds.
+#: When written. A reader accepts any number.
 CHUNKS_ON_FIRST_PAGE = CHUNKS_PER_DIRECTORY
-#: Chunks lie in directories, those in directories of up to so many, and so on, up to ``chunks``.
+#: The directories of chunks are entries of directories with at most this many entries each, and so on up to ``chunks``.
 ENTRIES_PER_DIRECTORY = 1024
 
 
@@ -57,22 +58,22 @@ class Manifest:
 
     @property
     def batches(self) -> int:
-        """How many batches an epoch has, the last one perhaps short."""
+        """The number of batches in an epoch; the last one may be short."""
         return -(-self.samples // self.batch_size)
 
     @property
     def chunks_per_batch(self) -> int:
-        """Two halves; one where a batch is a single sample."""
+        """Two, for the halves; one if a batch is a single sample."""
         return 2 if self.batch_size > 1 else 1
 
     @property
     def chunks(self) -> int:
-        """How many chunks the dataset has."""
+        """The number of chunks of the dataset."""
         full = (self.batches - 1) * self.chunks_per_batch
         return full + len(halves(self.batch_samples(self.batches - 1)))
 
     def batch_samples(self, batch: int) -> int:
-        """How many samples a batch holds."""
+        """The number of samples of a batch."""
         return min(self.batch_size, self.samples - batch * self.batch_size)
 
     def batch_chunks(self, batch: int) -> range:
@@ -81,12 +82,12 @@ class Manifest:
         return range(first, first + len(halves(self.batch_samples(batch))))
 
     def chunk_samples(self, chunk: int) -> int:
-        """How many samples a chunk holds."""
+        """The number of samples of a chunk."""
         batch, half = divmod(chunk, self.chunks_per_batch)
         return halves(self.batch_samples(batch))[half]
 
     def encode(self) -> bytes:
-        """The bytes of the file ``manifest``: no version of ours, time or host in them."""
+        """The bytes of the file ``manifest``. They contain no library version, time or host name."""
         return bytes(
             msgpack.packb(
                 {
@@ -105,7 +106,7 @@ class Manifest:
 
     @classmethod
     def decode(cls, data: bytes) -> Manifest:
-        """Read untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
+        """Parse untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
         wire = unpack(data, "manifest")
         if not isinstance(wire, dict) or wire.get("format") != FORMAT:
             raise ManifestError("this is not a dataset's manifest (no 'format': 'dnc-dataset' in it)")
@@ -133,11 +134,11 @@ class Manifest:
             raise ManifestError(
                 f"the manifest lists {len(pages)} more pages, which does not fit {manifest.chunks} chunks"
             )
-        list(manifest.entries(0, manifest.first_page))  # raises where the first page does not fit
+        list(manifest.entries(0, manifest.first_page))  # raises if the first page does not fit the manifest
         return manifest
 
     def entries(self, page: int, directories: tuple[ChunkDirectory, ...]) -> Iterator[ChunkEntry]:
-        """The chunks of a page, each checked against what the manifest promises of it."""
+        """The chunks of a page, each checked against the manifest."""
         first = self.chunks_on_first_page + (page - 1) * CHUNKS_PER_PAGE if page else 0
         chunks = list(listed(directories))
         expected = min(CHUNKS_PER_PAGE, self.chunks - first)
@@ -162,16 +163,16 @@ class Manifest:
 
     @property
     def chunks_on_first_page(self) -> int:
-        """How many the first page lists."""
+        """The number of chunks on the first page."""
         return sum(len(each.chunks) for each in self.first_page)
 
     def page_of(self, chunk: int) -> tuple[int, int]:
-        """Which page lists a chunk, and at which place."""
+        """The number of the page that lists a chunk, and the chunk's place on it."""
         rest = chunk - self.chunks_on_first_page
         return (rest // CHUNKS_PER_PAGE + 1, rest % CHUNKS_PER_PAGE) if rest >= 0 else (0, chunk)
 
     def chunk_path(self, index: int) -> str:
-        """Where a chunk's file lies beneath the dataset's root, by its number."""
+        """The path of a chunk's file below the dataset's root, by the chunk's number."""
         number, place = divmod(index, CHUNKS_PER_DIRECTORY)
         names = [f"{place:06d}"]
         directories = -(-self.chunks // CHUNKS_PER_DIRECTORY)
@@ -184,7 +185,7 @@ class Manifest:
 
 
 def halves(samples: int) -> tuple[int, ...]:
-    """How a batch is divided into chunks: two halves, the first one larger where the number is odd."""
+    """The numbers of samples of a batch's chunks: two halves, the first one larger if the number is odd."""
     return (samples - samples // 2, samples // 2) if samples > 1 else (samples,)
 
 

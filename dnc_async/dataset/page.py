@@ -1,11 +1,11 @@
-"""Pages: the lists of chunks of which a manifest is made, read from bytes that a stranger wrote.
+"""Pages: the lists of chunks in a manifest, parsed from bytes that cannot be trusted.
 
-A page lists the directories in which chunks lie as ``[CID, [row, …]]``, and a chunk as the row ``[CID, size]`` where its file
-is one raw block, or has more than :data:`MAX_LISTED_LEAVES` leaves. Otherwise the row is ``[CID, size, leaf size, digests]``: the
-leaves are raw blocks (CIDv1, SHA-256) of that size, the last one of what remains, and their digests stand one after the other
-in one byte string. The CID is then that of a single dag-pb node over them, as UnixFS has it (``Data`` with ``filesize`` and
-``blocksizes``, links without names, ``Tsize`` the leaf's size), so it is computed and not fetched: each chunk takes a request
-less, and the first ones come a round trip sooner. A reader refuses leaves that make another CID.
+A page lists the directories that contain chunks as ``[CID, [row, …]]``. The row of a chunk is ``[CID, size]`` if its file is
+one raw block, or has more than :data:`MAX_LISTED_LEAVES` leaves. Otherwise it is ``[CID, size, leaf size, digests]``: the
+leaves are raw blocks (CIDv1, SHA-256) of that size, the last one of what remains, and their digests are concatenated in one
+byte string. The CID then is that of the single dag-pb node that links them, as UnixFS defines it (``Data`` with ``filesize``
+and ``blocksizes``, links without names, ``Tsize`` the leaf's size). So the node is computed instead of fetched, which saves a
+request for each chunk, and a round trip at the start. A reader refuses leaves that give another CID.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, join_parts
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.plan import Leaf
 
-#: Chunks lie in directories of so many, in plan order: one CAR can bring as many as are leased.
+#: The number of chunks in a directory, in plan order, so that one CAR can bring several chunks.
 CHUNKS_PER_DIRECTORY = 64
-#: The leaves of a chunk that has more are not listed: their root is small beside them.
+#: If a chunk has more leaves, they are not listed: their root is small compared with them.
 MAX_LISTED_LEAVES = 8
 _DIGEST_BYTES = 32
 
 
 class ChunkRow(NamedTuple):
-    """One chunk's file as a page lists it; where its leaves are listed, ``leaf_bytes`` is their size, the last one's aside."""
+    """A chunk's file as a page lists it. If its leaves are listed, ``leaf_bytes`` is their size, except for the last one's."""
 
     cid: Cid
     size_bytes: int
@@ -40,7 +40,7 @@ class ChunkRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChunkDirectory:
-    """Up to :data:`CHUNKS_PER_DIRECTORY` chunks, in plan order, beneath one directory's CID."""
+    """Up to :data:`CHUNKS_PER_DIRECTORY` chunks, in plan order, in the directory with this CID."""
 
     cid: Cid
     chunks: tuple[ChunkRow, ...]
@@ -48,7 +48,7 @@ class ChunkDirectory:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEntry:
-    """One chunk: its row, its samples, and where its file lies among those of its directory."""
+    """One chunk: its row, its number of samples, and the place of its file among the files of its directory."""
 
     index: int
     row: ChunkRow
@@ -59,23 +59,23 @@ class ChunkEntry:
 
     @property
     def cid(self) -> Cid:
-        """Of its file."""
+        """The CID of its file."""
         return self.row.cid
 
     @property
     def size_bytes(self) -> int:
-        """Of its file."""
+        """The size of its file."""
         return self.row.size_bytes
 
     @property
     def names_leaves(self) -> bool:
-        """Whether its leaves are known without a root."""
+        """Whether its leaves are known without fetching its file's root."""
         return self.cid.codec == RAW or bool(self.row.digests)
 
     def leaves(self) -> tuple[Leaf, ...]:
-        """Its file's leaves, where it :attr:`names_leaves`.
+        """The leaves of its file; only if it :attr:`names_leaves`.
 
-        Raises :class:`~dnc_async.errors.ManifestError` where they make another CID than its own.
+        Raises :class:`~dnc_async.errors.ManifestError` if they give another CID than its own.
         """
         cid, size, leaf_bytes, digests = self.row
         if cid.codec == RAW:
@@ -91,7 +91,7 @@ class ChunkEntry:
 
 
 def listed(directories: tuple[ChunkDirectory, ...]) -> Iterator[tuple[ChunkRow, Cid, int, int]]:
-    """The chunks of a page: row, directory, and where the file lies among how many bytes of that."""
+    """The chunks of a page: (row, CID of the directory, byte offset in the directory, bytes of the directory)."""
     for directory in directories:
         offset, total = 0, sum(row.size_bytes for row in directory.chunks)
         for row in directory.chunks:
@@ -105,17 +105,17 @@ def encode_page(directories: tuple[ChunkDirectory, ...]) -> bytes:
 
 
 def decode_page(data: bytes) -> tuple[ChunkDirectory, ...]:
-    """Read a page's untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
+    """Parse a page's untrusted bytes; raises :class:`~dnc_async.errors.ManifestError`."""
     return page_from_wire(unpack(data, "page of the manifest"))
 
 
 def page_to_wire(directories: tuple[ChunkDirectory, ...]) -> list[object]:
-    """A page as msgpack takes it."""
+    """A page as values for msgpack."""
     return [[d.cid.encode(), [_row_to_wire(row) for row in d.chunks]] for d in directories]
 
 
 def page_from_wire(wire: object) -> tuple[ChunkDirectory, ...]:
-    """A page of untrusted origin; raises :class:`~dnc_async.errors.ManifestError`."""
+    """Parse a page from untrusted values; raises :class:`~dnc_async.errors.ManifestError`."""
     if not isinstance(wire, list):
         raise ManifestError("a page of the manifest is not a list of directories")
     return tuple(map(_directory_from_wire, wire))
@@ -150,7 +150,7 @@ def _row_from_wire(wire: object) -> ChunkRow:
 
 
 def unpack(data: bytes, what: str) -> object:
-    """Untrusted msgpack; raises :class:`~dnc_async.errors.ManifestError`, which calls it ``what``."""
+    """Parse untrusted msgpack; raises :class:`~dnc_async.errors.ManifestError`, which calls it ``what``."""
     try:
         return msgpack.unpackb(data)  # its limits follow from len(data), which the fetcher has bounded
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
@@ -158,7 +158,7 @@ def unpack(data: bytes, what: str) -> object:
 
 
 def cid_from_wire(data: bytes) -> Cid:
-    """Untrusted bytes of a CID; raises :class:`~dnc_async.errors.ManifestError`."""
+    """Parse the untrusted bytes of a CID; raises :class:`~dnc_async.errors.ManifestError`."""
     try:
         return Cid.decode(data)
     except (CidError, TypeError) as error:

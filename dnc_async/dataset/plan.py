@@ -1,6 +1,6 @@
-"""The plan of a run: which chunks, in which order, make which batches. PURE: the order is a function.
+"""The plan of a run: which chunks make which batches, and in which order. PURE: the order is a function.
 
-A plan is computed, not stored: nothing here grows with the dataset.
+A plan is computed, not stored, so nothing here grows with the dataset.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dnc_async.dataset.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """The ``position``-th batch of a run: ``index`` within its ``epoch``, and the chunks that it consists of.
+    """The batch at ``position`` of a run: the ``index``-th of its ``epoch``, made of ``chunks``.
 
-    ``skipped`` batches came before the run: it goes on where another one stopped.
+    ``skipped`` batches precede the run, which goes on where another one stopped.
     """
 
     position: int
@@ -30,8 +30,8 @@ class PlannedBatch:
 class Plan:
     """The batches of a run over a dataset, in order.
 
-    ``epochs`` is ``None`` for a run without end. ``drop_last`` leaves a short last batch out of every epoch. A run that goes on
-    where another one stopped leaves out the ``first`` batches; its own positions begin at 0 again.
+    ``epochs`` is ``None`` for an endless run. ``drop_last`` omits a short last batch from every epoch. A run that goes on where
+    another one stopped omits the ``first`` batches; its own positions begin at 0 again.
     """
 
     manifest: Manifest
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches one epoch delivers."""
+        """The number of batches in one epoch."""
         short = self.manifest.samples % self.manifest.batch_size != 0
         return self.manifest.batches - (1 if self.drop_last and short else 0)
 

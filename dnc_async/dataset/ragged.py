@@ -1,4 +1,4 @@
-"""``Ragged``: a column of ``bytes`` objects of unlike lengths, as they lie in a chunk. Encoded media stay encoded in it."""
+"""``Ragged``: a column of ``bytes`` samples of different lengths. Encoded media stay encoded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Ragged:
-    """Samples that are bytes, end to end in ``values``; sample ``i`` lies from ``offsets[i]`` to before ``offsets[i + 1]``.
+    """Samples of bytes, concatenated in ``values``; sample ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
 
-    ``ragged[i]`` is a ``uint8`` array that shares this memory, writable where ``values`` is; whatever takes bytes takes it,
-    such as ``io.BytesIO(ragged[i])``. Slices and index arrays select samples, as numpy's do; a slice shares the memory, an
-    index array copies. It equals another one, or a list of ``bytes``, with the same samples.
+    ``ragged[i]`` is a ``uint8`` array that shares this memory, and is writable if ``values`` is. It can be used wherever bytes
+    are expected, such as ``io.BytesIO(ragged[i])``. Slices and index arrays select samples, as numpy's do; a slice shares the
+    memory, an index array copies. A ``Ragged`` equals another one, or a list of ``bytes``, with the same samples.
     """
 
     values: Bytes
@@ -38,7 +38,7 @@ class Ragged:
 
     @classmethod
     def of(cls, samples: Iterable[bytes | bytearray | memoryview | Bytes]) -> Self:
-        """From ``bytes`` objects, or others that hold bytes; copies them."""
+        """Copy ``bytes`` objects, or other objects that contain bytes, into a ``Ragged``."""
         parts = [bytes(sample) for sample in samples]
         offsets = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=offsets[1:])
@@ -46,7 +46,7 @@ class Ragged:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """The samples of several, one after the other; copies them where there is more than one."""
+        """Concatenate several; copies the samples if there is more than one."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.values) for part in parts)])
@@ -86,9 +86,9 @@ class Ragged:
     __hash__ = None  # type: ignore[assignment]  # it can change
 
     def copy(self) -> Self:
-        """The same samples in memory of their own."""
+        """The same samples in new memory."""
         return type(self)(self.values.copy(), self.offsets.copy())
 
     def tolist(self) -> list[bytes]:
-        """The samples as ``bytes``."""
+        """The samples as a list of ``bytes``."""
         return [sample.tobytes() for sample in self]

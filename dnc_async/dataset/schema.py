@@ -1,9 +1,9 @@
-"""The schema of a dataset: its columns, and the structure that a batch has.
+"""The schema of a dataset: its columns, and the structure of its batches.
 
-A batch has the structure of what was uploaded: a dict of arrays comes back as a dict, ``(X, y)`` as a tuple, one
-array as an array. Inside, all of them are *columns* with a name, a dtype and the shape of one sample. Chunks hold them in
-sorted order, so that two dicts with the same arrays in another order have the same chunks; the schema keeps the order in which
-they were published.
+A batch has the structure of what was uploaded: a dict of arrays comes back as a dict, ``(X, y)`` as a tuple, one array as an
+array. Internally they all are *columns* with a name, a dtype and the shape of one sample. Chunks contain the columns sorted by
+name, so that two dicts with the same arrays in another order have the same chunks; the schema keeps the order in which the
+columns were published.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEXT = "text"
 #: The dtype of a column of ``bytes`` objects, a :class:`~dnc_async.dataset.ragged.Ragged` in a batch.
 BYTES = "bytes"
 
-# longdouble and its complex are left out: their size and format differ from machine to machine.
+# longdouble and its complex are excluded: their size and format depend on the machine.
 _DTYPE = re.compile(
     r"[|<](b1|[iu][1248]|f[248]|c8|c16|S[1-9][0-9]{0,6}|[Mm]8\[(?:[1-9][0-9]{0,3})?(?:[YMWDhms]|ms|us|ns|ps|fs|as)\])"
 )
@@ -56,16 +56,16 @@ class Column:
 
     @property
     def varies(self) -> bool:
-        """Whether samples differ in length, so that a chunk has their offsets."""
+        """Whether samples differ in length, so that a chunk contains their offsets."""
         return self.is_text or self.is_bytes
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample; 0 where samples differ in length."""
+        """The bytes of one sample; 0 if samples differ in length."""
         return 0 if self.varies else np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def empty(self, samples: int) -> Array:
-        """A fresh writable array for so many samples (little-endian, as almost every machine is); not for ``bytes``."""
+        """A new writable array for ``samples`` samples, little-endian as on almost every machine. Not for ``bytes``."""
         if self.is_text:
             return np.empty((samples, *self.shape), dtype=np.dtypes.StringDType())
         return np.empty((samples, *self.shape), dtype=np.dtype(self.dtype))
@@ -73,9 +73,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """The columns, in sorted order as chunks have them, and the structure of a batch.
+    """The columns, sorted as in chunks, and the structure of a batch.
 
-    ``order`` lists the columns' places in the order of the publisher; it is empty where that is the sorted one.
+    ``order`` lists the columns' places in the publisher's order; it is empty if that is the sorted order.
     """
 
     columns: tuple[Column, ...]
@@ -84,17 +84,17 @@ class Schema:
 
     @property
     def ordered(self) -> tuple[Column, ...]:
-        """The columns in the publisher's order, as batches have them."""
+        """The columns in the publisher's order, as in batches."""
         return tuple(self.columns[place] for place in self.order) or self.columns
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample over all columns of fixed size."""
+        """The bytes of one sample in all columns of fixed size."""
         return sum(column.sample_bytes for column in self.columns)
 
     @property
     def smallest_sample_bytes(self) -> int:
-        """The least that one sample takes in a chunk: one that differs in length has at least its offset."""
+        """The least that one sample takes in a chunk; in a column of varying length at least an offset."""
         return sum(8 if column.varies else column.sample_bytes for column in self.columns)
 
     @property
@@ -103,7 +103,7 @@ class Schema:
         return any(column.varies for column in self.columns)
 
     def restore(self, columns: Columns) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
-        """Columns in the structure that was uploaded."""
+        """Put columns into the structure that was uploaded."""
         if self.structure == "dict":
             return {column.name: columns[column.name] for column in self.ordered}
         if self.structure == "array":
@@ -111,7 +111,7 @@ class Schema:
         return tuple(columns[str(i)] for i in range(len(columns)))
 
     def to_wire(self) -> dict[str, object]:
-        """The form in a manifest."""
+        """The schema as values for the manifest."""
         wire: dict[str, object] = {
             "structure": self.structure,
             "columns": [[c.name, c.dtype, list(c.shape)] for c in self.columns],
@@ -120,7 +120,7 @@ class Schema:
 
     @classmethod
     def from_wire(cls, wire: object) -> Schema:
-        """Read :meth:`to_wire`'s form from an untrusted manifest; raises :class:`~dnc_async.errors.ManifestError`."""
+        """Parse the values of :meth:`to_wire` from an untrusted manifest; raises :class:`~dnc_async.errors.ManifestError`."""
         if not isinstance(wire, dict) or wire.get("structure") not in ("dict", "tuple", "array"):
             raise ManifestError("the manifest's schema has no known structure")
         rows = wire.get("columns")
@@ -145,7 +145,7 @@ def _order_from_wire(order: object, wire: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def column_problem(column: Column) -> str | None:
-    """Why a column cannot be published, nor read: what it is, and the limit; ``None`` where it can."""
+    """Why a column cannot be published or read, with the limit; ``None`` if it can."""
     try:
         name_bytes = len(column.name.encode("utf-8"))
     except UnicodeEncodeError:
@@ -172,7 +172,7 @@ def _column_from_wire(row: object) -> Column:
 
 
 def schema_of(columns: Columns, structure: Structure) -> Schema:
-    """The schema of normalised columns, which stand in the publisher's order."""
+    """The schema of normalised columns, which are in the publisher's order."""
     names = sorted(columns) if structure == "dict" else list(columns)
     places = {name: place for place, name in enumerate(names)}
     order = tuple(places[name] for name in columns)

@@ -24,7 +24,7 @@ from dnc_async.gateways.redirects import RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
-from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, Index, Layout
+from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, CarV2Header, Index
 from dnc_async.ipld.cid import Cid
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CarFileTransport:
         self._source = HttpSource(url, session=session, headers=headers, redirect_sessions=redirect_sessions)
         self.name = self._source.name
         self._opening = anyio.Lock()
-        self._layout: Layout | None = None
+        self._layout: CarV2Header | None = None
         self._index: Index | None = None
         self._is_trusted = True
 
@@ -117,7 +117,7 @@ class CarFileTransport:
             if await feed(encode_header([])):
                 await self._source.stream(response, end - start, asked, arrivals, feed)
 
-    def _byte_range(self, layout: Layout, index: Index, request: CarRequest) -> tuple[int, int]:
+    def _byte_range(self, layout: CarV2Header, index: Index, request: CarRequest) -> tuple[int, int]:
         """The byte range of the requested consecutive blocks and of what follows them, up to the end of a section."""
         places = [index.offset(cid) for cid in request.cids]
         known = [place for place in places if place is not None]
@@ -137,11 +137,11 @@ class CarFileTransport:
         """Always: the file is a CAR."""
         return True
 
-    async def _open(self, asked: str) -> tuple[Layout, Index]:
+    async def _open(self, asked: str) -> tuple[CarV2Header, Index]:
         async with self._opening:
             if self._layout is None or self._index is None:
                 try:
-                    layout = Layout.decode(await self._read_range(0, HEADER_BYTES, asked))
+                    layout = CarV2Header.decode(await self._read_range(0, HEADER_BYTES, asked))
                     self._index = Index.decode(await self._read_index(layout, asked))
                 except CarError as error:
                     hint = "write it with 'dnc export --indexed'"
@@ -149,7 +149,7 @@ class CarFileTransport:
                 self._layout = layout
             return self._layout, self._index
 
-    async def _read_index(self, layout: Layout, asked: str) -> bytes:
+    async def _read_index(self, layout: CarV2Header, asked: str) -> bytes:
         if not layout.index_offset:
             raise CarError("a CARv2 file without an index", offset=0)
         headers = {"Range": f"bytes={layout.index_offset}-"}

@@ -28,7 +28,7 @@ _OFFSET_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class CarV2Header:
     """Where the parts of a CARv2 file lie, in bytes from its start; ``index_offset`` is 0 where there is none."""
 
     data_offset: int
@@ -36,7 +36,7 @@ class Layout:
     index_offset: int
 
     @classmethod
-    def decode(cls, head: bytes) -> Layout:
+    def decode(cls, head: bytes) -> CarV2Header:
         """Read the first :data:`HEADER_BYTES` of a file; raises :class:`~dnc_async.errors.CarError`."""
         if len(head) < HEADER_BYTES or not head.startswith(PRAGMA):
             raise CarError("not a CARv2 file, which is what an index needs", offset=0)

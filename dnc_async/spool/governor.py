@@ -1,17 +1,16 @@
-"""The governor of the disk budget: bytes are reserved before a request is sent, and released after the file is gone.
+"""The governor of the disk budget: bytes are reserved before a request is sent, and released after the file is deleted.
 
-Decisions are synchronous: :meth:`Account.try_lease` grants or refuses at once, and whoever was refused is told when it may
-work. Each stream has an *account* with a *floor*, the lease of its largest chunk, which is its own at any time. The rest of
-the budget is lent, to whoever needs its next chunk first, and is *revocable*: when an account opens whose floor does not
-fit beside what is lent, the furthest chunks of the borrowers are dropped, until every floor fits again.
+Decisions are synchronous: :meth:`Account.try_lease` grants or refuses at once, and a refused stream is told when a lease may be
+granted. Each stream has an *account* with a *floor*, the size of its largest chunk, which it can always lease. The rest of the
+budget is lent to the stream that needs its next chunk first, and these loans are *revocable*: when a new account's floor does
+not fit beside the loans, the borrowers' chunks that are needed last are dropped, until every floor fits again.
 
-The rule that all of it keeps is one sum. An account claims what it holds and was not revoked, or its floor if that is
-more; the claims together fit into the budget. So a floor never waits for anything but for revoked chunks to be deleted, and
-streams that are consumed in turn, or not at all, cannot starve each other. The same holds for the count of files, of which
-each account is sure of one.
+All of this keeps one invariant. An account *claims* the bytes of its leases that were not revoked, or its floor if that is
+more; the claims together fit into the budget. So a floor waits for nothing but the deletion of revoked chunks, and streams that
+are consumed in turn, or not at all, cannot starve each other. The same holds for the number of files, of which each account is
+guaranteed one.
 
-Deadlines are asked for whenever something is decided, and nobody is woken because one has changed: whoever consumes asks
-again at its next batch.
+Deadlines are read whenever a decision is made. A changed deadline wakes no stream: a consumer asks again at its next batch.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from typing import Protocol
 
 from dnc_async.errors import BudgetTooSmallError
 
-#: Where in its plan a chunk is: batch, part.
+#: A chunk's place in its stream's plan: (batch, part).
 Place = tuple[int, ...]
 
 
 class Borrower(Protocol):
-    """Whoever has an account. Called synchronously; nothing may be leased or released from within."""
+    """The owner of an account. Its methods are called synchronously, and must not lease or release anything."""
 
     def changed(self) -> None:
-        """A request that was refused may work now."""
+        """A lease that was refused may be granted now: ask again."""
 
     def revoked(self, lease: Lease) -> None:
-        """Delete what this lease pays for, and release it, as soon as possible."""
+        """Delete the file that uses this lease, and release the lease, as soon as possible."""
 
     def due(self, place: Place) -> float:
-        """When the chunk at this place will be needed."""
+        """When the chunk at this place of the plan will be needed, in seconds of the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GovernorStatistics:
-    """A snapshot: bytes of the budget, reserved now, and reserved at most; leases granted and revoked so far."""
+    """A snapshot: the budget, the leased bytes and their peak, and the number of leases granted and revoked so far."""
 
     budget_bytes: int
     leased_bytes: int
@@ -65,22 +64,22 @@ class Lease:
         return f"<Lease {self.size_bytes} bytes{state}>"
 
     def grow(self, size_bytes: int) -> None:
-        """Hold so many bytes: the file system took more than was reserved, which cannot be refused any more.
+        """Reserve this many bytes, because the file already takes more than was reserved.
 
-        Where they do not fit, the furthest chunks are revoked for them, of any borrower; this one, if it is the furthest.
+        If they do not fit, chunks that are needed last are revoked, of any borrower; perhaps this one.
         """
         if self._account is not None and size_bytes > self.size_bytes:
             self._account.grow(self, size_bytes)
 
     def release(self) -> None:
-        """Give the bytes back. The file must be gone by now. A second call does nothing."""
+        """Return the bytes to the budget. The file must have been deleted. A second call does nothing."""
         account, self._account = self._account, None
         if account is not None:
             account.take_back(self)
 
 
 class Account:
-    """One stream's share of the budget: its floor, and what it holds."""
+    """One stream's share of the budget: its floor and its leases."""
 
     def __init__(self, governor: Governor, floor_bytes: int, borrower: Borrower) -> None:
         self._governor = governor
@@ -96,13 +95,13 @@ class Account:
 
     @property
     def furthest(self) -> Lease:
-        """Of the leases that were not revoked, the one that is needed last."""
+        """The lease that is needed last, of those that were not revoked."""
         return max((lease for lease in self._leases if not lease.is_revoked), key=lambda lease: lease.place)
 
     def try_lease(self, size_bytes: int, place: Place) -> Lease | None:
-        """Reserve bytes for a chunk now, or not at all: then the borrower is told when it may work.
+        """Reserve bytes for a chunk, or return ``None``: then the borrower's ``changed`` is called when it may ask again.
 
-        An account waits for one chunk at a time; asking for another, or for this one again, takes the request's place.
+        An account waits for one chunk at a time: asking for another one replaces the refused request.
         """
         if not self._governor.allows(self, size_bytes, place):
             self.waits_for = place
@@ -119,17 +118,17 @@ class Account:
         return self._governor.allows(self, size_bytes, place)
 
     def withdraw(self) -> None:
-        """The last refused request is no longer wanted: whoever it went before may go."""
+        """Withdraw the refused request: streams with a later deadline may be granted their leases now."""
         if self.waits_for is not None:
             self.waits_for = None
             self._governor.wake()
 
     def close(self) -> None:
-        """Give the floor back. All leases must have been released."""
+        """Return the floor to the budget. All leases must have been released."""
         self._governor.close(self)
 
     def grow(self, lease: Lease, size_bytes: int) -> None:
-        """Called by a lease."""
+        """Count a lease's growth (called by the lease)."""
         more = size_bytes - lease.size_bytes
         lease.size_bytes = size_bytes
         self.held_bytes += more
@@ -137,13 +136,13 @@ class Account:
         self._governor.grown(more)
 
     def revoke(self, lease: Lease) -> None:
-        """Called by the governor, which tells the borrower."""
+        """Mark a lease as revoked (called by the governor, which then tells the borrower)."""
         self.kept_bytes -= lease.size_bytes
         self.kept -= 1
         lease.is_revoked = True
 
     def take_back(self, lease: Lease) -> None:
-        """Called by a lease that is released."""
+        """Remove a released lease (called by the lease)."""
         del self._leases[lease]
         self._count(lease, -1)
         self._governor.returned(lease.size_bytes)
@@ -156,7 +155,7 @@ class Account:
 
 
 class Governor:
-    """The budget of one client, in bytes on disk, less ``overhead_bytes`` for the folder itself, and in files."""
+    """The disk budget of one client: its bytes, less ``overhead_bytes`` for the folder itself, and its number of files."""
 
     def __init__(self, *, budget_bytes: int, overhead_bytes: int, max_leases: int) -> None:
         self.budget_bytes = budget_bytes
@@ -170,7 +169,7 @@ class Governor:
         return f"<Governor {self._leased} of {self.budget_bytes} bytes leased, {len(self._accounts)} streams>"
 
     def statistics(self) -> GovernorStatistics:
-        """What is reserved, and what was at most, the folder included where anything was."""
+        """A snapshot; the peak includes the folder if anything was leased."""
         return GovernorStatistics(
             budget_bytes=self.budget_bytes,
             leased_bytes=self._leased,
@@ -180,10 +179,10 @@ class Governor:
         )
 
     def open(self, *, floor_bytes: int, borrower: Borrower) -> Account:
-        """Open an account; a budget of 0 stages nothing on disk, and any floor fits into it.
+        """Open an account. With a budget of 0 nothing is staged on disk, and any floor fits.
 
-        Loans that are in the floor's way are revoked. Raises :class:`~dnc_async.errors.BudgetTooSmallError` where the
-        floors of all streams do not fit.
+        Loans that are in the way of the floor are revoked. Raises :class:`~dnc_async.errors.BudgetTooSmallError` if the floors
+        of all streams do not fit.
         """
         floors = floor_bytes + sum(account.floor_bytes for account in self._accounts)
         if self.budget_bytes and floors > self._available:
@@ -201,7 +200,7 @@ class Governor:
         return account
 
     def allows(self, account: Account, size_bytes: int, place: Place) -> bool:
-        """Decide on a request (called by the account)."""
+        """Whether to grant a lease (called by the account)."""
         if self._leased + size_bytes > self._available or self._open >= self._max_leases:
             return False
         claims, files = self._claims(account, size_bytes)
@@ -217,37 +216,37 @@ class Governor:
         )
 
     def granted(self, lease: Lease) -> None:
-        """Count a lease (called by the account)."""
+        """Count a granted lease (called by the account)."""
         self._leases += 1
         self._open += 1
         self._leased += lease.size_bytes
         self._peak = max(self._peak, self._leased)
 
     def grown(self, more_bytes: int) -> None:
-        """Count what a lease has grown by, and make room for it (called by the account)."""
+        """Count a lease's growth, and revoke loans if it does not fit (called by the account)."""
         self._leased += more_bytes
         self._peak = max(self._peak, self._leased)
         self._revoke()
 
     def returned(self, size_bytes: int) -> None:
-        """Take a lease back (called by the account)."""
+        """Count a released lease (called by the account)."""
         self._open -= 1
         self._leased -= size_bytes
         self.wake()
 
     def close(self, account: Account) -> None:
-        """Forget an account (called by the account)."""
+        """Remove an account (called by the account)."""
         self._accounts.remove(account)
         self.wake()
 
     def wake(self) -> None:
-        """Have all who wait ask again."""
+        """Have all accounts with a refused request ask again."""
         for account in list(self._accounts):
             if account.waits_for is not None:
                 account.borrower.changed()
 
     def _claims(self, asking: Account | None = None, size_bytes: int = 0) -> tuple[int, int]:
-        """What all accounts claim in bytes and in files, if one of them were granted so much more."""
+        """The bytes and files that all accounts claim, if ``asking`` were granted ``size_bytes`` more."""
         claimed = files = 0
         for account in self._accounts:
             asks = account is asking
@@ -256,7 +255,7 @@ class Governor:
         return claimed, files
 
     def _borrowers(self) -> list[Account]:
-        """Who has to give back, as long as the claims do not fit."""
+        """The accounts that hold more than their floor, if the claims do not fit."""
         claimed, files = self._claims()
         if claimed > self._available:
             return [account for account in self._accounts if account.kept_bytes > account.floor_bytes]
@@ -265,7 +264,7 @@ class Governor:
         return []
 
     def _revoke(self) -> None:
-        """Drop what is needed last until the claims fit, then tell those who hold it."""
+        """Revoke the leases that are needed last, until the claims fit, and tell their borrowers."""
         dropped: list[tuple[Account, Lease]] = []
         while borrowers := self._borrowers():
             account = max(borrowers, key=lambda each: each.borrower.due(each.furthest.place))
@@ -275,5 +274,5 @@ class Governor:
         self._revoked += len(dropped)
         for account, lease in dropped:
             account.borrower.revoked(lease)
-        if dropped:  # a whole chunk may be more than was needed
+        if dropped:  # a dropped chunk may be larger than was needed
             self.wake()

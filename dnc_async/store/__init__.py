@@ -1,7 +1,7 @@
 """The local store: a folder of verified blocks, found by their multihash.
 
-:class:`~dnc_async.store.blocks.BlockStore` reads; a :class:`~dnc_async.store.transaction.Transaction`, which its
-``begin()`` gives, is the only way to write. All of it is synchronous: async callers put it in worker threads.
+:class:`~dnc_async.store.blocks.BlockStore` reads. A :class:`~dnc_async.store.transaction.Transaction`, which its ``begin()``
+returns, is the only way to write. All calls block: async callers make them in worker threads.
 """
 
 from __future__ import annotations

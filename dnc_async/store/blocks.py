@@ -1,7 +1,7 @@
-"""Reading the store: blocks by CID, whatever version and codec the CID has.
+"""Reads the local store: blocks by CID, whatever version and codec the CID has.
 
-A block is found by its multihash, so CIDv0, CIDv1 dag-pb and CIDv1 raw of the same bytes lead to the same file.
-Identity CIDs hold their bytes themselves: they are always "there" and never stored.
+A block is found by its multihash, so CIDv0, CIDv1 dag-pb and CIDv1 raw of the same bytes lead to the same file. Identity CIDs
+contain their bytes: they are always found, and never stored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from dnc_async.errors import BlockMismatchError, StoreError
 from dnc_async.ipld.block import verify
 
-from .layout import Layout, block_name, store_errors
+from .layout import StoreLayout, block_name, store_errors
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -25,23 +25,23 @@ _REMEDY = "check its disk and who owns it; publish or import the same data again
 
 
 class BlockStore:
-    """A folder of blocks. ``BlockStore.open`` makes one; any number of threads and processes may share it.
+    """A folder of blocks; use :meth:`open`. Any number of threads and processes may use it at the same time.
 
-    Opening holds nothing open, so there is nothing to close. Reading works without permission to write.
+    An open store holds no files open, so there is nothing to close. Reading needs no permission to write.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        """Wrap a layout that was checked; use :meth:`open`."""
+    def __init__(self, layout: StoreLayout) -> None:
+        """Use :meth:`open`, which checks the layout."""
         self._layout = layout
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Self:
-        """Open the store in the folder ``path``; with ``create``, make it there if there is none.
+        """Open the store in the folder ``path``; with ``create``, create it if it does not exist.
 
-        Raises :class:`StoreError`, which says what to do, when the path is a file, is missing, holds something
-        else or another version of the format, or (with ``create``) cannot be written.
+        Raises :class:`StoreError`, which says what to do, if the path is a file, is missing, contains something else or another
+        version of the format, or (with ``create``) cannot be written.
         """
-        layout = Layout.at(Path(path).expanduser().absolute())
+        layout = StoreLayout.at(Path(path).expanduser().absolute())
         if create:
             layout.create()
         else:
@@ -57,20 +57,20 @@ class BlockStore:
         return f"<BlockStore {self.path}>"
 
     def has(self, cid: Cid) -> bool:
-        """Whether the block is here. It is not read."""
+        """Whether the block is stored. It is not read."""
         return self.size_bytes(cid) is not None
 
     def size_bytes(self, cid: Cid) -> int | None:
-        """Give the size of the block, from the file system; None if it is not here."""
+        """The size of the block, from the file system; ``None`` if it is not stored."""
         if cid.inline is not None:
             return len(cid.inline)
         with store_errors(f"cannot look for {cid} in {self.path}"):
             return self._layout.size_of(block_name(cid))
 
     def read(self, cid: Cid) -> bytes | None:
-        """Give the block's bytes *unverified*, for those who hand them to somebody who verifies; None if not here.
+        """The block's bytes, *unverified*, for callers whose receiver verifies them; ``None`` if it is not stored.
 
-        Raises :class:`StoreError` where its file cannot be read.
+        Raises :class:`StoreError` if its file cannot be read.
         """
         if cid.inline is not None:
             return bytes(cid.inline)
@@ -81,9 +81,9 @@ class BlockStore:
             raise StoreError(f"{file} cannot be read: {error.strerror or error}; {_REMEDY}") from error
 
     def get(self, cid: Cid) -> Block | None:
-        """Give the block, verified; None if it is not here.
+        """The block, verified; ``None`` if it is not stored.
 
-        Raises :class:`StoreError` when the file no longer holds what its name says.
+        Raises :class:`StoreError` if the file does not match its name any more.
         """
         data = self.read(cid)
         if data is None:
@@ -97,19 +97,19 @@ class BlockStore:
             ) from error
 
     def begin(self) -> Transaction:
-        """Start a transaction, the only way to add blocks; removes what crashed ones left behind.
+        """Begin a transaction, the only way to add blocks. Removes what crashed transactions left behind.
 
-        Raises :class:`StoreError` when the store is not writable.
+        Raises :class:`StoreError` if the store is not writable.
         """
         self._layout.check_writable()
         return Transaction(self._layout)
 
     def strangers(self) -> list[str]:
-        """Give the files among the roots that are none of the store's, such as ``.DS_Store``; they are ignored."""
+        """Files in the folder of roots that are not the store's, such as ``.DS_Store``. They are ignored."""
         with store_errors(f"cannot list the roots of {self.path}"):
             return [str(self._layout.roots / name) for name in self._layout.list_strangers()]
 
     def roots(self) -> list[Cid]:
-        """Give the roots that were committed, sorted by their text."""
+        """The committed roots, sorted by their text."""
         with store_errors(f"cannot list the roots of {self.path}"):
             return self._layout.list_roots()

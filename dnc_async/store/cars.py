@@ -1,8 +1,8 @@
-"""CAR files in and out of the store: streamed, every block verified on the way, all or nothing.
+"""Imports CAR files into the store and exports them: streamed, every block verified. An import is all or nothing.
 
-An import reads CARv1 and CARv2, and takes DAGs that are not complete, because a CAR may be one part of several: it says so.
-Blocks of codecs and hash functions that are not read otherwise are kept as well, where the hash can be checked.
-An export is deterministic: the root, then its blocks depth first, each once (``order=dfs; dups=n``), without inline ones.
+An import reads CARv1 and CARv2, and accepts incomplete DAGs, because a CAR may be one of several parts; the result says so.
+Blocks of codecs and hash functions that are not supported otherwise are kept, too, if their hash can be checked. An export is
+deterministic: the root, then its blocks depth first, each once (``order=dfs; dups=n``), without inline ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dnc_async.errors import CidError, IpldError, StoreError
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
-from dnc_async.ipld.car_index import HEADER_BYTES, Layout, encode_index
+from dnc_async.ipld.car_index import HEADER_BYTES, CarV2Header, encode_index
 from dnc_async.ipld.codecs import follows_links
 
 from .integrity import check, walk
@@ -31,11 +31,11 @@ _MAX_ROOTS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What an import brought. ``blocks`` and ``size_bytes`` count the CAR's blocks, also those that were there already.
+    """The result of an import. ``blocks`` and ``size_bytes`` count all blocks of the CAR, also those that were stored before.
 
-    ``absent`` are roots that the CAR names and that are not in the store after it; ``incomplete`` are roots of which a
-    block is missing or cannot be read, each with the first of these. ``unchecked_count`` blocks were not kept, because their
-    hashes cannot be checked; ``unchecked`` are the first 1,000 of them.
+    ``absent`` are roots that the CAR names and that are not in the store. ``incomplete`` are roots with a block that is missing
+    or cannot be read, each with the first such block. ``unchecked_count`` blocks were not kept because their hashes cannot be
+    checked; ``unchecked`` are the first 1,000 of them.
     """
 
     roots: tuple[Cid, ...]
@@ -48,10 +48,10 @@ class Imported:
 
 
 def import_car(store: BlockStore, source: BinaryIO, *, name: str, progress: Progress | None = None) -> Imported:
-    """Take the blocks of a CAR into the store and list its roots; ``name`` is the file's, for errors.
+    """Import the blocks of a CAR into the store and list its roots; ``name`` is the file's name in errors.
 
-    ``progress`` is called with the blocks and bytes so far. Raises :class:`~dnc_async.errors.StoreError` where the CAR is
-    malformed or holds a wrong block: nothing of it is kept then.
+    ``progress`` is called with the blocks and bytes so far. Raises :class:`~dnc_async.errors.StoreError` if the CAR is
+    malformed or contains a wrong block: then nothing of it is kept.
     """
     reader = CarReader()
     blocks = size_bytes = 0
@@ -103,13 +103,13 @@ def export_car(
     progress: Progress | None = None,
     left_out: Callable[[Cid, str], None] | None = None,
 ) -> tuple[int, int]:
-    """Write the DAG at ``root`` as CARv1; gives its blocks and bytes written.
+    """Write the DAG at ``root`` as CARv1; returns the number of blocks and bytes written.
 
-    With ``indexed`` it is a CARv2 file with an index at its end, from which single blocks can be read by HTTP ranges; the
-    sink must be at its beginning, and able to seek. ``progress`` is called with the blocks and bytes so far, ``left_out`` with
-    what does not come along, and why: blocks whose hash cannot be checked, and links of blocks whose codec is not read.
-    Raises :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then is
-    no whole CAR, and the caller throws it away.
+    With ``indexed`` it is a CARv2 file with an index at its end, from which single blocks can be read by HTTP ranges; the sink
+    must be at its beginning, and able to seek. ``progress`` is called with the blocks and bytes so far, ``left_out`` with each
+    CID that is left out, and why: blocks whose hash cannot be checked, and links of blocks whose codec is not supported. Raises
+    :class:`~dnc_async.errors.StoreError` at the first block that is missing or wrong: what was written until then is not a
+    whole CAR, and the caller has to delete it.
     """
 
     def fault(cid: Cid, error: Exception | None) -> None:
@@ -136,7 +136,7 @@ def export_car(
         if progress is not None:
             progress(blocks, front + size_bytes)
     if indexed:
-        layout = Layout(data_offset=front, data_bytes=size_bytes, index_offset=front + size_bytes)
+        layout = CarV2Header(data_offset=front, data_bytes=size_bytes, index_offset=front + size_bytes)
         size_bytes += sum(map(sink.write, encode_index(entries.values())))
         sink.seek(0)
         sink.write(layout.encode())

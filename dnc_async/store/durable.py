@@ -1,4 +1,4 @@
-"""Making sure that what was written survives a power cut: one call for all files, instead of one for each."""
+"""Makes written files survive a power failure: one call for a whole file system, instead of one for each file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def flush(folder: Path) -> None:
-    """Write everything of the file system that holds ``folder`` to its disk, as far as this system offers it."""
+    """Write everything of the file system that contains ``folder`` to its disk, as far as the operating system can."""
     if sys.platform == "linux":
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
         if syncfs is not None:

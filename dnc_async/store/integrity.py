@@ -1,4 +1,4 @@
-"""Walking a stored DAG: every block of it in depth-first order, and what of it is missing or wrong."""
+"""Walks a stored DAG, every block in depth-first order, and reports which blocks are missing or wrong."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MOST_FAULTS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integrity:
-    """What a walk found. ``missing``, ``damaged`` and ``unchecked`` are in the walk's order, at most 1,000 of each.
+    """The result of a check. ``missing``, ``damaged`` and ``unchecked`` are in the order of the walk, at most 1,000 of each.
 
-    ``blocks`` and ``size_bytes`` count what is there and right, each block once. ``complete`` says that nothing is
-    missing or wrong; ``unchecked`` blocks are neither: their hash functions cannot be computed, so that no store holds them.
+    ``blocks`` and ``size_bytes`` count the correct blocks, each once. ``complete`` says that no block is missing or damaged;
+    ``unchecked`` blocks are neither: their hash functions cannot be computed, so no store contains them.
     """
 
     root: Cid
@@ -38,19 +38,19 @@ class Integrity:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole DAG is there, as its root says."""
+        """Whether the whole DAG is stored."""
         return not self.missing and not self.damaged
 
 
 def walk(
     store: BlockStore, root: Cid, fault: Callable[[Cid, Exception | None], None], *, leaves: bool = True
 ) -> Iterator[Block]:
-    """Yield every block below ``root`` that the store holds, verified, depth first and each once; inline ones too.
+    """Yield every block of the DAG at ``root`` that is stored, verified, depth first and each once, inline blocks included.
 
-    ``fault(cid, error)`` is called for the others: ``error`` is ``None`` where the block is not in the store, a
-    :class:`~dnc_async.errors.CidError` where its hash cannot be checked, and else says that it is damaged, or why it cannot be
-    read. Without ``leaves`` raw blocks are looked for and neither read nor yielded. The links of codecs that we do not read are
-    not followed. Memory grows by a hash for each block.
+    ``fault(cid, error)`` is called for the other blocks. ``error`` is ``None`` if the block is not stored, a
+    :class:`~dnc_async.errors.CidError` if its hash cannot be checked, and otherwise says that it is damaged, or why it cannot
+    be read. Without ``leaves``, raw blocks are only looked for: they are neither read nor yielded. The links of unsupported
+    codecs are not followed. Memory grows by a hash for each block.
     """
     waiting, seen = [root], set[tuple[int, bytes]]()
     while waiting:
@@ -72,7 +72,7 @@ def walk(
             fault(cid, error)
             continue
         if block is None:
-            fault(cid, None)  # not above: what it raises is the caller's
+            fault(cid, None)  # not inside the try: what fault() raises is for the caller
             continue
         waiting.extend(reversed(followed))
         yield block
@@ -81,10 +81,10 @@ def walk(
 def check(
     store: BlockStore, root: Cid, *, leaves: bool = True, progress: Callable[[int, int], None] | None = None
 ) -> Integrity:
-    """Hash every block of the DAG at ``root`` and follow its links; says what is missing or wrong.
+    """Hash every block of the DAG at ``root`` and follow its links; reports what is missing or wrong.
 
-    Without ``leaves`` raw blocks are looked for and neither hashed nor counted. ``progress`` is called with the blocks and
-    bytes so far.
+    Without ``leaves``, raw blocks are only looked for: they are neither hashed nor counted. ``progress`` is called with the
+    blocks and bytes so far.
     """
     missing: list[Cid] = []
     damaged: list[Cid] = []

@@ -1,14 +1,14 @@
-"""How a store lies on disk. Nothing else knows these names.
+"""The files and folders of a store. No other module knows these names.
 
 ::
 
     format               one line: what this folder is, and the version of its layout
     blocks/xy/<name>     a block's bytes; <name> is its multihash in base32, xy the two characters before the last
-    roots/<cid>          an empty file for each root that was committed
-    staging/<random>/    one open transaction's blocks, under the same fan-out; <random>.lock says that it lives
+    roots/<cid>          an empty file for each committed root
+    staging/<random>/    the blocks of one open transaction, in the same subfolders; <random>.lock is locked while it lives
 
-The fan-out makes 1,024 folders, so that a million blocks are a thousand files in each. The last character of a
-base32 digest carries only a few bits, which is why the two before it are taken.
+The blocks are distributed over 1,024 subfolders, so that a million blocks are a thousand files in each. The last character of a
+base32 digest has only a few bits, so the two before it are used.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT = "dnc_async block store 1"
-# What lies in a block's place may be anything: a FIFO is not waited for.
+# Non-blocking, because a block's path may be anything: opening a FIFO would wait for its writer.
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _PARTS = frozenset({"blocks", "format", "roots", "staging"})
 
 
 def block_name(cid: Cid) -> str:
-    """Give the file name of a block: the same for every CID with its multihash."""
+    """The file name of a block: the same for every CID with its multihash."""
     return b32encode(cid.multihash).decode("ascii").rstrip("=").lower()
 
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Raise what the operating system says as a :class:`StoreError` that begins with ``doing``."""
+    """Convert an ``OSError`` to a :class:`StoreError` that begins with ``doing``."""
     try:
         yield
     except OSError as error:
@@ -53,8 +53,8 @@ def store_errors(doing: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The paths of one store. :meth:`create` and :meth:`check` are the only ways to be sure that it exists."""
+class StoreLayout:
+    """The paths of one store. Call :meth:`create` or :meth:`check` before using them."""
 
     path: Path
     blocks: Path
@@ -63,11 +63,11 @@ class Layout:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Name the parts of a store; touches no disk."""
+        """The paths of the store at ``path``. Does not access the disk."""
         return cls(path=path, blocks=path / "blocks", roots=path / "roots", staging=path / "staging")
 
     def create(self) -> None:
-        """Make an empty store here, or complete one. A folder with anything else in it is refused."""
+        """Create an empty store here, or complete one. Refuses a folder that contains anything else."""
         if self._exists() and not self.path.is_dir():
             raise StoreError(f"{self.path} is a file, not a folder; name a folder for the store")
         with store_errors(f"cannot make a store in {self.path}"):
@@ -81,7 +81,7 @@ class Layout:
         self.check_writable()
 
     def check(self) -> None:
-        """Raise :class:`StoreError` unless this folder holds a store that this version reads."""
+        """Raise :class:`StoreError` unless this folder is a store that this version can read."""
         if not self._exists():
             raise StoreError(f"{self.path}: there is no store here; publish to it first, or open it with create=True")
         if not self.path.is_dir():
@@ -102,11 +102,11 @@ class Layout:
             )
 
     def _exists(self) -> bool:
-        with store_errors(f"cannot look for a store in {self.path}"):  # in a folder of somebody else's, say
+        with store_errors(f"cannot look for a store in {self.path}"):  # for example in another user's folder
             return self.path.exists()
 
     def check_writable(self) -> None:
-        """Raise :class:`StoreError` if blocks cannot be added here. Reading needs no permission to write."""
+        """Raise :class:`StoreError` if blocks cannot be added. Reading needs no permission to write."""
         for part in (self.blocks, self.roots, self.staging):
             if not os.access(part, os.W_OK | os.X_OK):
                 raise StoreError(
@@ -114,18 +114,18 @@ class Layout:
                 )
 
     def block_path(self, name: str, *, under: Path | None = None) -> Path:
-        """Where the block called ``name`` lies, in the store or under another folder with its fan-out."""
+        """The path of the block ``name``, in the store or under another folder with the same subfolders."""
         return Path(f"{under or self.blocks}/{name[-3:-1]}/{name}")
 
     def size_of(self, name: str) -> int | None:
-        """Give the size in bytes of a stored block; None if it is not there."""
+        """The size in bytes of a stored block; ``None`` if it is not stored."""
         try:
             return os.stat(f"{self.blocks}/{name[-3:-1]}/{name}").st_size  # noqa: PTH116 - a Path costs 10 times more
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def read(self, name: str) -> bytes | None:
-        """Give the bytes of a stored block as they are; None if it is not there. Raises ``OSError`` where they cannot be read."""
+        """The bytes of a stored block, unverified; ``None`` if it is not stored. Raises ``OSError`` if they cannot be read."""
         try:
             descriptor = os.open(f"{self.blocks}/{name[-3:-1]}/{name}", _READ)
         except (FileNotFoundError, NotADirectoryError):
@@ -141,14 +141,14 @@ class Layout:
             os.close(descriptor)
 
     def holds(self, name: str, data: bytes) -> bool:
-        """Whether the block called ``name`` is stored, and its file can be read and has just these bytes."""
+        """Whether the block ``name`` is stored, and its file contains exactly these bytes."""
         try:
             return self.read(name) == data
         except OSError:
             return False
 
     def move_in(self, staged: Path, name: str) -> None:
-        """Rename a staged block into the store; whatever has its name there is replaced."""
+        """Rename a staged block into the store, replacing what has its name there."""
         target = self.block_path(name)
         try:
             staged.replace(target)
@@ -165,15 +165,15 @@ class Layout:
             staged.replace(target)
 
     def add_root(self, root: Cid) -> None:
-        """List ``root`` among the committed ones."""
+        """Add ``root`` to the committed roots."""
         (self.roots / str(root)).touch()
 
     def list_roots(self) -> list[Cid]:
-        """Give the committed roots, sorted by their text."""
+        """The committed roots, sorted by their text."""
         return [root for name in self._root_names() if (root := _cid(name)) is not None]
 
     def list_strangers(self) -> list[str]:
-        """Give the names among the roots that are none, such as ``.DS_Store``, sorted."""
+        """The files among the roots that are not roots, such as ``.DS_Store``, sorted."""
         return [name for name in self._root_names() if _cid(name) is None]
 
     def _root_names(self) -> list[str]:
@@ -189,7 +189,7 @@ class Layout:
 
     @staticmethod
     def _write_whole(path: Path, data: bytes) -> None:
-        """Write a small file so that nobody ever sees half of it."""
+        """Write a small file so that no reader ever sees half of it."""
         draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         draft.write_bytes(data)
         draft.replace(path)

@@ -1,9 +1,9 @@
-"""Writing to the store: everything or nothing.
+"""Writes to the store: all or nothing.
 
-Blocks are staged in a folder of the transaction's own, inside the store and so on the same file system, with the
-same fan-out as the store. ``commit`` lets their bytes reach the disk and renames them into place, the root's block
-last: whoever finds the root's block finds its whole DAG, also after a power cut. Without ``commit`` nothing remains.
-A process that dies leaves its staging folder with a free lock, and the next ``begin()`` removes it.
+Blocks are staged in a folder of the transaction's own, inside the store (so on the same file system), in the same subfolders as
+the store's. ``commit`` flushes them to the disk and renames them into place, the root's block last: if the root's block is
+stored, its whole DAG is, also after a power failure. Without ``commit`` nothing remains. A process that dies leaves its staging
+folder behind unlocked, and the next ``begin()`` removes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dnc_async.errors import StoreError
 from dnc_async.system.folders import OwnedFolder, sweep
 
 from .durable import flush
-from .layout import Layout, block_name, store_errors
+from .layout import StoreLayout, block_name, store_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """A set of blocks on its way into the store; ``BlockStore.begin()`` makes it.
+    """Blocks that are being added to the store; ``BlockStore.begin()`` creates it.
 
-    ``put`` may be called from several threads. Memory does not grow with the number of blocks. Other readers of
-    the store see none of it before ``commit``.
+    ``put`` may be called from several threads. Memory does not grow with the number of blocks. Readers of the store see none of
+    the blocks before ``commit``.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
         self._counting = threading.Lock()
         self._staged_blocks = 0
@@ -54,12 +54,12 @@ class Transaction:
 
     @property
     def staged_blocks(self) -> int:
-        """How many blocks were written: those that the store had already, and whole, are not counted."""
+        """The number of blocks written. Blocks that the store had already, undamaged, are not counted."""
         return self._staged_blocks
 
     @property
     def staged_bytes(self) -> int:
-        """The bytes of those blocks."""
+        """The size of those blocks in bytes."""
         return self._staged_bytes
 
     def __enter__(self) -> Self:
@@ -68,15 +68,14 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove whatever was staged and not committed."""
+        """Remove what was staged and not committed."""
         self.rollback()
 
     def put(self, block: Block) -> None:
-        """Stage ``block``, unless the store or this transaction has it, or its CID holds it already (identity).
+        """Stage ``block``, unless the store or this transaction has it, or its CID contains it (identity).
 
-        What the store has is compared, byte by byte: a file that was damaged there is written anew.
-
-        Raises :class:`StoreError` when it cannot be written; the transaction can then only be rolled back.
+        A block that the store has already is compared byte by byte: a damaged file is written again. Raises :class:`StoreError`
+        if the block cannot be written; the transaction can then only be rolled back.
         """
         self._require_open()
         if block.cid.inline is not None:
@@ -98,10 +97,10 @@ class Transaction:
                 self._staged_bytes += len(block.data)
 
     def commit(self, *roots: Cid) -> None:
-        """Make the staged blocks visible, those of ``roots`` last, and list these among the store's roots.
+        """Make the staged blocks visible, those of ``roots`` last, and add these to the store's roots.
 
-        The roots' blocks must have been put, or be in the store. If it fails half way, blocks may remain that
-        no listed root needs; they do no harm.
+        The roots' blocks must have been put, or be in the store. If it fails half way, blocks may remain that no listed root
+        needs; they do no harm.
         """
         self._require_open()
         if self._broken:
@@ -126,7 +125,7 @@ class Transaction:
         self.rollback()
 
     def has(self, cid: Cid) -> bool:
-        """Whether the block was put, or is in the store, or is the CID itself."""
+        """Whether the block was put, or is in the store, or is contained in the CID."""
         if cid.inline is not None:
             return True
         name = block_name(cid)
@@ -136,24 +135,24 @@ class Transaction:
             return self._layout.size_of(name) is not None
 
     def rollback(self) -> None:
-        """Remove whatever is still staged and end the transaction. Doing it again does nothing."""
+        """Remove what is still staged and end the transaction. A second call does nothing."""
         if self._open:
             self._owned.remove()
-            self._open = False  # not before: who is interrupted in the middle comes here again
+            self._open = False  # only now, so that an interrupted rollback is repeated
 
     def _require_open(self) -> None:
         if not self._open:
             raise StoreError(f"{self._layout.path}: this transaction has ended; begin another one")
 
     def _staged(self) -> Iterator[tuple[str, Path]]:
-        """Every staged block's name and file; one fan-out folder's names in memory at a time."""
+        """The name and path of every staged block. Holds one subfolder's names in memory at a time."""
         for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
             for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names, not a Path object for each
                 yield name, folder / name
 
 
 def _write_new(path: Path, data: bytes | memoryview) -> bool:
-    """Write a file that does not exist yet; False if it does. Half a file is never left behind."""
+    """Write a file that does not exist yet; returns ``False`` if it does. Never leaves half a file behind."""
     try:
         file = path.open("xb", buffering=0)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""The seam to the operating system: file locks and reads and writes at a position, which Windows does otherwise.
+"""The operating system: file locks, and reads and writes at a position, which Windows does differently.
 
 Linux and macOS are supported; the fallbacks for Windows are experimental.
 """
@@ -22,24 +22,24 @@ else:
     import resource
 
 
-#: What the system says where somebody else holds a lock. All else means that there are no locks to be had here: NFS without
+#: The error numbers if another process holds the lock. Any other means that the file system has no locks: NFS without
 #: lockd (ENOLCK), Lustre and some containers (ENOSYS, EOPNOTSUPP, EINVAL), a descriptor that NFS cannot lock (EBADF).
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 
 
 class Lock(enum.Enum):
-    """What came of trying to lock a file."""
+    """The result of trying to lock a file."""
 
     OURS = "ours"
-    HELD = "held"  # by somebody else
-    UNAVAILABLE = "unavailable"  # nobody can lock files here
+    HELD = "held"  # by another process
+    UNAVAILABLE = "unavailable"  # the file system has no locks
 
 
 def try_lock(fd: int, folder: str | os.PathLike[str], unprotected: str) -> Lock:
-    """Take an exclusive lock on an open file without waiting.
+    """Try to take an exclusive lock on an open file, without waiting.
 
-    The lock belongs to the open file: it is gone when the last descriptor of it is closed, or its process is dead. Where the
-    file system has no locks, a warning names the ``folder`` and what is ``unprotected`` there, once.
+    The lock belongs to the open file: it is released when the last descriptor of the file is closed, or its process dies. If
+    the file system has no locks, a warning names the ``folder`` and what is ``unprotected`` there, once.
     """
     try:
         if sys.platform == "win32":  # pragma: no cover
@@ -60,7 +60,7 @@ def _warn_of_no_locks(folder: str, why: str, unprotected: str) -> None:
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of ``data`` at ``offset``, whatever other threads write elsewhere in the file."""
+    """Write all of ``data`` at ``offset``. Other threads may write elsewhere in the file at the same time."""
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, view, offset)
@@ -68,7 +68,7 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def read_at(fd: int, buffers: Sequence[tuple[int, memoryview]]) -> None:
-    """Fill each (offset, buffer); raises ``EOFError`` where the file ends before a buffer is full."""
+    """Fill each (offset, buffer); raises ``EOFError`` if the file ends before a buffer is full."""
     for start, buffer in buffers:
         offset, rest = start, buffer
         while rest:
@@ -79,18 +79,18 @@ def read_at(fd: int, buffers: Sequence[tuple[int, memoryview]]) -> None:
 
 
 def disk_bytes(fd: int) -> int:
-    """What the file system counts for a file: its blocks, not its size."""
+    """How many bytes a file takes on disk: its blocks, not its length."""
     status = os.fstat(fd)
     return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
 
 
 def block_bytes(folder: str | os.PathLike[str]) -> int:
-    """The block of the file system that a folder is on: what it counts in, not what it likes to be read in."""
+    """The allocation unit, in bytes, of the file system that a folder is on."""
     return os.statvfs(folder).f_frsize or 4096 if hasattr(os, "statvfs") else 4096
 
 
 def free_bytes(folder: str | os.PathLike[str]) -> int | None:
-    """What we may still write to the file system that a folder is on; ``None`` where it does not say."""
+    """How many bytes we may still write to the file system that a folder is on; ``None`` if it does not say."""
     if not hasattr(os, "statvfs"):  # pragma: no cover - experimental
         return None
     status = os.statvfs(folder)
@@ -98,7 +98,7 @@ def free_bytes(folder: str | os.PathLike[str]) -> int | None:
 
 
 def tree_disk_bytes(folder: str | os.PathLike[str]) -> int:
-    """What the file system counts for all files below a folder, as ``du`` does; what vanishes meanwhile counts nothing."""
+    """How many bytes all files below a folder take on disk, as ``du`` counts. Files that vanish meanwhile are skipped."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -108,7 +108,7 @@ def tree_disk_bytes(folder: str | os.PathLike[str]) -> int:
 
 
 def most_files() -> int | None:
-    """How many files this process may have open at once; ``None`` where there is no limit, or the system does not tell."""
+    """How many files this process may have open at once; ``None`` if there is no limit, or it is not known."""
     if sys.platform == "win32":  # pragma: no cover
         return None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -116,7 +116,7 @@ def most_files() -> int | None:
 
 
 def spare_files() -> int | None:
-    """How many files more this process may open now; ``None`` where there is no limit, or the system does not tell."""
+    """How many more files this process may open now; ``None`` if there is no limit, or it is not known."""
     limit = most_files()
     for folder in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ def spare_files() -> int | None:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process ever had resident, whatever it did; ``None`` where the system does not tell."""
+    """The peak resident memory of this process so far, in bytes; ``None`` if it is not known."""
     if sys.platform == "win32":  # pragma: no cover
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -133,6 +133,6 @@ def peak_memory_bytes() -> int | None:
 
 
 def unlink_quietly(path: str | os.PathLike[str]) -> None:
-    """Delete a file if it is there."""
+    """Delete a file if it exists."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)  # noqa: PTH108 - also called at interpreter exit, where less is better

@@ -1,4 +1,4 @@
-"""The few signs beyond ASCII in our own words, for streams whose encoding lacks them."""
+"""Replaces our few non-ASCII signs for streams whose encoding lacks them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _IN_ASCII = {"█": "#", "·": ".", "…": "..."}
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text with those of our signs in ASCII that an encoding lacks; what else it lacks stays as it is."""
+    """Replace those of our signs that an encoding lacks by ASCII; other text stays as it is."""
     if text.isascii():
         return text
     for sign, plain in _IN_ASCII.items():

@@ -1,12 +1,14 @@
-"""Owning a folder among others, so that a living owner's can be told from a dead one's.
+"""Folders that belong to a process, so that a dead process's folder can be told from a living one's and removed.
 
-The owner holds a lock on ``<name>.lock`` beside the folder ``<name>``. A lock is gone when its holder is, however
-that happened. Nobody waits for anybody: a lock file that was swept away between its making and its locking is
-simply made again under another name.
+The owner holds a lock on ``<name>.lock`` beside the folder ``<name>``. The operating system releases the lock when its holder
+dies, for whatever reason. No process waits for another: if a lock file was removed between its creation and its locking, it is
+created again under another name.
 
-Where the file system has no locks, a folder has no lock file, and nobody can tell whether its owner lives: it is never swept.
+If the file system has no locks, a folder has no lock file. Then nothing tells whether its owner is alive, and it is never
+removed.
 
-A forked child inherits the lock's descriptor, and would keep a dead parent's folder locked: it lets go of it at once.
+A forked child inherits the lock's descriptor, and would keep a dead parent's folder locked, so it closes the descriptor at
+once.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ _SUFFIX = ".lock"
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _NAME = re.compile(
     r"[0-9a-f]{16}\.lock"
-)  # what we make; any other lock file (uv.lock, poetry.lock) is not ours to touch
+)  # the names that we create; other lock files (uv.lock, poetry.lock) are left alone
 _TRIES = 100
 _UNPROTECTED = "what a killed process leaves behind stays there: remove it by hand when nothing uses the folder"
 
 
 def delete_tree(path: Path) -> None:
-    """Delete a folder with all that can be deleted of it. What is no folder stays."""
+    """Delete a folder with everything in it that can be deleted. Does nothing to what is not a folder."""
     with contextlib.suppress(OSError):
         # Python 3.11's rmtree opens whatever it is given, and waits at a FIFO for ever.
         if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -44,10 +46,10 @@ def delete_tree(path: Path) -> None:
 
 
 class OwnedFolder:
-    """A new folder that this object owns until :meth:`remove`. Make it with :meth:`claim`."""
+    """A new folder that this object owns until :meth:`remove`. Create it with :meth:`claim`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """``descriptor`` holds the lock; -1 where the file system has none."""
+        """``descriptor`` holds the lock; -1 if the file system has no locks."""
         self.path = path
         self._descriptor = descriptor
         self._is_ours = True
@@ -55,7 +57,7 @@ class OwnedFolder:
 
     @classmethod
     def claim(cls, area: Path) -> Self:
-        """Make a folder of one's own in ``area``."""
+        """Create a folder in ``area`` and own it."""
         for _ in range(_TRIES):
             path = area / secrets.token_hex(8)
             lock = path.with_suffix(_SUFFIX)
@@ -69,15 +71,15 @@ class OwnedFolder:
                 delete_tree(path)
                 _remove(lock, descriptor)
                 raise
-            _remove(lock, descriptor)  # a sweep took it for a dead one's, or it is of no use
+            _remove(lock, descriptor)  # a sweep took it for a dead process's, or there are no locks
             if locked is Lock.UNAVAILABLE:
                 path = area / secrets.token_hex(8)  # a name that never had a lock file, which a sweep might have seen
                 path.mkdir(mode=0o700)
                 return cls(path, -1)
-        raise OSError(errno.EAGAIN, f"each of {_TRIES} new lock files was locked by somebody else at once", str(area))
+        raise OSError(errno.EAGAIN, f"each of {_TRIES} new lock files was locked by another process at once", str(area))
 
     def restore(self) -> None:
-        """Make the folder again, empty, after somebody else has deleted it. Raises ``OSError`` where that cannot be."""
+        """Create the folder again, empty, after something else deleted it. Raises ``OSError`` if that fails."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = self.path.with_suffix(_SUFFIX)
         if self._descriptor >= 0 and not lock.exists():  # else the next sweep would not know that it is ours
@@ -88,11 +90,11 @@ class OwnedFolder:
         self.path.mkdir(mode=0o700, exist_ok=True)  # last: it is never there without its lock
 
     def remove(self) -> None:
-        """Delete the folder with all it holds and give up the lock. Doing it again does nothing."""
+        """Delete the folder with everything in it and release the lock. A second call does nothing."""
         if self._is_ours:
             try:
                 self._remove()
-            except KeyboardInterrupt:  # in the middle of it: nobody else would come back for the rest
+            except KeyboardInterrupt:  # in the middle of the removal: finish it, because nothing else would
                 self._remove()
                 raise
 
@@ -104,7 +106,7 @@ class OwnedFolder:
             _remove(self.path.with_suffix(_SUFFIX), descriptor)
 
     def abandon(self) -> None:
-        """Let go of the lock and leave the folder alone: it is the parent process's."""
+        """Release the lock and leave the folder alone: it belongs to the parent process."""
         self._is_ours = False
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
@@ -124,7 +126,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def sweep(area: Path) -> None:
-    """Delete the folders in ``area`` whose owners are dead. What we did not make, and what may be alive, is left alone."""
+    """Delete the folders in ``area`` whose owners are dead. Leaves alone what we did not create, and what may be in use."""
     for lock in area.glob(f"*{_SUFFIX}"):
         if not _NAME.fullmatch(lock.name):
             continue

@@ -1,4 +1,4 @@
-"""Who made something that lies elsewhere, where no lock can tell: a process of a machine, and whether it is dead for certain."""
+"""Identifies the process that created something on another machine, where locks do not work, and tells whether it is dead."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TEXT = re.compile(r"([0-9a-f]{12})-(\d{1,10})-(\d{1,20})")
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process: its ``host`` stands for a machine, as long as that runs, and a container on it.
+    """A process. ``host`` identifies a machine until its next boot, and a container on it.
 
-    ``started`` tells a process from a later one with its pid, where the system says when processes began.
+    ``started`` distinguishes a process from a later one with the same pid, if the system tells when processes started.
     """
 
     host: str
@@ -32,17 +32,17 @@ class Owner:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """What :meth:`__str__` gave; ``None`` for any other text."""
+        """The owner that ``str()`` wrote; ``None`` for any other text."""
         found = _TEXT.fullmatch(text)
         return cls(found[1], int(found[2]), int(found[3])) if found else None
 
     @classmethod
     def this_process(cls) -> Self:
-        """The one that calls."""
+        """The calling process."""
         return cls(_host(), os.getpid(), _running_since(os.getpid()) or 0)
 
     def is_dead(self) -> bool | None:
-        """Whether it runs no more; ``None`` where that cannot be told from here: it is another machine's, or container's."""
+        """Whether the process has ended; ``None`` if that cannot be known: it ran on another machine or container."""
         if self.host != _host() or os.name != "posix":
             return None
         try:
@@ -56,7 +56,7 @@ class Owner:
 
 
 def _host() -> str:
-    """The same for all processes whose pids we see, as long as this machine runs, and for no others."""
+    """A hash that is the same for all processes whose pids we can see until the machine's next boot, and for no others."""
     parts = [socket.gethostname()]
     if sys.platform == "linux":
         try:
@@ -64,15 +64,15 @@ def _host() -> str:
                 Path("/proc/sys/kernel/random/boot_id").read_text("ascii"),
                 str(Path("/proc/self/ns/pid").readlink()),
             ]
-        except OSError:  # without /proc nobody knows: it is nobody's equal
+        except OSError:  # without /proc it is not known: equal to no other
             parts.append(str(uuid.uuid4()))
     else:
-        parts.append(str(uuid.getnode()))  # where there is none to be had, random for each process
+        parts.append(str(uuid.getnode()))  # random for each process, if there is no hardware address
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _running_since(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; -1 where it has ended, and nobody has asked how."""
+    """When a process started, in clock ticks since boot; -1 if it has ended and was not reaped; ``None`` if not known."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return -1 if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,7 +1,7 @@
-"""Writing to a name that somebody gives: a file appears when it is whole, and what is no file is never replaced by one.
+"""Writes to a file name that the user gives. A file appears only when it is complete; a device or pipe is never replaced by one.
 
-A device, a FIFO or a socket's other end is written into. So is what is open already under a number: ``/dev/stdout`` and
-``/dev/fd/3`` mean that stream, as in a shell, whatever lies behind it. A symlink is followed to the file that it names.
+Devices, FIFOs and sockets are written into. So are file descriptors: ``/dev/stdout`` and ``/dev/fd/3`` mean that open stream,
+as in a shell, whatever it is connected to. A symlink is followed to the file that it names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
 
 
 def open_number(name: str | os.PathLike[str]) -> int | None:
-    """The number of the open stream that a name stands for, such as 1 for ``/dev/stdout``."""
+    """The file descriptor that a name stands for, such as 1 for ``/dev/stdout``; ``None`` for other names."""
     text = os.fspath(name)
     found = _NUMBERED.fullmatch(text)
     if (
@@ -37,7 +37,7 @@ def open_number(name: str | os.PathLike[str]) -> int | None:
 
 
 def is_special(name: str | os.PathLike[str]) -> bool:
-    """Whether a name stands for something that is written into, and neither a file, a folder nor free."""
+    """Whether a name is written into: it exists and is neither a file nor a folder."""
     if open_number(name) is not None:
         return True
     try:
@@ -49,17 +49,17 @@ def is_special(name: str | os.PathLike[str]) -> bool:
 
 @contextlib.contextmanager
 def whole_file(name: str | os.PathLike[str], *, replace: bool, wait: bool = True) -> Iterator[BinaryIO]:
-    """Open a name to write to; a file is there under it when the block ends without an error, and not before.
+    """Open a name for writing. The file appears under it when the block ends without an error, and not before.
 
-    Without ``replace`` a file that is there already is refused by ``FileExistsError``. Opening a FIFO waits for its reader;
-    without ``wait`` it fails where there is none. Raises ``OSError``.
+    Without ``replace`` an existing file is refused with ``FileExistsError``. Opening a FIFO waits for its reader; without
+    ``wait`` it fails if there is none. Raises ``OSError``.
     """
     number = open_number(name)
     if number is not None or is_special(name):
         with _opened(name, number, wait=wait) as file:
             yield file
         return
-    if os.fspath(name).endswith(_SLASHES):  # a Path drops it, and would make a file of what is to be a folder
+    if os.fspath(name).endswith(_SLASHES):  # a Path would drop the slash and create a file, although a folder is meant
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(name))
     target = Path(os.path.realpath(name))
     mode = _mode_of(target, replace=replace)
@@ -77,11 +77,11 @@ def whole_file(name: str | os.PathLike[str], *, replace: bool, wait: bool = True
 
 
 def _opened(name: str | os.PathLike[str], number: int | None, *, wait: bool) -> BinaryIO:
-    """What is written as it comes. It is never made here, and never cut to nothing."""
+    """Open what is written into. It is never created, and never truncated."""
     if number is not None:
         if number in (1, 2):
             (sys.stdout if number == 1 else sys.stderr).flush()
-        if number > _MOST_NUMBER:  # which the system's call would not take
+        if number > _MOST_NUMBER:  # the system call would overflow
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), os.fspath(name))
         return os.fdopen(os.dup(number), "wb")
     flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
@@ -92,7 +92,7 @@ def _opened(name: str | os.PathLike[str], number: int | None, *, wait: bool) -> 
 
 
 def _mode_of(target: Path, *, replace: bool) -> int | None:
-    """The permissions of the file that is to be replaced; ``None`` where there is none."""
+    """The permissions of the file that will be replaced; ``None`` if there is none."""
     try:
         status = target.stat()
     except FileNotFoundError:
@@ -101,6 +101,6 @@ def _mode_of(target: Path, *, replace: bool) -> int | None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not replace:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    if not os.access(target, os.W_OK):  # renaming over it would not ask
+    if not os.access(target, os.W_OK):  # a rename over it would not check that
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     return stat.S_IMODE(status.st_mode)

@@ -18,7 +18,7 @@ import dnc_async as dnc
 from dnc_async.errors import CarError, ChunkUnavailableError
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
-from dnc_async.ipld.car_index import HEADER_BYTES, Index, Layout, encode_index
+from dnc_async.ipld.car_index import HEADER_BYTES, CarV2Header, Index, encode_index
 from dnc_async.ipld.cid import RAW, Cid
 from dnc_async.store import BlockStore
 from dnc_async.store.cars import export_car, import_car
@@ -105,7 +105,7 @@ def write_indexed(path: Path, blocks: list[Block]) -> None:
     for block in blocks:
         entries.append((block.cid, len(payload)))
         payload += encode_section(block)
-    layout = Layout(data_offset=HEADER_BYTES, data_bytes=len(payload), index_offset=HEADER_BYTES + len(payload))
+    layout = CarV2Header(data_offset=HEADER_BYTES, data_bytes=len(payload), index_offset=HEADER_BYTES + len(payload))
     path.write_bytes(layout.encode() + payload + b"".join(encode_index(entries)))
 
 
@@ -138,7 +138,7 @@ async def test_a_file_that_lies(published: Published, host: Host, file: Path) ->
 async def test_what_a_host_can_do_wrong(published: Published, host: Host, file: Path) -> None:
     """Each is one clear error: no index, no CAR, no ranges, no file, another range, a file that changed."""
     whole = file.read_bytes()
-    layout = Layout.decode(whole)
+    layout = CarV2Header.decode(whole)
 
     async def ignores_ranges(_: web.Request) -> web.StreamResponse:
         return web.Response(body=whole)
@@ -153,7 +153,7 @@ async def test_what_a_host_can_do_wrong(published: Published, host: Host, file: 
         (whole[layout.data_offset : layout.index_offset], None, "not a CARv2 file.*dnc export --indexed"),
         (b"PK" + whole, None, "not a CARv2 file"),
         (
-            Layout(data_offset=51, data_bytes=layout.data_bytes, index_offset=0).encode() + whole[51:],
+            CarV2Header(data_offset=51, data_bytes=layout.data_bytes, index_offset=0).encode() + whole[51:],
             None,
             "without an index",
         ),
@@ -197,8 +197,8 @@ async def test_a_signed_url_is_not_shown(published: Published, host: Host, file:
 def test_an_index_finds_every_block(published: Published, file: Path, tmp_path: Path) -> None:
     """At its place, with its end; and the file is a CARv2 that any reader takes."""
     whole = file.read_bytes()
-    layout = Layout.decode(whole)
-    assert Layout.decode(layout.encode()) == layout
+    layout = CarV2Header.decode(whole)
+    assert CarV2Header.decode(layout.encode()) == layout
     index = Index.decode(whole[layout.index_offset :])
     store, payload = BlockStore.open(published.store), whole[layout.data_offset : layout.index_offset]
     blocks = list(walk(store, Cid.parse(published.result.cid), lambda *_: None))

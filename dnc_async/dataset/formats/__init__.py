@@ -1,8 +1,8 @@
-"""The file formats that a dataset can be read from: a registry by suffix.
+"""The file formats from which a dataset can be read: a registry by file name suffix.
 
-A reader takes an open :class:`SourceFile` and yields blocks of rows, each a dict or an array whose first axis is the samples,
-small enough that a file larger than memory can be read; and ``None`` where it has read on without a row to give, so that whoever
-waits can stop it. Readers block: they run in a worker thread.
+A reader takes an open :class:`SourceFile` and yields blocks of rows: a dict or an array whose first axis is the samples, small
+enough that a file larger than memory can be read. It yields ``None`` when it has read for a while without a row to give, so
+that it can be stopped. Readers block: they run in a worker thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 
 
 def read_file(path: Path) -> SourceFile:
-    """A file in a known format, open; its blocks follow. Raises :class:`~dnc_async.errors.DatasetError`."""
+    """Open a file in a known format, whose ``blocks`` can then be read. Raises :class:`~dnc_async.errors.DatasetError`."""
     source = SourceFile(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -42,7 +42,7 @@ def _blocks(reader: Reader, source: SourceFile) -> Iterator[Any]:
     try:
         yield from reader(source)
     except DatasetError:
-        source.check_unchanged()  # which may be why, and says what to do
+        source.check_unchanged()  # a changed file may be the cause, and its error says what to do
         raise
     except OSError as error:
         raise DatasetError(f"{source.path}: {error.strerror or error}") from error

@@ -1,8 +1,8 @@
-"""What the cells of a CSV column are, all of them, and so which type it gets. PURE.
+"""Determines the type of a CSV column from all of its cells. PURE.
 
-A number is plain: digits, a minus, a point, an exponent; or ``nan`` and ``inf`` among numbers. What Python takes besides is not:
-``2024_01``, `` 1``, ``+1``, ``0x10`` and other scripts' digits are text, and so are numbers with leading zeros (``007``), which
-would be lost. A value that its column's type does not hold exactly is refused, or its column is text.
+A number is plain: digits, a minus, a point, an exponent; or ``nan`` and ``inf`` among numbers. Other spellings that Python
+accepts are text: ``2024_01``, `` 1``, ``+1``, ``0x10`` and other scripts' digits. So are numbers with leading zeros (``007``),
+which would be lost. If the column's type does not represent a value exactly, the value is refused, or the column is text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NUMBER = rf"(?:-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)
 _IS_WHOLE, _IS_SPECIAL = re.compile(_WHOLE), re.compile(_SPECIAL)
 _IS_NUMBER = re.compile(_NUMBER)
 _NUMBER_LINES = re.compile(rf"^{_NUMBER}$", re.MULTILINE)
-# Up to 15 digits: no limit of any type is near. Most columns consist of these, and are read at once.
+# Up to 15 digits: within the limits of every type. Most columns consist of these, and are checked at once.
 _SHORT = r"(?:0|-?[1-9][0-9]{0,14})"
 _SHORT_WHOLES = re.compile(rf"(?:{_SHORT}\n)*+{_SHORT}")
 _SHORT_DECIMALS = re.compile(
@@ -29,9 +29,9 @@ _SHORT_DECIMALS = re.compile(
 )
 _LEADING_ZEROS = re.compile(r"-?0[0-9]+")
 _LIKE_A_NUMBER = re.compile(r"\s*[+\-]?\s*(?:0[xX][0-9a-fA-F]+|\d[\d.,_'\s]*(?:[eE][+-]?\d+)?)\s*%?\s*")
-#: Of longer ones it is not asked whether they look like numbers.
+#: Longer texts are not checked for looking like numbers.
 _LONGEST_NUMBER = 100
-#: Words in a column of numbers: where they are fewer than one in so many, they are mistakes and not what the column holds.
+#: If fewer than one cell of a column in this many is a word and the others are numbers, the words count as mistakes.
 _RARE = 1000
 
 INTEGER, UNSIGNED, FLOAT, TEXT = "int64", "uint64", "float64", "text"
@@ -39,7 +39,7 @@ INTEGER, UNSIGNED, FLOAT, TEXT = "int64", "uint64", "float64", "text"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: the line where its row begins, and what it says."""
+    """One cell: its text, and the line where its row begins."""
 
     line: int
     text: str
@@ -50,7 +50,7 @@ class Cell:
 
 @dataclass(slots=True)
 class CsvColumn:
-    """What is known of a column's cells: ``look`` at all of them, then ``decide``."""
+    """What is known of a column's cells: call :meth:`look` with all of them, then :meth:`decide`."""
 
     numbers: int = 0
     words: int = 0
@@ -69,9 +69,9 @@ class CsvColumn:
     notes: list[str] = field(default_factory=list)
 
     def look(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        """Take the next cells into account; ``lines`` are those where their rows begin."""
+        """Take the next cells into account; ``lines`` are the lines where their rows begin."""
         joined = "\n".join(cells)
-        if joined.count("\n") != len(cells) - 1:  # a cell of several lines is no number, and no two either
+        if joined.count("\n") != len(cells) - 1:  # a cell of several lines must not count as several numbers
             joined = "\n".join([cell.replace("\n", "¶") for cell in cells])
         if _SHORT_WHOLES.fullmatch(joined):
             self.numbers += len(cells)
@@ -137,9 +137,9 @@ class CsvColumn:
             self.inexact = self.inexact or cell
 
     def decide(self, name: str) -> str:
-        """The column's type. Raises ``ValueError`` that names column, line and remedy where no type holds all of its cells.
+        """The column's type. Raises ``ValueError``, which names column, line and remedy, if no type represents all of its cells.
 
-        What people should know of the choice is added to ``notes``.
+        What the user should know about the choice is added to ``notes``.
         """
         if self.words:
             return self._decide_words(name)
@@ -195,7 +195,7 @@ class CsvColumn:
 
 
 def convert(cells: Sequence[str], kind: str) -> Array:
-    """Cells as an array of the type that was decided on."""
+    """Convert cells to an array of the type that was decided."""
     if kind == TEXT:
         return np.array(cells, dtype=np.dtypes.StringDType())
     if kind == FLOAT:

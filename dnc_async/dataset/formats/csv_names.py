@@ -1,4 +1,4 @@
-"""The first line of a CSV file: the names of its columns, or a row of a file that has none. PURE."""
+"""Tells whether the first line of a CSV file names its columns, or is a row of data. PURE."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PERIODS = tuple(re.compile(period) for period in (_YEAR, _MONTH, _DATE))
 
 
 def is_like_a_value(text: str) -> bool:
-    """Whether a text looks like a value, and not like a name; of long ones this is not asked."""
+    """Whether a text looks like a value and not like a name. Long texts do not."""
     return len(text) <= _LONGEST and _VALUE.fullmatch(text) is not None
 
 
 def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
-    """Why the first line does not name the columns, and what to do; ``rows`` are some of those below it."""
+    """Why the first line does not name the columns, and what to do; ``rows`` are some of the rows below it."""
     if not names:
         return "is empty; expected a first line with the names of the columns"
     if len(names) > MAX_COLUMNS:
@@ -54,9 +54,9 @@ def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | 
 
 
 def _are_periods(names: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[int]) -> bool:
-    """Whether columns are years, months or days beside others that have words for names, as in ``country,2019,2020``.
+    """Whether some columns are named by years, months or days and others by words, as in ``country,2019,2020``.
 
-    A row of a file without names might look so, too: then the rows below it do.
+    A row of a file without names might look like that, too, but then the rows below it do as well.
     """
     period = next((each for each in _PERIODS if all(each.fullmatch(names[place]) for place in places)), None)
     if period is None or not 1 < len(places) < len(names):

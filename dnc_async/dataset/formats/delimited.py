@@ -1,7 +1,7 @@
-"""CSV files with a line of names, read twice: once to learn the type of each column, once for the rows.
+"""Reads CSV files with a header line, in two passes: one to learn the type of each column, one for the rows.
 
-The first pass reads everything, so that a file gives the same types however it is cut into blocks. The separator is found in the
-first lines: a comma, a semicolon, a tab or ``|``. A file that does not say one thing is refused, with the line.
+The first pass reads everything, so that a file's types do not depend on how it is cut into blocks. The separator is found in
+the first lines: a comma, a semicolon, a tab or ``|``. An ambiguous file is refused, with the line.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Records = Any  # csv names the type of its readers in C alone
 
 
 def read_csv(source: SourceFile) -> Iterator[Columns | None]:
-    """Blocks of rows as a dict of columns, named as in the first line; ``None`` for each block that was only looked at."""
-    # The limit is the whole process's; it is only ever raised, because a cell may be a long text.
+    """Yield blocks of rows as dicts of columns, named by the first line; ``None`` for each block of the first pass."""
+    # The limit applies to the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     table = _Table(source)
     columns = [CsvColumn() for _ in table.names]
@@ -58,7 +58,7 @@ def read_csv(source: SourceFile) -> Iterator[Columns | None]:
 
 
 class _Table:
-    """The rows of a file: ``names`` are those of its first line."""
+    """The rows of a file; ``names`` are the fields of its first line."""
 
     def __init__(self, source: SourceFile) -> None:
         self._source = source
@@ -72,7 +72,7 @@ class _Table:
         self._empty_line = 0
 
     def blocks(self) -> Iterator[Block]:
-        """All rows but the names, and the lines where they begin; at least one block."""
+        """Yield all rows except the names, with the lines where they begin; at least one block."""
         reader = LineReader(self._source)
         records = csv.reader(iter(reader), delimiter=self._separator, strict=True)
         self._empty_line = 0
@@ -80,7 +80,7 @@ class _Table:
         while rows := self._some(records, reader, line):
             lines: Sequence[int] = range(line, line + len(rows))
             if records.line_num >= line + len(rows):  # some of them have several lines
-                lines = _slow_start(rows, line)
+                lines = _first_lines(rows, line)
             line = records.line_num + 1
             if names_follow:
                 if not any(rows):
@@ -90,7 +90,7 @@ class _Table:
             yield self._checked(rows, lines)
 
     def _some(self, records: Records, reader: LineReader, line: int) -> list[list[str]]:
-        """The next rows, as they stand; ``line`` is where they begin."""
+        """The next rows; ``line`` is where the first one begins."""
         rows: list[list[str]] = []
         reader.characters = 0
         reader.forget()
@@ -104,7 +104,7 @@ class _Table:
         return rows
 
     def _checked(self, rows: list[list[str]], lines: Sequence[int]) -> Block:
-        """Rows of as many fields as there are names; empty lines are left out."""
+        """Check that each row has as many fields as there are names; empty lines are removed."""
         width = len(self.names)
         if set(map(len, rows)) - {width}:
             for row, line in zip(rows, lines, strict=True):
@@ -129,7 +129,7 @@ class _Table:
         return f"{said}a value with {self._separator!r} in it must stand in quotes"
 
     def _note_empty(self, row: list[str], line: int) -> None:
-        """In a table of one column an empty line may be a value: it is none at the end of the file alone."""
+        """In a table of one column an empty line could be a value, so it is allowed at the end of the file only."""
         if row and self._empty_line and len(self.names) == 1:
             raise self._error(self._empty_line, 'an empty line in a table of one column; write an empty value as ""')
         self._empty_line = self._empty_line or (0 if row else line)
@@ -159,7 +159,7 @@ class _Table:
 
 
 def _separator_of(head: list[str], where: str) -> str:
-    """The separator that the first lines agree on. Raises where several could be meant."""
+    """The separator on which the first lines agree. Raises if several are possible."""
     if head and _SEPARATOR_LINE.fullmatch(head[0]):
         raise DatasetError(f"{where}, line 1: {head[0].strip()!r} is a word to Excel, and no names; delete this line")
     widths = {separator: _widths(head, separator) for separator in _SEPARATORS}
@@ -177,7 +177,7 @@ def _separator_of(head: list[str], where: str) -> str:
 
 
 def _widths(head: list[str], separator: str) -> list[int]:
-    """How many fields the first rows have, the last of them aside where it may be cut off."""
+    """The numbers of fields in the first rows; without the last row if it may be cut off."""
     try:
         rows = [row for row, _ in zip(csv.reader(head, delimiter=separator), range(_SAMPLED_ROWS), strict=False) if row]
     except csv.Error:
@@ -186,7 +186,7 @@ def _widths(head: list[str], separator: str) -> list[int]:
 
 
 def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> None:
-    """Raise where a table of one column seems to be one of several, with a separator that is not looked for."""
+    """Raise if a table of one column seems to have several, with a separator that is not supported."""
     for separator in _SEPARATORS[1:]:
         below = set(widths[separator][1:])
         if len(below) == 1 and below != {1}:
@@ -201,8 +201,8 @@ def _check_single(head: list[str], widths: dict[str, list[int]], where: str) -> 
         raise DatasetError(f"{where}: the fields seem to be separated by spaces; separate them by commas")
 
 
-def _slow_start(rows: list[list[str]], line: int) -> list[int]:
-    """The lines where rows begin, some of which have cells of several lines."""
+def _first_lines(rows: list[list[str]], line: int) -> list[int]:
+    """The line where each row begins; cells may have several lines."""
     lines = []
     for row in rows:
         lines.append(line)
@@ -211,7 +211,7 @@ def _slow_start(rows: list[list[str]], line: int) -> list[int]:
 
 
 def _last_opened(record: Sequence[str], separator: str) -> tuple[int, bool]:
-    """In which of several lines the last quote opened, and whether it is still open at their end."""
+    """The index of the line in which the last quote opened, and whether it is still open at the end."""
     opened, is_inside, is_start = 0, False, True
     for number, line in enumerate(record):
         place = 0

@@ -1,4 +1,4 @@
-"""``.npy`` and ``.npz`` files, read a block of rows at a time. Pickled objects are refused."""
+"""Reads ``.npy`` and ``.npz`` files a block of rows at a time. Pickled objects are refused."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dnc_async.errors import DatasetError
 
 _BLOCK_BYTES = 4 * 2**20
 _LARGEST_BLOCK_BYTES = 64 * 2**20
-#: A piece of a column that is worth a read of its own.
+#: The smallest piece of a column that is worth a read.
 _PIECE_BYTES = 4096
-#: Of an array within an archive: a few kilobytes of zip may claim any size.
+#: For an array in an archive: a zip file of a few kilobytes may claim any size.
 _LARGEST_FORTRAN_BYTES = 2**30
-#: numpy reads no longer header.
+#: The longest header that numpy reads.
 _HEADER_BYTES = 2**14
 
 
 def read_npy(source: SourceFile) -> Iterator[Array]:
-    """Blocks of rows of one array; the file is never mapped, nor loaded whole."""
+    """Yield blocks of rows of one array. The file is neither mapped nor loaded whole."""
     head = bytearray(min(_HEADER_BYTES, source.size_bytes))
     source.read_into(memoryview(head), 0)
     if head.startswith(b"PK\x03\x04"):
@@ -48,7 +48,7 @@ def _rowwise(source: SourceFile, header: _Header, start: int, count: int) -> Arr
 
 
 def _columnwise(source: SourceFile, header: _Header, start: int, count: int) -> Array:
-    """Rows of an array that lies column by column: a piece of each column."""
+    """Read rows of a column-major array: a piece of each column."""
     size = header.dtype.itemsize
     columns = math.prod(header.shape[1:])
     block = np.empty((columns, count), dtype=header.dtype)
@@ -65,17 +65,17 @@ def _bytes_of(block: Array) -> memoryview:
 
 
 class _Header:
-    """What stands before an array's values: ``offset`` is where those begin."""
+    """The header of an array file; the values begin at ``offset``."""
 
     def __init__(self, file: IO[bytes], where: str) -> None:
         self.where = where
         try:
             version = npy_format.read_magic(file)
-            # Version 3 differs from 2 in the names of fields alone, which are refused.
+            # Version 3 differs from 2 only in field names, and arrays with fields are refused.
             read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             self.shape, is_fortran, self.dtype = read(file)
             np.empty((0, *self.shape[1:]), dtype=self.dtype)  # raises for lengths that numpy cannot count
-        except Exception as error:  # Python's own parser reads it, and damage makes it raise anything
+        except Exception as error:  # the header is parsed as Python, so damage may raise anything
             raise DatasetError(
                 f"{where}: not an array of numpy's, or damaged ({str(error) or type(error).__name__})"
             ) from error
@@ -129,7 +129,7 @@ def read_npz(source: SourceFile) -> Iterator[Columns]:
                     member.close()
     except (DatasetError, OSError):
         raise
-    except Exception as error:  # zipfile and the decompressors raise many kinds for damage
+    except Exception as error:  # zipfile and the decompressors raise many kinds of errors for damage
         raise DatasetError(
             f"{source.path}: not an .npz file, or damaged ({str(error) or type(error).__name__})"
         ) from error
@@ -167,7 +167,7 @@ class _Member:
         self._next = 0
 
     def _load_fortran(self) -> Array:
-        """A column-major array cannot be read by rows: this one is held whole."""
+        """Load a column-major array whole, because it cannot be read by rows."""
         size = self.header.samples * self.header.sample_bytes
         if size > _LARGEST_FORTRAN_BYTES:
             raise DatasetError(
@@ -192,7 +192,7 @@ class _Member:
         )
 
     def check_end(self) -> None:
-        """Read to the member's end, where zipfile compares its checksum."""
+        """Read to the end of the member, where zipfile compares its checksum."""
         if self._file.read(1):
             raise DatasetError(f"{self._where}: bytes follow its array")
 

@@ -1,6 +1,6 @@
-"""A file that is read block by block, and compared at the end with what it was at the beginning.
+"""A file that is read block by block, and checked at the end for changes since it was opened.
 
-It is never mapped: whoever truncates a mapped file kills the process that reads it (SIGBUS).
+It is never memory-mapped: truncating a mapped file would kill the process that reads it (SIGBUS).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from dnc_async.errors import DatasetError
 
-# A pipe that took the file's place is not waited for.
+# Non-blocking: opening a pipe that has replaced the file would wait for its writer.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class SourceFile:
-    """A regular file, open. ``blocks`` are its rows, ``notes`` what its reader has to say to people, a line each."""
+    """An open regular file. ``blocks`` are its rows, ``notes`` its reader's messages for the user, a line each."""
 
     def __init__(self, path: Path) -> None:
-        """Open it; raises :class:`~dnc_async.errors.DatasetError` that says what it is instead."""
+        """Open the file; raises :class:`~dnc_async.errors.DatasetError` if it is not a regular file."""
         self.path = path
         self.blocks: Iterator[Any] = iter(())
         self.notes: list[str] = []
@@ -38,16 +38,16 @@ class SourceFile:
 
     @property
     def size_bytes(self) -> int:
-        """As it was when it was opened."""
+        """The size when it was opened."""
         return self._status.st_size
 
     @property
     def read_bytes(self) -> int:
-        """How far it was read."""
+        """How many bytes were read so far."""
         return 0 if self.raw.closed else self.raw.tell()
 
     def read_into(self, view: memoryview, offset: int) -> None:
-        """Fill ``view`` with the bytes from ``offset`` on; raises where the file has not so many."""
+        """Fill ``view`` with the bytes from ``offset`` on; raises if the file has fewer."""
         self.raw.seek(offset)
         done = 0
         while done < len(view):
@@ -57,7 +57,7 @@ class SourceFile:
             done += count
 
     def check_unchanged(self) -> None:
-        """Raise where the file was written to, cut, replaced or removed since it was opened."""
+        """Raise if the file was written to, truncated, replaced or removed since it was opened."""
         before, after = self._status, os.fstat(self.raw.fileno())
         if _identity(before) != _identity(after):
             raise self._changed(f"had {before.st_size} bytes and now has {after.st_size}")
@@ -74,7 +74,7 @@ class SourceFile:
         )
 
     def close(self) -> None:
-        """Close it, and end its reader."""
+        """Close the file, and end its reader."""
         close = getattr(self.blocks, "close", None)
         if close is not None:
             close()

@@ -1,4 +1,4 @@
-"""The lines of a UTF-8 file, decoded piece by piece; what is not text is refused with its line."""
+"""Reads the lines of a UTF-8 file piece by piece. What is not text is refused, with the number of its line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER_BOMS = {
 class LineReader:
     """Iterates over the lines with their ends (LF, CRLF or CR), from the beginning of the file.
 
-    ``characters`` counts those that were read, until its user sets it back.
+    ``characters`` counts those that were read; the caller may reset it.
     """
 
     def __init__(self, source: SourceFile) -> None:
@@ -31,7 +31,7 @@ class LineReader:
         self.characters = 0
 
     def forget(self) -> None:
-        """What lies before the piece that is read is not asked for any more."""
+        """Forget the lines before the current piece."""
         self._recent = self._recent[-1:]
 
     def lines(self, first: int, last: int) -> list[str]:
@@ -41,7 +41,7 @@ class LineReader:
         ]
 
     def first(self) -> list[str]:
-        """The lines of the first piece, at least one; the last one, where it may be cut off, left out if there are others."""
+        """The lines of the first piece, at least one; without the last one, which may be cut off, if there are others."""
         text = ""
         for lines in self._pieces():
             text += "".join(lines)
@@ -68,7 +68,7 @@ class LineReader:
             yield pending
 
     def _pieces(self) -> Iterator[list[str]]:
-        """Lines of about 256 KiB at a time, none of them empty; the last one of each may go on in the next."""
+        """Yield lists of lines, about 256 KiB each, none empty. The last line of a list may continue in the next list."""
         offset, line = 0, 1
         decoder = codecs.getincrementaldecoder("utf-8")()
         newlines = io.IncrementalNewlineDecoder(None, translate=False)  # keeps CR and LF together
@@ -110,5 +110,5 @@ class LineReader:
 
 
 def count_lines(text: str) -> int:
-    """How many lines end in a text, by any of the three ends."""
+    """How many line ends (LF, CRLF or CR) a text contains."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")
