@@ -76,7 +76,7 @@ class OwnedFolder:
                 path = area / secrets.token_hex(8)  # a name that never had a lock file, which a sweep might have seen
                 path.mkdir(mode=0o700)
                 return cls(path, -1)
-        raise OSError(errno.EAGAIN, f"each of {_TRIES} new lock files was locked by another process at once", str(area))
+        raise OSError(errno.EAGAIN, f"each of {_TRIES} new lock files was locked by somebody else at once", str(area))
 
     def restore(self) -> None:
         """Create the folder again, empty, after something else deleted it. Raises ``OSError`` if that fails."""
