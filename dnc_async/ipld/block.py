@@ -1,7 +1,7 @@
-"""The one type of verified bytes.
+"""The type of verified bytes.
 
-A :class:`Block` exists only if its data hashes to its CID: it comes from :func:`verify` or :func:`make`, and cannot be
-built otherwise. Whoever holds one need not check it again.
+A :class:`Block` exists only if its data hashes to its CID: it is created by :func:`verify` or :func:`make`, and cannot be
+created otherwise. Code that has a block need not check it again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Block:
 
 
 def verify(cid: Cid, data: Buffer) -> Block:
-    """Hash ``data`` and compare; raises :class:`BlockMismatchError`. Data that could still change is copied first."""
+    """Hash ``data`` and compare; raises :class:`BlockMismatchError`. Mutable data is copied first."""
     if len(data) > MAX_BLOCK_BYTES:
         raise BlockMismatchError(f"{cid}: {len(data)} bytes are more than a block may have ({MAX_BLOCK_BYTES})")
     kept = data if type(data) is bytes else bytes(data)
@@ -63,12 +63,12 @@ def verify(cid: Cid, data: Buffer) -> Block:
 
 
 def matching(cid: Cid, data: bytes) -> Block | None:
-    """The block, if ``data`` hashes to a CID with sha2-256, else ``None``: for readers that have an error of their own."""
+    """The block, if ``data`` hashes to a CID with sha2-256, else ``None``, for callers that raise their own error."""
     return _construct(cid, data) if sha256(data).digest() == cid.multihash[2:] else None
 
 
 def as_link(block: Block, cid: Cid) -> Block:
-    """The same block under the CID by which it was linked: identity is the multihash, the codec is the link's."""
+    """The same block under the CID of a link to it, which may have another codec but must have the same multihash."""
     if block.cid == cid:
         return block
     if block.cid.multihash != cid.multihash:
@@ -77,7 +77,7 @@ def as_link(block: Block, cid: Cid) -> Block:
 
 
 def make(data: Buffer, codec: int = RAW, hash_name: str = "sha2-256", version: int = 1) -> Block:
-    """Compute the CID of ``data``; raises :class:`DagError` when it is more than a block may have."""
+    """Compute the CID of ``data``; raises :class:`DagError` if it is larger than a block may be."""
     if len(data) > MAX_BLOCK_BYTES:
         raise DagError(f"a block may have {MAX_BLOCK_BYTES} bytes, not {len(data)}: gateways would not serve it")
     kept = data if type(data) is bytes else bytes(data)

@@ -1,6 +1,6 @@
-"""Building UnixFS: files and directories to blocks, with the CIDs that Kubo gives them (profiles of IPIP-499).
+"""Builds UnixFS: converts files and directories to blocks, with the same CIDs as Kubo (profiles of IPIP-499).
 
-Everything streams: a :class:`FileBuilder` keeps one leaf and, for each level of the tree, the links of one node.
+Everything is streamed: a :class:`FileBuilder` holds one leaf and, for each level of the tree, the links of one node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dnc_async.ipld.varint import Buffer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """How a DAG is laid out. Sizes are bytes; ``hamt_by`` says what is measured against the threshold."""
+    """How a DAG is built. Sizes are bytes; ``hamt_by`` says what is compared with the threshold for sharding."""
 
     name: str
     cid_version: int
@@ -57,7 +57,7 @@ UNIXFS_V0_2015 = Profile(
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root of what was built: ``size`` is a file's bytes (``None`` for the rest), ``tsize`` those of all blocks."""
+    """The root of a built DAG: ``size`` is a file's size (``None`` for the rest), ``tsize`` the sum of all blocks, in bytes."""
 
     cid: Cid
     size: int | None
@@ -73,14 +73,14 @@ class FileBuilder:
         self._levels: list[list[Root]] = [[]]
 
     def feed(self, data: Buffer) -> list[Block]:
-        """Take the next bytes; returns the blocks that they complete."""
+        """Take the next bytes of the file; returns the blocks that they complete."""
         blocks: list[Block] = []
         size, view = self._profile.leaf_bytes, memoryview(data).cast("B")
         start = 0
         if self._pending:
             start = min(size - len(self._pending), len(view))
             self._pending += view[:start]
-            # A full leaf stays until more comes: the last one is finish()'s, so that one leaf alone is the root.
+            # Keep a full leaf until more bytes follow: finish() adds the last leaf, and a single leaf is the root.
             if len(self._pending) == size and start < len(view):
                 self._leaf(bytes(self._pending), blocks)
                 self._pending.clear()
@@ -92,7 +92,7 @@ class FileBuilder:
         return blocks
 
     def finish(self) -> tuple[list[Block], Root]:
-        """The last blocks, and the root."""
+        """Take the end of the file; returns the last blocks, and the root."""
         blocks: list[Block] = []
         if self._pending or not any(self._levels):
             self._leaf(bytes(self._pending), blocks)
@@ -128,7 +128,7 @@ class FileBuilder:
 
 
 def join_parts(parts: Sequence[Root], profile: Profile) -> tuple[Block, Root]:
-    """The node that makes one file of its parts, in their order."""
+    """The node that joins parts to one file, in their order."""
     sizes = [part.size or 0 for part in parts]
     message = unixfs.encode(Kind.FILE, filesize=sum(sizes), blocksizes=sizes)
     links = [Link(part.cid, "", part.tsize) for part in parts]
@@ -137,7 +137,7 @@ def join_parts(parts: Sequence[Root], profile: Profile) -> tuple[Block, Root]:
 
 
 def build_file(data: Buffer, profile: Profile) -> tuple[list[Block], Root]:
-    """A whole file at once."""
+    """Build a whole file at once."""
     builder = FileBuilder(profile)
     blocks = builder.feed(data)
     last, root = builder.finish()
@@ -145,7 +145,7 @@ def build_file(data: Buffer, profile: Profile) -> tuple[list[Block], Root]:
 
 
 def build_directory(entries: Iterable[tuple[str, Root]], profile: Profile) -> tuple[list[Block], Root]:
-    """A directory, sharded when it is larger than the profile's threshold. Names may not stand twice."""
+    """Build a directory, sharded if it is larger than the profile's threshold. Names must be unique."""
     named = sorted(entries, key=lambda entry: entry[0].encode("utf-8", "surrogateescape"))
     for (name, _), (following, _) in pairwise(named):
         if name == following:
@@ -166,7 +166,7 @@ def build_directory(entries: Iterable[tuple[str, Root]], profile: Profile) -> tu
 
 
 def build_symlink(target: str, profile: Profile) -> tuple[list[Block], Root]:
-    """A symlink."""
+    """Build a symlink."""
     data = target.encode("utf-8", "surrogateescape")
     message = unixfs.encode(Kind.SYMLINK, data=data, filesize=len(data))
     block = make(dagpb.encode(message, ()), DAG_PB, version=profile.cid_version)

@@ -1,11 +1,11 @@
-"""CAR streams: sections of a CID and a block each, after a header that names the roots (ipld.io/specs/transport/car).
+"""CAR streams: a header that names the roots, then sections of a CID and a block each (ipld.io/specs/transport/car).
 
-:class:`CarReader` does no I/O: feed it pieces of any size, and it hands out blocks that are verified. It reads CARv1 and
-the CARv1 inside a CARv2 (whose index it ignores), and never holds more than one section and the last piece it was given.
+:class:`CarReader` does no I/O: feed it pieces of any size, and it returns verified blocks. It reads CARv1 and the CARv1 inside
+a CARv2 (ignoring the index), and holds at most one section and the last piece it was given.
 
-Blocks whose hash function nobody here can compute are left out, and named.
+Blocks whose hash function cannot be computed are left out, and listed.
 
-A CAR that lacks blocks looks complete: that nothing is missing, only a walk from the root can tell.
+An incomplete CAR looks like a complete one: only a walk from the root can tell whether blocks are missing.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _V2_FIRST_PAYLOAD = 51
 
 
 class CarReader:
-    """Reads one CAR. ``roots`` is None until the header was read; believe the blocks, not the roots.
+    """Reads one CAR. ``roots`` is ``None`` until the header was read, and is not to be trusted.
 
     ``unchecked_count`` blocks were left out because their hash cannot be checked; ``unchecked`` are the first 1,000 of them.
 
-    An error never takes verified blocks along: :meth:`feed` returns those that came before it, and the error is raised
-    by the next :meth:`feed` or by :meth:`close`, and by every call after that.
+    An error loses no verified blocks: :meth:`feed` returns the blocks that precede it, and the error is raised by the next
+    :meth:`feed` or by :meth:`close`, and by every call after that.
     """
 
     def __init__(self) -> None:
         self.roots: tuple[Cid, ...] | None = None
         self.unchecked: list[Cid] = []
         self.unchecked_count = 0
-        self._rest = b""  # the beginning of a unit whose length or CID is not complete
+        self._rest = b""  # the beginning of a section whose length or CID is not complete
         self._body: _Body | None = None  # a block that is not complete
-        self._offset = 0  # where the first byte that was not taken in stands in the stream
-        self._skip = 0  # bytes of a CARv2's padding that are not wanted
+        self._offset = 0  # the offset in the stream of the first byte that was not consumed
+        self._skip = 0  # bytes of a CARv2's padding that are to be skipped
         self._end: int | None = None  # where a CARv2's payload ends, in the stream
         self._is_v2 = False
         self._error: IpldError | None = None
@@ -57,8 +57,8 @@ class CarReader:
     def feed(self, data: Buffer) -> list[Block]:
         """Take the next piece of the stream; returns the blocks that it completes.
 
-        Raises :class:`~dnc_async.errors.CarError` or :class:`~dnc_async.errors.BlockMismatchError` for what an earlier
-        piece held, or for this one when no block came before the fault.
+        Raises :class:`~dnc_async.errors.CarError` or :class:`~dnc_async.errors.BlockMismatchError` for an earlier piece, or for
+        this one if no block precedes the fault.
         """
         if self._error is not None:
             raise self._error
@@ -73,7 +73,7 @@ class CarReader:
         return found
 
     def close(self) -> None:
-        """The stream has ended; raises :class:`~dnc_async.errors.CarTruncatedError` where it should not have."""
+        """Take the end of the stream; raises :class:`~dnc_async.errors.CarTruncatedError` if it was truncated."""
         if self._error is not None:
             raise self._error
         inside = self._rest or self._body is not None or (self._end is not None and self._offset < self._end)
@@ -82,7 +82,7 @@ class CarReader:
 
     @property
     def _begin(self) -> int:
-        """Where the unit begins that is being read."""
+        """The offset of the section or header that is being read."""
         return self._offset if self._body is None else self._body.at
 
     def _consume(self, data: bytes, found: list[Block]) -> None:
@@ -103,7 +103,7 @@ class CarReader:
             self._offset += dropped
             position += dropped
             if self._end is not None and self._offset >= self._end:
-                self._offset += len(data) - position  # the index of a CARv2 follows: nobody needs it
+                self._offset += len(data) - position  # the index of a CARv2 follows: ignored
                 return
             used = self._many(data, position, found) or self._unit(data, position, found)
             if not used:
@@ -113,9 +113,9 @@ class CarReader:
         self._rest = data[position:]
 
     def _many(self, data: bytes, begin: int, found: list[Block]) -> int:
-        """Read whole sections of the usual kind, as many as follow each other; returns their length.
+        """Read complete sections of the most common kind, as many as follow each other; returns their length.
 
-        It stops at the first of any other kind, also at a wrong one: :meth:`_unit` says what it is.
+        It stops at any other kind of section, and at a wrong one, which :meth:`_unit` then reads.
         """
         if self.roots is None or self._end is not None:
             return 0
@@ -125,7 +125,7 @@ class CarReader:
             if size > 127:
                 size, start = (size & 127) | data[start] << 7, start + 1
                 shortest = 1 << 7
-                if size >= 1 << 14:  # that byte has another behind it
+                if size >= 1 << 14:  # the length has a third byte
                     size, start = (size & 0x3FFF) | data[start] << 14, start + 1
                     shortest = 1 << 14
                 if not shortest <= size < 1 << 21:
@@ -141,7 +141,7 @@ class CarReader:
         return position - begin
 
     def _unit(self, data: bytes, position: int, found: list[Block]) -> int:
-        """Read the header or section at ``position``; returns its length, 0 where too little of it is there."""
+        """Read the header or section at ``position``; returns its length, or 0 if it is not complete yet."""
         at, left = self._offset, len(data) - position
         limit = MAX_SECTION_BYTES if self.roots is not None else MAX_HEADER_BYTES
         try:
@@ -168,7 +168,7 @@ class CarReader:
         return left
 
     def _add(self, cid: Cid, data: bytes, at: int, found: list[Block]) -> None:
-        """Verify a block, if anybody can."""
+        """Verify a block if its hash function can be computed, and add it to ``found``."""
         if is_checkable(cid.multihash):
             found.append(_verified(cid, data, at))
             return
@@ -207,7 +207,7 @@ class CarReader:
 
 
 class _Body:
-    """A block that comes in pieces; they are joined once, when the last one is there."""
+    """A block that arrives in pieces; they are joined once, when it is complete."""
 
     __slots__ = ("_pieces", "at", "cid", "missing")
 
@@ -218,14 +218,14 @@ class _Body:
         self._pieces: list[Buffer] = []
 
     def take(self, data: Buffer) -> int:
-        """Take as much as is missing; returns how much that was."""
+        """Take as much as is missing; returns how many bytes that was."""
         piece = data if len(data) <= self.missing else memoryview(data)[: self.missing]
         self._pieces.append(piece)
         self.missing -= len(piece)
         return len(piece)
 
     def data(self) -> bytes:
-        """All of it, unverified."""
+        """The whole block, unverified."""
         return b"".join(self._pieces)
 
 
@@ -271,12 +271,12 @@ def encode_section(block: Block) -> bytes:
 
 
 def section(cid: Cid, data: bytes) -> bytes:
-    """The section of bytes that are not verified here: a gateway's clients do that."""
+    """The section of a block that is not verified here, because a gateway's clients verify it."""
     name = cid.encode()
     return b"".join((varint.encode(len(name) + len(data)), name, data))
 
 
 def section_bytes(cid: Cid, size_bytes: int) -> int:
-    """How long the section of a block of this size is: a CAR's size is known before it is written."""
+    """The length of the section of a block of this size, so that a CAR's size is known before it is written."""
     body = len(cid.encode()) + size_bytes
     return varint.size(body) + body

@@ -1,8 +1,8 @@
-"""The index of a CARv2 file, so that single blocks of it can be read from any host that answers HTTP ranges.
+"""The index of a CARv2 file, with which single blocks can be read from any web host that supports HTTP ranges.
 
-Two forms are read: ``MultihashIndexSorted`` (0x0401), which is also written, and ``IndexSorted`` (0x0400), which does not
-say which hash function a digest is of (ipld.io/specs/transport/car/carv2). Both list digests in order with the offset of
-each block's section in the CARv1 payload. An index is a hint: what is read by it is verified like anything else.
+Two forms are read: ``MultihashIndexSorted`` (0x0401), which is also written, and ``IndexSorted`` (0x0400), which does not name
+the hash function of a digest (ipld.io/specs/transport/car/carv2). Both list sorted digests with the offset of each block's
+section in the CARv1 payload. An index is only a hint: blocks that are found by it are verified like all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OFFSET_BYTES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarV2Header:
-    """Where the parts of a CARv2 file lie, in bytes from its start; ``index_offset`` is 0 where there is none."""
+    """The header of a CARv2 file: offsets in bytes from the start of the file; ``index_offset`` is 0 if there is no index."""
 
     data_offset: int
     data_bytes: int
@@ -37,7 +37,7 @@ class CarV2Header:
 
     @classmethod
     def decode(cls, head: bytes) -> CarV2Header:
-        """Read the first :data:`HEADER_BYTES` of a file; raises :class:`~dnc_async.errors.CarError`."""
+        """Parse the first :data:`HEADER_BYTES` of a file; raises :class:`~dnc_async.errors.CarError`."""
         if len(head) < HEADER_BYTES or not head.startswith(PRAGMA):
             raise CarError("not a CARv2 file, which is what an index needs", offset=0)
         numbers = (int.from_bytes(head[start : start + 8], "little") for start in (27, 35, 43))
@@ -48,16 +48,16 @@ class CarV2Header:
         return layout
 
     def encode(self) -> bytes:
-        """The file's first bytes, without characteristics."""
+        """The first bytes of the file, without characteristics."""
         numbers = (self.data_offset, self.data_bytes, self.index_offset)
         return PRAGMA + bytes(16) + b"".join(number.to_bytes(8, "little") for number in numbers)
 
 
 class Index:
-    """An index in memory: as many bytes as in the file, searched where they lie."""
+    """An index in memory. It takes as many bytes as in the file, and is searched without decoding it."""
 
     def __init__(self, runs: list[tuple[int | None, int, bytes]]) -> None:
-        """``runs`` are (hash function or ``None``, bytes of an entry, entries in order)."""
+        """``runs`` are (hash function or ``None``, bytes of an entry, sorted entries)."""
         self._runs = runs
         offsets = (
             int.from_bytes(data[at + width - _OFFSET_BYTES : at + width], "little")
@@ -71,7 +71,7 @@ class Index:
 
     @classmethod
     def decode(cls, data: bytes) -> Index:
-        """Read an index; raises :class:`~dnc_async.errors.CarError`."""
+        """Parse an index; raises :class:`~dnc_async.errors.CarError`."""
         try:
             codec, position = varint.read(data, 0)
         except ValueError as error:
@@ -90,7 +90,7 @@ class Index:
         return cls(found)
 
     def offset(self, cid: Cid) -> int | None:
-        """Where the section of a block begins in the payload; ``None`` if it is not listed."""
+        """The offset of a block's section in the payload; ``None`` if it is not listed."""
         function, start, _ = mh.read(cid.multihash, 0)
         digest = cid.multihash[start:]
         for listed, width, data in self._runs:
@@ -101,7 +101,7 @@ class Index:
         return None
 
     def end(self, offset: int, data_bytes: int) -> int:
-        """Where the section at ``offset`` ends: at the next one, or with the payload."""
+        """The end of the section at ``offset``: the start of the next one, or the end of the payload."""
         following = bisect_right(self._offsets, offset)
         return self._offsets[following] if following < len(self._offsets) else data_bytes
 
@@ -138,7 +138,7 @@ def _number(data: bytes, position: int, size: int) -> tuple[int, int]:
 
 
 def encode_index(entries: Iterable[tuple[Cid, int]]) -> Iterator[bytes]:
-    """An index of blocks and the offsets of their sections, in pieces; each block once, in any order."""
+    """Encode an index of blocks and the offsets of their sections, in pieces. Each block once, in any order."""
     records = sorted(_record(cid, offset) for cid, offset in entries)
     yield varint.encode(_MULTIHASH_SORTED)
     functions = [(function, list(rows)) for function, rows in groupby(records, key=lambda record: record[0])]

@@ -1,8 +1,8 @@
-"""Content identifiers: the name of a block is a hash of its bytes.
+"""Content identifiers: a block's name is a hash of its bytes.
 
-A :class:`Cid` cannot be changed. A CIDv0 and a CIDv1 of the same block are unequal and share their ``multihash``: that is what
-names the bytes. Links and CARs may hold *foreign* ones, of codecs and hash functions that we do not read: :attr:`Cid.problem`
-says why. Whoever takes a CID from outside, by :meth:`Cid.parse` or :meth:`Cid.decode`, gets those only by asking for them.
+A :class:`Cid` is immutable. A CIDv0 and a CIDv1 of the same block are unequal but have the same ``multihash``, which identifies
+the bytes. Links and CARs may contain *foreign* CIDs, whose codec or hash function is not supported: :attr:`Cid.problem` says
+why. :meth:`Cid.parse` and :meth:`Cid.decode` refuse these unless told otherwise.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _FOREIGN_CODECS = {
 _PREFIXES = {codec: b"\x01" + varint.encode(codec) for codec in _CODECS}
 #: The first bytes of nearly all CIDs: version 1, sha2-256, 32 bytes.
 _COMMON = {b"\x01\x55\x12\x20": RAW, b"\x01\x70\x12\x20": DAG_PB, b"\x01\x71\x12\x20": DAG_CBOR}
-#: And how long they are.
+#: The length of those CIDs.
 COMMON_BYTES = 36
 _V0_PREFIX = b"\x12\x20"
 _V0_BYTES = 34
-_LONGEST_TEXT = 1800  # the longest identity CID that anybody wrote, in base 32; base 58 takes quadratic time
+_LONGEST_TEXT = 1800  # the longest identity CID in use, in base 32; decoding base 58 takes quadratic time
 
 _set = object.__setattr__
 
@@ -70,7 +70,7 @@ class Cid:
 
     @classmethod
     def parse(cls, text: str, *, foreign: bool = False) -> Self:
-        """Read a CID from text: base58 (``Qm…``) for version 0, any multibase for version 1."""
+        """Parse a CID from text: base58 (``Qm…``) for version 0, any multibase for version 1."""
         if not isinstance(text, str) or not 2 <= len(text) <= _LONGEST_TEXT:
             is_long = isinstance(text, str) and len(text) > _LONGEST_TEXT
             shown = f"text of {len(text)} characters" if is_long else text
@@ -87,7 +87,7 @@ class Cid:
 
     @classmethod
     def decode(cls, data: Buffer, *, foreign: bool = False) -> Self:
-        """Read a CID from bytes, all of which it must take."""
+        """Decode a CID from bytes, which must end with it."""
         cid, end = cls.read(data, 0)
         if end != len(data):
             raise CidError(f"{len(data) - end} bytes follow the end of a CID")
@@ -97,7 +97,7 @@ class Cid:
 
     @classmethod
     def read(cls, data: Buffer, offset: int) -> tuple[Self, int]:
-        """Read the CID at ``offset`` of longer data, foreign or not; returns it and where it ends."""
+        """Decode the CID at ``offset`` of longer data, foreign or not; returns it and its end."""
         end = offset + COMMON_BYTES
         if end <= len(data):
             codec = _COMMON.get(bytes(data[offset : offset + 4]))
@@ -128,7 +128,7 @@ class Cid:
 
     @classmethod
     def of_sha256(cls, digest: bytes) -> Self:
-        """The CID of the raw block that has this SHA-256 digest."""
+        """The CID of the raw block with this SHA-256 digest."""
         return cls(1, RAW, _V0_PREFIX + digest)
 
     @classmethod
@@ -141,7 +141,7 @@ class Cid:
 
     @classmethod
     def common(cls, data: bytes, offset: int) -> Self | None:
-        """The CID at ``offset``, where it is what most are: version 1, raw or dag-pb, sha2-256; else ``None``."""
+        """The CID at ``offset`` if it is of the most common kind (version 1, raw or dag-pb, sha2-256); else ``None``."""
         codec = _COMMON.get(data[offset : offset + 4])
         if codec is None or offset + COMMON_BYTES > len(data):
             return None
@@ -149,7 +149,7 @@ class Cid:
 
     @property
     def problem(self) -> str | None:
-        """Why what it names is not read, where it is foreign; ``None`` for nearly all."""
+        """Why the CID is foreign; ``None`` for nearly all CIDs."""
         if self.codec not in _CODECS:
             name = _FOREIGN_CODECS.get(self.codec)
             return f"the codec {self.codec:#x}{f' ({name})' if name else ''} is not supported: {_codec_names()}"
@@ -167,7 +167,7 @@ class Cid:
 
     @property
     def inline(self) -> bytes | None:
-        """The data itself, where the CID holds it (the hash function is ``identity``)."""
+        """The data itself, if the CID contains it (the hash function is ``identity``)."""
         if self.multihash[0] != mh.IDENTITY:
             return None
         return self.multihash[mh.read(self.multihash, 0)[1] :]

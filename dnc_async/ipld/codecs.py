@@ -1,6 +1,6 @@
-"""Links in blocks of any codec, and paths in DAG-CBOR and DAG-JSON ones.
+"""Links in blocks of any codec, and paths in DAG-CBOR and DAG-JSON blocks.
 
-Datasets are UnixFS; these two codecs are here because a gateway must follow whatever its store holds. A block is
+Datasets are UnixFS; these two codecs are supported because a gateway has to follow whatever its store contains. A block is
 decoded to plain values, in which each link is a :class:`Cid`.
 """
 
@@ -24,7 +24,7 @@ _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 
 
 def links(cid: Cid, data: bytes) -> list[Cid]:
-    """Every link of a block, in its order, none of a foreign codec's; raises :class:`DagError` where it cannot be read."""
+    """The links of a block, in its order; none for a foreign codec. Raises :class:`DagError` if it cannot be decoded."""
     if cid.codec == DAG_PB:
         return [link.cid for link in dagpb.decode(data).links]
     if cid.codec == DAG_CBOR:
@@ -35,7 +35,7 @@ def links(cid: Cid, data: bytes) -> list[Cid]:
 
 
 def follows_links(cid: Cid) -> bool:
-    """Whether :func:`links` finds all links that a block of this codec may have: we read it, or it has none."""
+    """Whether :func:`links` finds all links of a block with this CID: its codec is supported, or has no links."""
     return cid.codec in (RAW, DAG_PB, DAG_CBOR, DAG_JSON, *_WITHOUT_LINKS)
 
 
@@ -59,7 +59,7 @@ def decode_dag_json(data: bytes) -> Any:  # noqa: ANN401 - the data model is wha
 
 
 def links_in(value: object) -> Iterator[Cid]:
-    """Yield the links below a decoded value, in the order in which the block has them."""
+    """Yield the links in a decoded value, in the block's order."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -72,7 +72,7 @@ def links_in(value: object) -> Iterator[Cid]:
 
 
 def step(value: object, segment: str) -> object:
-    """Follow one path segment inside a decoded value; raises :class:`KeyError` if there is nothing."""
+    """Follow one path segment inside a decoded value; raises :class:`KeyError` if it leads to nothing."""
     if isinstance(value, dict):
         return value[segment]
     if isinstance(value, list) and segment.isascii() and segment.isdigit() and int(segment[:9]) < len(value):
@@ -87,7 +87,7 @@ def _json_object(found: dict[str, Any]) -> Any:  # noqa: ANN401 - the data model
 
 
 def _head(data: bytes, at: int) -> tuple[int, int, int, int]:
-    """Read an item's head: its major type, its low five bits, its argument, and where it ends."""
+    """Read the head of an item; returns its major type, its low five bits, its argument, and its end."""
     major, low = data[at] >> 5, data[at] & 31
     at += 1
     if low < 24:
@@ -101,7 +101,7 @@ def _head(data: bytes, at: int) -> tuple[int, int, int, int]:
 
 
 def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    """Decode the item at ``at``; give it and where it ends."""
+    """Decode the item at ``at``; returns it and its end."""
     if depth > _DEEPEST:
         raise DagError(f"a DAG-CBOR block nests deeper than {_DEEPEST}")
     major, low, argument, end = _head(data, at)

@@ -1,4 +1,4 @@
-"""dag-pb: a node is links and data (ipld.io/specs/codecs/dag-pb). Links are written first; both orders are read."""
+"""dag-pb: a node has links and data (ipld.io/specs/codecs/dag-pb). Links are written first; both orders are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _USUAL = (b"\x0a\x24\x01\x55\x12\x20", b"\x0a\x24\x01\x70\x12\x20")
 
 
 class Link(NamedTuple):
-    """A named link. ``tsize`` is what the writer says of the size below it: a hint, never trusted."""
+    """A named link. ``tsize`` is the writer's hint of the size below it, and is never trusted."""
 
     cid: Cid
     name: str
@@ -25,14 +25,14 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A dag-pb node; ``data`` is ``None`` where it has none."""
+    """A dag-pb node; ``data`` is ``None`` if it has none."""
 
     data: bytes | None
     links: tuple[Link, ...]
 
 
 def encode(data: bytes | None, links: Sequence[Link]) -> bytes:
-    """The node's bytes. The links stay in the order given; a file's have empty names, which are written."""
+    """Encode a node. Links keep their order; the empty names of a file's links are written."""
     parts = [
         protobuf.bytes_field(
             _LINKS,
@@ -40,7 +40,7 @@ def encode(data: bytes | None, links: Sequence[Link]) -> bytes:
             + protobuf.bytes_field(_NAME, link.name.encode("utf-8", "surrogateescape"))
             + protobuf.varint_field(
                 _TSIZE, link.tsize % 2**64
-            ),  # a DAG whose parts repeat may sum to more: as Go, it wraps
+            ),  # the sum for a DAG with repeated parts may be larger: wraps around, as in Go
         )
         for link in links
     ]
@@ -50,10 +50,10 @@ def encode(data: bytes | None, links: Sequence[Link]) -> bytes:
 
 
 def decode(block: bytes) -> Node:
-    """Read a node; raises :class:`~dnc_async.errors.DagError`, also where links and data are interleaved."""
+    """Decode a node; raises :class:`~dnc_async.errors.DagError`, also if links and data are interleaved."""
     data: bytes | None = None
     links: list[Link] = []
-    runs = 0  # how often links began: more than once means that data lies between them
+    runs = 0  # the number of runs of links: more than one means that the data is between them
     last = None
     for number, _, value in protobuf.fields(block):
         if not isinstance(value, bytes):
@@ -76,7 +76,7 @@ def _link(body: bytes) -> Link:
 
 
 def _usual_link(body: bytes) -> Link | None:
-    """What nearly every writer writes: a CIDv1 with sha2-256, a short name, a size; ``None`` for anything else."""
+    """Decode the most common kind of link (CIDv1 with sha2-256, a short name, a size); ``None`` for any other."""
     if len(body) < 42 or body[:6] not in _USUAL or body[38] != 0x12 or body[39] > 127:
         return None
     end = 40 + body[39]

@@ -1,4 +1,4 @@
-"""Reading directories: a sans-I/O walk over a plain directory or the shards of a HAMT."""
+"""Reads directories, plain ones and the shards of a HAMT. Does no I/O itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORBIDDEN = {"", ".", ".."}
 
 
 class Entry(NamedTuple):
-    """One entry of a directory; ``tsize`` is the writer's hint."""
+    """One entry of a directory; ``tsize`` is the writer's hint of its size."""
 
     name: str
     cid: Cid
@@ -36,7 +36,7 @@ def node_kind(block: Block) -> str:
 
 
 def symlink_target(block: Block) -> str:
-    """Where a symlink points to, as its writer wrote it; raises :class:`~dnc_async.errors.DagError`."""
+    """The target of a symlink, as its writer wrote it; raises :class:`~dnc_async.errors.DagError`."""
     body = unixfs.decode(dagpb.decode(block.data).data)
     if body.kind is not unixfs.Kind.SYMLINK:
         raise DagError(f"{block.cid} is not a symlink")
@@ -44,7 +44,7 @@ def symlink_target(block: Block) -> str:
 
 
 class DirectoryReader:
-    """Reads a whole directory, or, with ``name``, only what leads to that entry."""
+    """Reads a whole directory, or, with ``name``, only the shards that lead to that entry."""
 
     def __init__(self, root: Cid, *, name: str | None = None) -> None:
         if name is not None:
@@ -58,20 +58,20 @@ class DirectoryReader:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is needed."""
+        """Whether no more nodes are needed."""
         return not self._open
 
     @property
     def entries(self) -> list[Entry]:
-        """What was found, each name once: the first of duplicates counts."""
+        """The entries that were found. Of entries with the same name, the first one counts."""
         return list(self._entries.values())
 
     def wanted(self) -> list[Cid]:
-        """Nodes to give to :meth:`receive` next, not too many at once."""
+        """Nodes to fetch for :meth:`receive` next; a limited number of them."""
         return [cid for cid, _, _, _ in list(self._open.values())[:_WANTED_AT_ONCE]]
 
     def receive(self, block: Block) -> None:
-        """Take a node that was wanted; raises :class:`~dnc_async.errors.DagError` where it breaks the specification."""
+        """Read a wanted node; raises :class:`~dnc_async.errors.DagError` if it violates the specification."""
         self._take(block)
         self._resolve_inline()
 
@@ -129,6 +129,6 @@ class DirectoryReader:
 
 
 def check_name(name: str) -> None:
-    """Refuse the names that could leave a folder; raises :class:`~dnc_async.errors.DagError`."""
+    """Raise :class:`~dnc_async.errors.DagError` for names that could lead outside of a folder."""
     if name in _FORBIDDEN or "/" in name or "\0" in name:
         raise DagError(f"a directory entry may not be named {name!r}")

@@ -1,7 +1,7 @@
-"""The arithmetic of sharded directories (HAMT): which slot of which level a name belongs to.
+"""Sharded directories (HAMT): which slot of which level a name belongs to.
 
-The digest is 64 bits of murmur3 (x64, 128), big-endian; each level takes log2(fanout) bits of it, most significant first,
-and a link's name begins with its slot in upper-case hex.
+The digest is 64 bits of murmur3 (x64, 128), big-endian. Each level takes log2(fanout) bits of it, most significant first, and a
+link's name begins with its slot in upper-case hex.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MIN_FANOUT, _MAX_FANOUT = 8, 1024
 
 
 def digest(name: str) -> int:
-    """The 64 bits that place a name."""
+    """The 64-bit hash of a name, which decides its slots."""
     return mmh3.hash64(name.encode("utf-8", "surrogateescape"), x64arch=True, signed=False)[0]
 
 
 def step(value: int, depth: int, bits: int) -> int:
-    """The slot of a digest at a depth; raises :class:`~dnc_async.errors.DagError` where no bits are left."""
+    """The slot of a digest at a depth; raises :class:`~dnc_async.errors.DagError` if no bits are left."""
     shift = _DIGEST_BITS - (depth + 1) * bits
     if shift < 0:
         raise DagError("a sharded directory is deeper than its hash has bits")
@@ -33,12 +33,12 @@ def step(value: int, depth: int, bits: int) -> int:
 
 
 def width(fanout: int) -> int:
-    """How many hex digits a slot's prefix has."""
+    """The number of hex digits in a slot's prefix."""
     return len(f"{fanout - 1:X}")
 
 
 def shape(body: UnixFs) -> tuple[int, int]:
-    """(bits a level, digits of a prefix) of a shard; raises :class:`~dnc_async.errors.DagError` for what we do not read."""
+    """(bits per level, digits of a prefix) of a shard; raises :class:`~dnc_async.errors.DagError` if it is not supported."""
     fanout = body.fanout or 0
     if not _MIN_FANOUT <= fanout <= _MAX_FANOUT or fanout & (fanout - 1):
         raise DagError(f"a sharded directory has the fanout {fanout}, expected a power of two from 8 to 1024")
@@ -49,5 +49,5 @@ def shape(body: UnixFs) -> tuple[int, int]:
 
 @functools.cache
 def slots(bits: int, digits: int) -> Mapping[str, int]:
-    """The slots of a shard by the prefix that a link's name begins with."""
+    """The slots of a shard by the prefix of a link's name."""
     return {f"{index:0{digits}X}": index for index in range(1 << bits)}

@@ -1,7 +1,7 @@
-"""Multihashes: a hash function's code, the digest's length, the digest.
+"""Multihashes: the code of a hash function, the digest's length, the digest.
 
-What is *read* has a digest of 20 bytes or more by a function that resists forgery. Others can be *checked*, as far as hashlib
-has them: enough for a block that is only kept. ``identity`` is not a hash: the "digest" is the data, at most 128 bytes of it.
+*Supported* are digests of 20 bytes or more by a function that resists forgery. Others can be *checked* if hashlib computes
+them, which is enough for a block that is only stored. ``identity`` is not a hash: its "digest" is the data, at most 128 bytes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _BLAKE2B = 0xB200  # the codes after it are BLAKE2b with digests of 1, 2, … 64
 
 MAX_IDENTITY_BYTES = 128
 MIN_DIGEST_BYTES = 20
-#: No function has longer digests; a multihash that has is none.
+#: No function has longer digests.
 MAX_DIGEST_BYTES = 128
-#: What older writers put inline, and nobody reads any more.
+#: The longest identity digest of older writers, which is not supported any more.
 _MOST_IDENTITY_BYTES = 1024
 
 _CODES = {"identity": IDENTITY, "sha2-256": SHA2_256, "sha2-512": SHA2_512, "blake3": BLAKE3}
@@ -70,7 +70,7 @@ _READ = "sha2-256, sha2-512, blake2b, blake3 and identity are read"
 
 
 def name_of(code: int) -> str:
-    """The name of a function in the multicodec table, or its code where we do not know one."""
+    """The name of a hash function in the multicodec table, or its code if it is not known."""
     if _BLAKE2B < code <= _BLAKE2B + 64:
         return f"blake2b-{8 * (code - _BLAKE2B)}"
     if _BLAKE2S < code <= _BLAKE2S + 32:
@@ -79,7 +79,7 @@ def name_of(code: int) -> str:
 
 
 def digest(name: str, data: Buffer) -> bytes:
-    """Hash ``data`` with the function of that name; returns the multihash."""
+    """Hash ``data`` with the function ``name``; returns the multihash."""
     code = _code_of(name)
     length = len(data) if code == IDENTITY else 32 if code == BLAKE3 else _longest(code)
     if code == IDENTITY and length > MAX_IDENTITY_BYTES:
@@ -90,7 +90,7 @@ def digest(name: str, data: Buffer) -> bytes:
 
 
 def matches(multihash: bytes, data: Buffer) -> bool:
-    """Whether ``data`` hashes to ``multihash``; raises :class:`CidError` where that cannot be checked."""
+    """Whether ``data`` hashes to ``multihash``; raises :class:`CidError` if that cannot be checked."""
     if multihash[:2] == b"\x12\x20":
         return sha256(data).digest() == multihash[2:]
     code, start, end = read(multihash, 0)
@@ -104,7 +104,7 @@ def matches(multihash: bytes, data: Buffer) -> bool:
 
 
 def read(data: Buffer, offset: int) -> tuple[int, int, int]:
-    """Read the multihash at ``offset``, of any function; returns its code, and where its digest begins and ends."""
+    """Read the multihash at ``offset``, of any function; returns its code and where its digest begins and ends."""
     try:
         code, start = varint.read(data, offset)
         length, start = varint.read(data, start)
@@ -119,7 +119,7 @@ def read(data: Buffer, offset: int) -> tuple[int, int, int]:
 
 
 def problem(multihash: bytes) -> str | None:
-    """Why what this names is not read, where it is not: a weak or unknown function, or a digest of another length."""
+    """Why a multihash is not supported: a weak or unknown function, or another length; ``None`` if it is."""
     code, start, end = read(multihash, 0)
     length = end - start
     if code == IDENTITY:
@@ -133,7 +133,7 @@ def problem(multihash: bytes) -> str | None:
 
 
 def is_checkable(multihash: bytes) -> bool:
-    """Whether :func:`matches` can say something, also of what is not read. Half a digest will do, if it has 20 bytes."""
+    """Whether :func:`matches` works, supported or not. A shortened digest will do, if it has at least 20 bytes."""
     code, start, end = read(multihash, 0)
     if code == IDENTITY:
         return True
@@ -157,7 +157,7 @@ def _too_long_inside(length: int) -> str:
 
 
 def _lengths(code: int) -> range:
-    """The digest lengths of a function that are read; none for a function that is not."""
+    """The supported digest lengths of a function; empty if the function is not supported."""
     if code in {SHA2_256, SHA2_512}:
         length = 32 if code == SHA2_256 else 64
         return range(length, length + 1)
@@ -168,7 +168,7 @@ def _lengths(code: int) -> range:
 
 
 def _longest(code: int) -> int:
-    """The longest digest that we can compute, in bytes; 0 where we cannot."""
+    """The longest digest that we can compute with a function, in bytes; 0 if none."""
     if code == BLAKE3 or code in _SHAKES:
         return MAX_DIGEST_BYTES
     if code == _DOUBLE_SHA2_256:

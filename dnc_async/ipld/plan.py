@@ -1,9 +1,9 @@
-"""From a file's root to its leaves: a sans-I/O walk over the intermediate nodes alone.
+"""Plans how to fetch a file: from its root to its leaves, by reading only the intermediate nodes. Does no I/O itself.
 
-A :class:`FilePlanner` says which nodes it needs, is given them, and knows every leaf's CID, offset and size when it is done.
-With those any gateway can serve any leaf. It reads balanced and trickle trees, raw and dag-pb leaves, data on inner nodes
-(which comes before their children) and inline CIDs, and refuses cycles and depth bombs. Where sizes are missing or do not add
-up, it says so: such a file can be read from its start on alone.
+A :class:`FilePlanner` says which nodes it needs, is given them, and finally knows the CID, offset and size of every leaf. Then
+any gateway can serve any leaf. It reads balanced and trickle trees, raw and dag-pb leaves, data in inner nodes (which precedes
+that of their children) and inline CIDs. It refuses cycles and excessive depth. If sizes are missing or inconsistent, it raises
+an error that says so: such a file can only be read sequentially from its start.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dnc_async.ipld.multihash import matches
 
 _MAX_DEPTH = 64
 _WANTED_AT_ONCE = 64
-#: A small DAG whose nodes repeat each other may claim to have billions of leaves.
+#: A limit, because a small DAG with repeated nodes may claim to have billions of leaves.
 MAX_LEAVES = 2**17
 
 
 class Leaf(NamedTuple):
-    """A run of a file's bytes: ``inline`` holds them where no block need be fetched.
+    """A range of a file's bytes: one leaf block, or ``inline`` bytes that need no fetching.
 
-    ``size`` is ``None`` only where the file is a single raw block of unknown length.
+    ``size`` is ``None`` only if the file is a single raw block of unknown size.
     """
 
     cid: Cid
@@ -36,7 +36,7 @@ class Leaf(NamedTuple):
 
 
 def payload(leaf: Leaf, block: Block) -> bytes:
-    """The file's bytes in a leaf's block; raises :class:`~dnc_async.errors.DagError` where there are more or fewer."""
+    """The file's bytes in a leaf's block; raises :class:`~dnc_async.errors.DagError` if their number is wrong."""
     if leaf.inline is not None:
         return leaf.inline
     data = block.data
@@ -52,9 +52,9 @@ def payload(leaf: Leaf, block: Block) -> bytes:
 
 
 def holds(leaf: Leaf, data: bytes) -> bool:
-    """Whether ``data``, the file's bytes at a leaf's place, are what the leaf's CID says.
+    """Whether ``data``, the file's bytes in a leaf's range, match the leaf's CID.
 
-    dag-pb leaves are encoded again, as Kubo writes them; ``False`` may also mean that another writer made this one.
+    For dag-pb leaves the block is encoded again as Kubo does it; ``False`` may also mean that another writer made this one.
     """
     if leaf.inline is not None:
         return data == leaf.inline
@@ -66,21 +66,22 @@ def holds(leaf: Leaf, data: bytes) -> bool:
 
 
 def file_size(root: Block) -> int:
-    """The size of the file whose root this is, in bytes.
+    """The size in bytes of the file with this root.
 
-    Raises :class:`~dnc_async.errors.UnsizedFileError` where it does not say, :class:`~dnc_async.errors.DagError` for all else.
+    Raises :class:`~dnc_async.errors.UnsizedFileError` if the root does not say, :class:`~dnc_async.errors.DagError` for other
+    faults.
     """
     if root.cid.codec == RAW:
         return len(root.data)
     planner = FilePlanner(root.cid, 0, 0)
-    if not planner.done:  # it is, where the CID is inline
+    if not planner.done:  # an inline CID is done already
         planner.receive(root)
     return planner.size or 0
 
 
 @dataclass(slots=True)
 class _Part:
-    """A piece of the file that is not resolved: the size its parent gave it, and the nodes above it."""
+    """A node of the file that was not read yet: its range of the file, and the multihashes of its ancestors."""
 
     cid: Cid
     offset: int
@@ -90,10 +91,10 @@ class _Part:
 
 
 class FilePlanner:
-    """Plans one file, or the leaves that a byte range of it touches (``end`` is exclusive).
+    """Plans the leaves of one file, or those in a byte range of it (``end`` is exclusive).
 
-    Whether a dag-pb child is a leaf only its block tells. Those of up to ``presume_bytes`` are given as leaves unseen, and
-    whoever fetches them sees whether they have links.
+    Only its block tells whether a dag-pb child is a leaf. Children of up to ``presume_bytes`` are assumed to be leaves, and
+    whoever fetches them has to check that they have no links.
     """
 
     def __init__(self, root: Cid, start: int = 0, end: int | None = None, *, presume_bytes: int = 0) -> None:
@@ -126,16 +127,16 @@ class FilePlanner:
 
     @property
     def leaves(self) -> list[Leaf]:
-        """The leaves that are known, in the file's order."""
+        """The leaves that are known so far, in the file's order."""
         return sorted(self._leaves, key=lambda leaf: leaf.offset)
 
     def wanted(self) -> list[Cid]:
-        """Nodes to give to :meth:`receive` next, earliest in the file first, not too many at once."""
+        """Nodes to fetch for :meth:`receive` next, in the file's order; a limited number of them."""
         parts = sorted((parts[0] for parts in self._open.values()), key=lambda part: part.offset)
         return [part.cid for part in parts[:_WANTED_AT_ONCE]]
 
     def receive(self, block: Block) -> None:
-        """Take a node that was wanted; raises :class:`~dnc_async.errors.DagError` where it breaks the specification."""
+        """Read a wanted node; raises :class:`~dnc_async.errors.DagError` if it violates the specification."""
         for part in self._open.pop(block.cid.multihash, []):
             self._expand(part, block)
         self._resolve_inline()

@@ -1,4 +1,4 @@
-"""The little of protobuf's wire format that dag-pb and UnixFS use (protobuf.dev, "Encoding")."""
+"""The parts of protobuf's wire format that dag-pb and UnixFS use (protobuf.dev, "Encoding")."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """Yield (field number, wire type, value) in order; raises :class:`~dnc_async.errors.DagError`."""
     position, end = 0, len(data)
     while position < end:
-        key = data[position]  # numbers of one byte are most of them, and a call costs more than they do
+        key = data[position]  # most numbers have one byte, and a function call would cost more than decoding it
         if key < 128:
             position += 1
         else:
@@ -43,7 +43,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """A varint of up to ten bytes, as protobuf allows; returns it and where it ends."""
+    """Read a varint of up to ten bytes, as protobuf allows; returns it and its end."""
     value = shift = 0
     try:
         while True:
@@ -60,10 +60,10 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """Encode a number."""
+    """Encode a number field."""
     return varint.encode(number << 3 | VARINT) + varint.encode(value)
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
-    """Encode bytes, text or a message."""
+    """Encode a field of bytes, text or a message."""
     return varint.encode(number << 3 | BYTES) + varint.encode(len(value)) + value

@@ -1,4 +1,4 @@
-"""UnixFS: the message in a dag-pb node's data (specs.ipfs.tech/unixfs)."""
+"""UnixFS: the message in the data of a dag-pb node (specs.ipfs.tech/unixfs)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnc_async.errors import DagError
 from dnc_async.ipld import protobuf
 
 _TYPE, _DATA, _FILESIZE, _BLOCKSIZES, _HASH_TYPE, _FANOUT, _MODE, _MTIME = range(1, 9)
-_MAX_BLOCKSIZES = 2**17  # more links than these would not fit into a block
+_MAX_BLOCKSIZES = 2**17  # a block has no space for more links
 
 
 class Kind(enum.IntEnum):
@@ -39,7 +39,7 @@ class UnixFs:
 
     @property
     def is_file(self) -> bool:
-        """Whether this is a file, or a part of one."""
+        """Whether this is a file, or part of one."""
         return self.kind in (Kind.FILE, Kind.RAW)
 
 
@@ -52,7 +52,7 @@ def encode(
     hash_type: int | None = None,
     fanout: int | None = None,
 ) -> bytes:
-    """The message's bytes, fields in their order."""
+    """Encode a message; its fields are written in ascending order."""
     parts = [protobuf.varint_field(_TYPE, kind)]
     if data is not None:
         parts.append(protobuf.bytes_field(_DATA, data))
@@ -67,7 +67,7 @@ def encode(
 
 
 def decode(message: bytes | None) -> UnixFs:
-    """Read a message; raises :class:`~dnc_async.errors.DagError`."""
+    """Decode a message; raises :class:`~dnc_async.errors.DagError`."""
     if message is None:
         raise DagError("a dag-pb node has no UnixFS data in it")
     numbers: dict[int, int] = {}
@@ -104,7 +104,7 @@ def decode(message: bytes | None) -> UnixFs:
 
 
 def _packed_sizes(value: bytes) -> list[int]:
-    """Many sizes in the packed form, which protobuf's readers must accept."""
+    """Decode sizes in protobuf's packed form, which readers have to accept."""
     sizes, position = [], 0
     while position < len(value):
         size, position = protobuf.read_varint(value, position)

@@ -1,6 +1,6 @@
-"""Unsigned LEB128, as multiformats has it: at most 9 bytes, and the shortest form only.
+"""Unsigned LEB128 as multiformats defines it: at most 9 bytes, and only the shortest form.
 
-A malformed number is a :class:`ValueError`, which the module above turns into its own error.
+A malformed number raises :class:`ValueError`, which the calling module converts to its own error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SMALL = tuple(bytes((value,)) for value in range(128))
 
 
 def encode(value: int) -> bytes:
-    """Encode a number that is not negative."""
+    """Encode a non-negative number."""
     if 0 <= value < 128:
         return _SMALL[value]
     if value < 0:
@@ -27,7 +27,7 @@ def encode(value: int) -> bytes:
 
 
 def size(value: int) -> int:
-    """How many bytes :func:`encode` makes."""
+    """The number of bytes that :func:`encode` returns."""
     return max(1, (value.bit_length() + 6) // 7)
 
 
