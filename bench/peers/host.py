@@ -1,6 +1,6 @@
 """A plain web server for all arms alike: files below a folder, with HEAD and ranges, through one token bucket.
 
-The bucket, the latency and the counts are those of the scripted gateways (:class:`~dnc_async.testing.shaping.ScriptedDelivery`):
+The bucket, the latency and the counts are those of the scripted gateways (:class:`~dnc_async.testing.shaping.ScriptedHooks`):
 the rate is of all connections together, so nobody gains by opening more. On top of it a file may stall once at an offset, on the
 connection that comes there first, and one of its bytes may be wrong once, in the first answer that brings it. A folder can be
 listed as a bucket, for whoever speaks S3.
@@ -23,10 +23,10 @@ from pathlib import Path
 from aiohttp import web
 
 from bench.peers import bucket
-from dnc_async.serve.delivery import Sink
+from dnc_async.serve.hooks import Sink
 from dnc_async.serve.server import Listener
 from dnc_async.testing import Faults, stdin_closed
-from dnc_async.testing.shaping import ScriptedDelivery
+from dnc_async.testing.shaping import ScriptedHooks
 
 _STATS = "/_bench/stats"
 _PIECE_BYTES = 256 * 2**10
@@ -58,16 +58,16 @@ class Counts:
 class StaticHost:
     """The handler of one folder."""
 
-    def __init__(self, root: Path, script: Script, delivery: ScriptedDelivery) -> None:
+    def __init__(self, root: Path, script: Script, hooks: ScriptedHooks) -> None:
         self._root = root.resolve()
         self._script = script
-        self._delivery = delivery
+        self._hooks = hooks
         self._stalls, self._flips = set(script.stalls), set(script.flips)
         self._clients: set[object] = set()
 
     def counts(self) -> Counts:
         """What was done so far."""
-        stats = self._delivery.stats
+        stats = self._hooks.stats
         return Counts(
             requests=stats.requests,
             connections=len(self._clients),
@@ -81,7 +81,7 @@ class StaticHost:
         """Answer a GET or HEAD, whole or a range."""
         if request.transport is not None:
             self._clients.add(request.transport.get_extra_info("peername"))
-        await self._delivery.admit(request)
+        await self._hooks.admit(request)
         path = (self._root / request.match_info["name"]).resolve()
         if not path.is_relative_to(self._root):
             raise web.HTTPNotFound
@@ -96,7 +96,7 @@ class StaticHost:
         with contextlib.suppress(ConnectionError):  # the client has what it wanted, and went away
             await response.prepare(request)
             if request.method != "HEAD":
-                await self._send(path, start, stop, self._delivery.sink(request, response))
+                await self._send(path, start, stop, self._hooks.sink(request, response))
             await response.write_eof()
         return response
 
@@ -148,8 +148,8 @@ async def serve(root: Path, script: Script) -> None:
     """Print the URL, and serve until standard input ends."""
     clock = asyncio.get_running_loop().time
     faults = Faults(rate=script.rate, latency_s=script.latency_s)
-    delivery = ScriptedDelivery(faults, connections=lambda: listener.connections, clock=clock)
-    host, app = StaticHost(root, script, delivery), web.Application()
+    hooks = ScriptedHooks(faults, connections=lambda: listener.connections, clock=clock)
+    host, app = StaticHost(root, script, hooks), web.Application()
 
     async def stats(_: web.Request) -> web.Response:
         return web.json_response(asdict(host.counts()))

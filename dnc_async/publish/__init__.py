@@ -1,5 +1,4 @@
-"""Publishing: a source's rows become chunks, chunks become UnixFS files, and a target keeps their blocks.
+"""Publishing: a source's rows are packed into chunks, chunks into UnixFS files, and a target stores their blocks.
 
-``rows`` takes any source apart, ``packing`` builds the dataset's DAG as a stream of blocks, and there is one module
-per target.
+``rows`` reads any source, ``packing`` builds the dataset's DAG as a stream of blocks, and there is one module per target.
 """

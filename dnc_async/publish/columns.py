@@ -1,6 +1,6 @@
-"""What a caller's objects mean: columns, or samples to be stacked, and which of both is never guessed silently.
+"""Tells whether the caller's objects are columns, or samples to be stacked. This never depends on the values.
 
-A dict, a table, an array, and a tuple of columns such as ``(X, y)`` are columns; a list, and a tuple of dicts or of tuples, are
+A dict, a table, an array, and a tuple of columns such as ``(X, y)`` are columns. A list, and a tuple of dicts or of tuples, are
 samples.
 """
 
@@ -20,9 +20,9 @@ from dnc_async.publish.values import as_column, column_of_list, is_sequence
 
 
 def columns_of(value: object, *, where: str) -> tuple[Columns, Structure]:
-    """Take columns, or a list of samples, apart into arrays of equal length, in the publisher's order.
+    """Convert columns, or a list of samples, to arrays of equal length, in the publisher's order.
 
-    ``where`` is put into the errors. Raises :class:`~dnc_async.errors.DatasetError` that names column and row.
+    ``where`` begins the error messages. Raises :class:`~dnc_async.errors.DatasetError`, which names column and row.
     """
     named, structure = _named(value, where)
     if not named:
@@ -62,12 +62,12 @@ def _named(value: object, where: str) -> tuple[dict[str, object], Structure]:
 
 
 def are_samples(value: tuple[Any, ...]) -> bool:
-    """Whether a tuple holds samples: dicts or tuples, and nothing else. All other tuples hold columns."""
+    """Whether a tuple contains samples, that is dicts or tuples only. All other tuples contain columns."""
     return bool(value) and (all(isinstance(v, Mapping) for v in value) or all(isinstance(v, tuple) for v in value))
 
 
 def columns_of_samples(samples: list[Any], where: str) -> tuple[dict[str, object], Structure]:
-    """A list of samples, all of them dicts with the same keys, tuples of one length, or values, as columns of lists."""
+    """Convert a list of samples (dicts with the same keys, tuples of one length, or values) to columns."""
     if not samples:
         return {"0": np.empty(0)}, "array"
     names, structure = fields_of(samples[0])
@@ -82,7 +82,7 @@ def columns_of_samples(samples: list[Any], where: str) -> tuple[dict[str, object
 
 
 def fields_of(sample: object) -> tuple[tuple[str, ...], Structure]:
-    """The names of a sample's fields, and the structure that batches of such samples have."""
+    """The field names of a sample, and the structure of batches of such samples."""
     if isinstance(sample, Mapping):
         return tuple(sample), "dict"
     if isinstance(sample, tuple):
@@ -91,7 +91,7 @@ def fields_of(sample: object) -> tuple[tuple[str, ...], Structure]:
 
 
 def check_fields(sample: object, names: tuple[str, ...], structure: Structure, where: str) -> None:
-    """Raise unless a sample has the fields of the first one."""
+    """Raise unless a sample has the same fields as the first one."""
     found, kind = fields_of(sample)
     if kind != structure:
         kinds = {"dict": "a dict", "tuple": "a tuple", "array": "neither a dict nor a tuple"}
@@ -122,7 +122,7 @@ def _check_column(name: str, values: Array | Ragged, where: str) -> None:
 
 
 def describe(schema: Schema) -> str:
-    """A schema in an error's words."""
+    """A schema as text for an error message."""
     columns = ", ".join(f"{_shown(c.name)}: {c.dtype}{list(c.shape) if c.shape else ''}" for c in schema.ordered)
     return f"a {schema.structure} of {columns}"
 

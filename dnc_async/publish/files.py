@@ -1,7 +1,7 @@
-"""A file or a folder as plain UnixFS, with the CIDs that Kubo gives them: what ``dnc add`` does.
+"""Adds a file or folder as plain UnixFS, with the same CIDs as Kubo: ``dnc add``.
 
-Everything streams: of a file one leaf is held, of a folder its entries. Symlinks are kept as symlinks and never followed.
-What is neither a file, a folder nor a symlink is refused, as is a file that changes while it is read.
+Everything is streamed: one leaf of a file is held, and the entries of a folder. Symlinks are kept as symlinks and not followed.
+What is neither file, folder nor symlink is refused, and so is a file that changes while it is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.builder import FileBuilder, Profile, Root, build_directory, build_symlink
 
 _PIECE_BYTES = 2**20
-# What takes a file's place between the look at it and its opening: a FIFO is not waited for, a symlink not followed.
+# In case something replaces the file before it is opened: do not wait for a FIFO's writer, do not follow a symlink.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -38,7 +38,7 @@ class Added:
 
 
 class Adder:
-    """Adds paths to a sink of blocks. ``added`` says how far it is; ``progress`` is called with it after each megabyte."""
+    """Adds paths to a sink of blocks. ``added`` counts progress; ``progress`` is called with it after each megabyte."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Adder:
         self.added = Added()
 
     def add(self, path: Path) -> Root:
-        """Add a file, a folder with all that is below it, or a symlink; blocks are put children first.
+        """Add a file, a folder with everything below it, or a symlink. Children's blocks come before their parents'.
 
-        Raises :class:`~dnc_async.errors.DatasetError` that names the path which cannot be added.
+        Raises :class:`~dnc_async.errors.DatasetError`, which names the path that cannot be added.
         """
         try:
             return self._tree(str(path))
@@ -66,7 +66,7 @@ class Adder:
             raise DatasetError(f"{error.filename or path}: {error.strerror or error}; nothing was added") from error
 
     def _tree(self, path: str) -> Root:
-        """Depth first with a stack of our own: folders may be nested deeper than Python's calls."""
+        """Walk depth first with an explicit stack, because folders may be nested deeper than Python's call stack."""
         root = self._leaf(path)
         if root is not None:
             return root
@@ -96,7 +96,7 @@ class Adder:
                 self.added.skip(f"{path}/{name}")
 
     def _leaf(self, path: str) -> Root | None:
-        """Add what is not a folder; ``None`` for a folder."""
+        """Add what is not a folder; returns ``None`` for a folder."""
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
             return None

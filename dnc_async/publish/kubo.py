@@ -1,10 +1,10 @@
-"""Publishing to a Kubo node over its RPC: the dataset in CARs by ``dag/import``, pinned when it is complete.
+"""Publishes to a Kubo node over its RPC: sends the dataset in CARs with ``dag/import``, and pins it when it is complete.
 
-What the RPC answers is not believed by its status (docs.ipfs.tech/reference/kubo/rpc): an import may fail inside a 200, and
-an online node waits for ever for a block that nobody has. So the sequence is: import parts unpinned and compare the count of
-blocks; hold each part by a folder in MFS, so that garbage collection spares it; have the node walk the whole DAG *offline*,
-which names a missing block at once; only then pin, with a time limit, and ask whether it is pinned; then let the folder go.
-What an upload that was killed has left there, the next one removes (:mod:`dnc_async.publish.kubo_folders`).
+The status of an RPC answer is not reliable (docs.ipfs.tech/reference/kubo/rpc): an import may fail inside a 200, and an online
+node waits for ever for a block that no node has. So the sequence is: import parts unpinned and compare the number of blocks;
+keep each part in a folder in MFS, so that garbage collection spares it; have the node walk the whole DAG *offline*, which
+reports a missing block at once; only then pin, with a time limit, and check that it is pinned; then remove the folder. Folders
+of uploads that were killed are removed by the next upload (:mod:`dnc_async.publish.kubo_folders`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dnc_async.errors import UploadError
 from dnc_async.ipld.builder import Root
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.kubo_folders import UploadFolder
-from dnc_async.publish.parts import Part, PartCutter
+from dnc_async.publish.parts import CarPart, PartCutter
 from dnc_async.telemetry import logger
 
 _MAX_LINE_BYTES = 2**16
 _MAX_ANSWER_BYTES = 2**24
-#: What is tidied up at a node, before and after an upload, may take so long.
+#: The time limit, in seconds, for removing folders at a node before and after an upload.
 _TIDY_S = 10.0
 
 
@@ -47,7 +47,7 @@ class KuboTarget:
         settings: PublishSettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``headers`` carry the authorization; neither they nor a password in the URL are ever shown."""
+        """``headers`` contain the authorization. Neither they nor a password in the URL are ever shown."""
         self._rpc = _Rpc(url, headers=headers, settings=settings)
         self._settings = settings
         self.name = f"kubo {self._rpc.name}"
@@ -60,7 +60,7 @@ class KuboTarget:
         return f"<KuboTarget {self._rpc.name}, {self._parts} parts sent>"
 
     async def begin(self) -> PartCutter:
-        """See that a Kubo node answers there and lets us in, and make the folder that holds the parts."""
+        """Check that a Kubo node answers and accepts us, and create the folder for the parts."""
         await self._rpc.ask("version")
         await self._remove_leftovers()
         self._folder = UploadFolder.new(self._clock())  # before it is made: we may be stopped while it is
@@ -68,7 +68,7 @@ class KuboTarget:
         return self._cutter
 
     async def _remove_leftovers(self) -> None:
-        """Remove the folders of uploads that were killed. Where that cannot be done, nothing but room is lost."""
+        """Remove the folders of uploads that were killed. A failure only costs space."""
         with contextlib.suppress(UploadError), anyio.move_on_after(_TIDY_S):
             for folder in filter(None, map(UploadFolder.parse, await self._listed("/"))):
                 is_left = folder.is_left()
@@ -97,7 +97,7 @@ class KuboTarget:
         _expect(_has(keys, root.cid), self._rpc.name, f"does not list the pin of {cid}, although it said so")
 
     async def aclose(self) -> None:
-        """Let go of the parts: pinned ones stay, the others are garbage that the node collects."""
+        """Remove the folder of parts: pinned blocks stay, and the node's garbage collection removes the others."""
         try:
             if self._folder is not None:
                 await self._remove(self._folder)
@@ -106,11 +106,11 @@ class KuboTarget:
                 await self._rpc.aclose()
 
     async def _remove(self, folder: UploadFolder) -> None:
-        """Remove the folder; a node that does not let us is not waited for."""
+        """Remove the folder. If the node does not respond, it is not waited for."""
         folder.let_go()
         removed = False
         with anyio.move_on_after(min(_TIDY_S, self._settings.answer_timeout_s), shield=True):
-            with contextlib.suppress(UploadError):  # it is why we leave, or the next call would tell
+            with contextlib.suppress(UploadError):  # this error ended the upload, or the next call will report it
                 await self._rpc.ask("files/rm", arg=folder.path, recursive="true", force="true")
                 removed = True
         if not removed:
@@ -118,8 +118,8 @@ class KuboTarget:
                 "%s: the folder %s could not be removed; the next upload from here will", self.name, folder.path
             )
 
-    async def _send(self, part: Part) -> None:
-        """Import one part and hold it."""
+    async def _send(self, part: CarPart) -> None:
+        """Import one part and keep it."""
         answer = await self._rpc.ask("dag/import", car=part, pin_roots="false", stats="true")
         counts = [line["Stats"].get("BlockCount") for line in answer if isinstance(line.get("Stats"), dict)]
         _expect(
@@ -134,7 +134,7 @@ class KuboTarget:
 
 
 class _Rpc:
-    """Calls of one node's RPC. Every answer is read to its end, line by line, and bounded."""
+    """Calls the RPC of one node. Every answer is read to its end, line by line, up to a limit."""
 
     def __init__(self, url: str, *, headers: Mapping[str, str], settings: PublishSettings) -> None:
         base, _, _ = url.rstrip("/").partition("/api/v0")
@@ -153,12 +153,12 @@ class _Rpc:
         self,
         command: str,
         *,
-        car: Part | None = None,
+        car: CarPart | None = None,
         slow: bool = False,
         max_line_bytes: int = _MAX_LINE_BYTES,
         **parameters: str | tuple[str, ...],
     ) -> list[Any]:
-        """Call a command; the JSON objects of its answer. ``slow`` ones walk the whole DAG before they say a word.
+        """Call a command; returns the JSON objects of its answer. ``slow`` commands walk the whole DAG before they answer.
 
         Raises :class:`~dnc_async.errors.UploadError`.
         """
@@ -175,7 +175,7 @@ class _Rpc:
             raise self._error(command, f"the connection failed: {str(error) or type(error).__name__}") from error
 
     async def _ask(
-        self, command: str, query: list[tuple[str, str]], car: Part | None, limit_s: float, max_line_bytes: int
+        self, command: str, query: list[tuple[str, str]], car: CarPart | None, limit_s: float, max_line_bytes: int
     ) -> list[Any]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s, sock_read=limit_s)
         url = f"{self.name}/api/v0/{command}"
@@ -230,7 +230,7 @@ class _Rpc:
         return UploadError(f"kubo {self.name}, {command}: {message}")
 
 
-def _form(part: Part) -> aiohttp.FormData:
+def _form(part: CarPart) -> aiohttp.FormData:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in part.car():
             yield piece

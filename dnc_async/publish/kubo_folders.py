@@ -1,8 +1,8 @@
-"""The folders in a node's MFS that hold what uploads have sent: their names, and which of them nobody needs any more.
+"""The folders in a node's MFS that contain the parts of uploads: their names, and which of them can be removed.
 
-A folder is called ``/dnc-upload-HOST-PID-STARTED-TIME-NONCE``, a part in it ``NUMBER-TIME``. The next upload to the node removes
-the folders of processes that are dead. That can be told only on the machine (and in the container) where they ran; of others',
-those are removed to which nothing was added for a week. What a living process uses is never touched on its own machine.
+A folder is called ``/dnc-upload-HOST-PID-STARTED-TIME-NONCE``, and a part in it ``NUMBER-TIME``. The next upload to the node
+removes the folders of dead processes. Whether a process is dead is known only on the machine (and in the container) where it
+ran; other folders are removed if nothing was added for a week. A living process's folder is never removed on its own machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dnc_async.system.owner import Owner
 
 _NAME = re.compile(r"dnc-upload-([0-9a-f]{12}-\d{1,10}-\d{1,20})-(\d{1,12})-([0-9a-f]{16})")
 _PART = re.compile(r"\d+-(\d{1,12})")
-#: A living upload that sends no part of 16 MiB, or 1,024 blocks, for so long is not expected.
+#: An upload that sends no part (16 MiB, or 1,024 blocks) for this long is taken for dead.
 _SILENT_S = 7 * 86_400
 
-#: Those of this process that are in use.
+#: The folders of this process that are in use.
 _living: set[str] = set()
 
 
@@ -34,7 +34,7 @@ class UploadFolder:
 
     @classmethod
     def new(cls, now: float) -> Self:
-        """One for an upload of this process; in use until :meth:`let_go`."""
+        """A folder for an upload of this process; in use until :meth:`let_go`."""
         folder = cls(Owner.this_process(), int(now))
         _living.add(folder.nonce)
         return folder
@@ -48,24 +48,24 @@ class UploadFolder:
 
     @property
     def path(self) -> str:
-        """Where it is in the MFS."""
+        """The path of the folder in the MFS."""
         return f"/dnc-upload-{self.owner}-{self.made_at}-{self.nonce}"
 
     def part(self, number: int, now: float) -> str:
-        """Where a part goes, which says when it was sent."""
+        """The path of a part, which includes the time when it was sent."""
         return f"{self.path}/{number}-{int(now)}"
 
     def let_go(self) -> None:
-        """It is in use no longer."""
+        """Mark the folder as not in use any more."""
         _living.discard(self.nonce)
 
     def is_left(self) -> bool | None:
-        """Whether its upload is over; ``None`` where only its age can tell."""
+        """Whether its upload is over; ``None`` if only its age can tell."""
         if self.owner == Owner.this_process():
             return self.nonce not in _living
         return self.owner.is_dead()
 
     def is_old(self, parts: Iterable[str], now: float) -> bool:
-        """Whether nothing was put into it for long; ``parts`` are the names in it."""
+        """Whether nothing was added for a long time; ``parts`` are the names in it."""
         times = [int(found[1]) for name in parts if (found := _PART.fullmatch(name))]
         return now - max([self.made_at, *times]) > _SILENT_S

@@ -1,4 +1,4 @@
-"""Publishing into the local store: the blocks stay on this machine, and ``dnc serve`` makes a gateway of it."""
+"""Publishes into the local store, from which ``dnc serve`` serves the blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LocalTarget:
         self._transaction: Transaction | None = None
 
     async def begin(self) -> Transaction:
-        """Open the store, which is made if it is not there."""
+        """Open the store, and create it if it does not exist."""
         store = await anyio.to_thread.run_sync(lambda: BlockStore.open(self._path, create=True))
         self._transaction = await anyio.to_thread.run_sync(store.begin)
         return self._transaction

@@ -1,7 +1,7 @@
-"""The dataset as a UnixFS directory, built as a stream of blocks: leaves first, the root last.
+"""Packs rows into a dataset: a UnixFS directory, built as a stream of blocks, leaves first, the root last.
 
-Memory is bounded by the batch: besides the rows of half a batch, only what one page of the manifest and one directory of
-each level list is held. The same rows give the same root, byte for byte, on any machine.
+Memory is bounded by the batch: the rows of half a batch, and the lists of one page of the manifest and one directory per level.
+The same rows give the same root, byte for byte, on any machine.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _LEAVES_PER_CHUNK = 8
 _USEFUL_LEAF_BYTES, _MAX_LEAF_BYTES = 192 * 2**10, 2**20
 _LEAF_STEP_BYTES = 2**12
 _PROBE_ROWS, _PROBE_CHUNKS = 1024, 4
-#: A call of the packer's returns after about so many bytes, so that whoever waits sees that it is to stop.
+#: A call of the packer returns after about this many bytes, so that the caller can be cancelled.
 _TURN_BYTES = 8 * 2**20
 
 
 class BlockSink(Protocol):
-    """Where blocks go; may block, is called in a worker thread, one call at a time."""
+    """Takes blocks. May block; it is called in a worker thread, one call at a time."""
 
     def put(self, block: Block) -> None:
-        """Take a block over."""
+        """Take a block."""
 
 
 def leaf_bytes(chunk_bytes: int) -> int:
-    """The size of a chunk's leaves, in bytes: 8 leaves where they have 192 KiB each, else as many of about that size.
+    """The size of a chunk's leaves, in bytes: 8 leaves if they have at least 192 KiB each, else as many of about that size.
 
-    They are of one size, but for what steps of 4 KiB leave to the last, and at most 1 MiB. A block is verified whole, so one
-    leaf comes from one gateway: many small ones spread over many gateways. But each is a request, and what that costs both
-    machines hardly depends on its size.
+    The leaves are of equal size, in steps of 4 KiB, except for the last one, and at most 1 MiB. A leaf is verified as a whole,
+    so it comes from one gateway: many small leaves can be spread over many gateways. But each is a request, whose cost hardly
+    depends on its size.
     """
     wanted = min(_LEAVES_PER_CHUNK, round(chunk_bytes / _USEFUL_LEAF_BYTES))
     leaves = max(1, wanted, -(-chunk_bytes // _MAX_LEAF_BYTES))
@@ -64,9 +64,9 @@ def leaf_bytes(chunk_bytes: int) -> int:
 
 
 async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | None, chunk_bytes: int) -> int:
-    """The batch size to publish with: the one that was asked for, else two chunks of about ``chunk_bytes`` each.
+    """The batch size to publish with: the given one, or such that a chunk has about ``chunk_bytes``.
 
-    The first rows are looked at, as many as tell the size of one: a function of the rows, not of the blocks that they came in.
+    The size of a row is taken from the first rows: it depends on the rows, not on the blocks in which they arrive.
     """
     if batch_size is not None:
         return whole_number(batch_size, name="batch_size", least=1, most=MAX_COUNT, meaning="a whole number of samples")
@@ -81,7 +81,7 @@ async def choose_batch_size(rows: RowStream, schema: Schema, batch_size: int | N
 
 
 class Packer:
-    """Builds one dataset into a sink. Synchronous: the async loop around it is :func:`pack`."""
+    """Builds one dataset into a sink. Synchronous; :func:`pack` is the async loop around it."""
 
     def __init__(self, schema: Schema, batch_size: int, sink: BlockSink) -> None:
         self._schema = schema
@@ -97,7 +97,7 @@ class Packer:
         self.size_bytes = 0
 
     def add(self, parts: Sequence[Columns]) -> Iterator[None]:
-        """Add the next chunk, whose rows come in pieces; yields each time after a few megabytes."""
+        """Add the next chunk, whose rows are given in pieces; yields after every few megabytes."""
         chunk = chunk_format.Encoded(self._schema, parts)
         size = chunk.layout.size_bytes
         if size > MAX_CHUNK_BYTES:
@@ -113,7 +113,7 @@ class Packer:
     def finish(self) -> tuple[Manifest, Root]:
         """Close the last page and build the manifest and the root directory.
 
-        Raises :class:`~dnc_async.errors.DatasetError` where no reader would take them.
+        Raises :class:`~dnc_async.errors.DatasetError` if readers would refuse them.
         """
         self._close_directory()
         self._close_page()
@@ -191,7 +191,7 @@ class Packer:
 
 
 class _DirectoryTree:
-    """A directory of any number of numbered entries, as a balanced tree of plain directories."""
+    """A directory with any number of numbered entries, as a balanced tree of plain directories."""
 
     def __init__(self, keep: Callable[[Sequence[Block], Root], Root], width: int) -> None:
         self._keep = keep
@@ -220,7 +220,7 @@ def _numbered(roots: Sequence[Root]) -> list[tuple[str, Root]]:
 
 
 def _readable(manifest: Manifest) -> bytes:
-    """The bytes of a manifest, after they were read as a reader reads them."""
+    """The bytes of a manifest, checked by decoding them as a reader does."""
     try:
         body = manifest.encode()
         if len(body) > MAX_MANIFEST_BYTES:
@@ -237,12 +237,12 @@ def _readable(manifest: Manifest) -> bytes:
 async def pack(
     rows: RowStream, schema: Schema, batch_size: int, sink: BlockSink, progress: Callable[[int, int], None] | None
 ) -> tuple[Manifest, Root]:
-    """Divide all rows into half-batch chunks and build the dataset; ``progress(samples, bytes)`` after each chunk."""
+    """Divide all rows into half-batch chunks and build the dataset; calls ``progress(samples, bytes)`` after each chunk."""
     packer = Packer(schema, batch_size, sink)
     samples = 0
     while batch := await rows.take(batch_size):
         for count in halves(count_rows(batch)):
-            part, batch = first_rows(batch, count)  # what was packed is not held any longer
+            part, batch = first_rows(batch, count)  # do not keep packed rows in memory
             steps = packer.add(part)
             while await in_thread(next, steps, _END) is not _END:
                 pass

@@ -1,7 +1,7 @@
-"""A stream of blocks as CARs of bounded size, for targets that take a DAG in several parts.
+"""Cuts a stream of blocks into CARs of limited size, for targets that receive a DAG in several parts.
 
-Each part's root is a directory that links every block in it. Whoever holds that root keeps the part, although the DAG that
-it is a part of is not complete yet: on a server that collects garbage meanwhile nothing is lost.
+Each part's root is a directory that links every block of the part. A server that keeps this root keeps the part, although the
+DAG to which it belongs is not complete yet, so garbage collection removes nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PART_BLOCKS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Blocks to send together, and the directory that holds them."""
+class CarPart:
+    """Blocks that are sent together, and the directory that links them."""
 
     root: Block
     blocks: tuple[Block, ...]
@@ -32,11 +32,11 @@ class Part:
 
     @property
     def block_count(self) -> int:
-        """How many blocks the CAR has."""
+        """The number of blocks in the CAR."""
         return len(self.blocks) + 1
 
     def car(self) -> Iterator[bytes]:
-        """The CAR in pieces of a block each."""
+        """The CAR in pieces, one for each block."""
         yield encode_header([self.root.cid])
         yield encode_section(self.root)
         for block in self.blocks:
@@ -44,15 +44,15 @@ class Part:
 
 
 class PartCutter:
-    """A sink that cuts what it gets into parts and gives each to ``send``, which blocks until the part was taken over."""
+    """A sink that cuts blocks into parts and calls ``send`` with each, which blocks until the target has taken it."""
 
-    def __init__(self, send: Callable[[Part], None]) -> None:
+    def __init__(self, send: Callable[[CarPart], None]) -> None:
         self._send = send
         self._blocks: dict[bytes, Block] = {}
         self._size = 0
 
     def put(self, block: Block) -> None:
-        """Add a block; sends a part where it does not fit any more."""
+        """Add a block; sends the current part if the block does not fit."""
         if block.cid.inline is not None or block.cid.multihash in self._blocks:
             return
         if self._size + len(block.data) > PART_BYTES or len(self._blocks) == PART_BLOCKS:
@@ -61,10 +61,10 @@ class PartCutter:
         self._size += len(block.data)
 
     def flush(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         if not self._blocks:
             return
         blocks, self._blocks, self._size = tuple(self._blocks.values()), {}, 0
         entries = [(f"{number:04d}", Root(block.cid, None, len(block.data))) for number, block in enumerate(blocks)]
         built, _ = build_directory(entries, UNIXFS_V1_2025)
-        self._send(Part(built[-1], blocks))
+        self._send(CarPart(built[-1], blocks))

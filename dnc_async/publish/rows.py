@@ -1,8 +1,8 @@
-"""From whatever a user has to half-batches of columns, in memory bounded by the batch.
+"""Reads any source as half-batches of columns, in memory bounded by the batch.
 
-The rows of a source come in blocks of any size and leave in pieces of the sizes that were asked for: the cut of the
-source into blocks leaves no trace in the dataset. What is kept of a block when the next one is asked for is a copy, because
-whoever made it may fill the same arrays again.
+The rows of a source arrive in blocks of any size and leave in pieces of the requested sizes: how the source was divided into
+blocks does not change the dataset. Rows of a block are copied before the next block is requested, because the source may fill
+the same arrays again.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from dnc_async.publish.threads import in_thread
 from dnc_async.publish.values import is_held, is_sequence
 
 _END = object()
-#: A header of a hundred bytes may claim 10^14 samples of none.
+#: A limit, because a header of a hundred bytes may claim 10^14 samples of zero bytes.
 _MOST_WITHOUT_VALUES = 2**20
 
-#: Called with the bytes that were read so far, and those of the file.
+#: Called with the bytes that were read so far, and the size of the file.
 Reading = Callable[[int, int], None]
 
 
 class RowStream:
-    """The rows of a source as columns: ``await take(n)`` gives the next ``n`` rows in pieces, fewer at the end."""
+    """The rows of a source as columns: ``await take(n)`` returns the next ``n`` rows in pieces, fewer at the end."""
 
     def __init__(self, source: object, *, samples: bool = False, reading: Reading | None = None) -> None:
         self._file: SourceFile | None = None
         self.where = "the source"
-        #: Whether the blocks may be filled again by whoever gives them.
+        #: Whether the source may fill the same arrays again.
         self._is_lent = False
         self._blocks = self._open(source, samples=samples)
         self._reading = reading
@@ -52,35 +52,35 @@ class RowStream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of a file has to say about it."""
+        """The messages of the file's reader for the user."""
         return () if self._file is None else tuple(self._file.notes)
 
     async def open(self) -> Schema:
-        """Read the first rows; raises :class:`~dnc_async.errors.DatasetError` where there are none."""
+        """Read the first rows; raises :class:`~dnc_async.errors.DatasetError` if there are none."""
         await self._fill(1)
         if self._schema is None or not self._rows:
             raise DatasetError(f"{self.where}: the dataset is empty: it has no samples to publish")
         return self._schema
 
     async def peek(self, rows: int) -> list[Columns]:
-        """The next rows, fewer at the end, which a later :meth:`take` gives again."""
+        """The next rows, fewer at the end, which a later :meth:`take` returns again."""
         await self._fill(rows)
         return first_rows(self._parts, rows)[0]
 
     async def take(self, rows: int) -> list[Columns]:
-        """The next rows, fewer at the end; none when there are no more. They hold until the next call."""
+        """The next rows, fewer at the end; none when there are no more. They are valid until the next call."""
         await self._fill(rows)
         taken, self._parts = first_rows(self._parts, rows)
         self._rows -= count_rows(taken)
         return taken
 
     def check_unchanged(self) -> None:
-        """Raise :class:`~dnc_async.errors.DatasetError` where the source's file is not what it was when it was opened."""
+        """Raise :class:`~dnc_async.errors.DatasetError` if the source's file changed since it was opened."""
         if self._file is not None:
             self._file.check_unchanged()
 
     async def aclose(self) -> None:
-        """Close the source's generator, where it is one, and its file."""
+        """Close the source's generator and file, if it has any."""
         try:
             close = getattr(self._blocks, "aclose", None)
             if close is not None:
@@ -107,7 +107,7 @@ class RowStream:
         columns, structure = columns_of(block, where=where)
         self._seen += 1
         rows = len(next(iter(columns.values())))
-        if not rows:  # of an empty list nobody knows the type
+        if not rows:  # the type of an empty list is not known
             return
         schema = schema_of(columns, structure)
         if self._schema is None:
@@ -143,7 +143,7 @@ class RowStream:
         return self._open_lazy(source, samples=samples)
 
     def _open_lazy(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
-        """What gives its samples, or blocks of them, when it is asked."""
+        """Open a source that creates its samples, or blocks of them, on request."""
         if hasattr(source, "toarray"):
             raise ArgumentError(f"source: a {type(source).__name__} is sparse; pass its .toarray()")
         if isinstance(source, AsyncIterable):
@@ -168,7 +168,7 @@ class RowStream:
 
 
 def first_rows(parts: Sequence[Columns], rows: int) -> tuple[list[Columns], list[Columns]]:
-    """Pieces of a dataset divided into its first rows, fewer where there are not so many, and the rest; nothing is copied."""
+    """Divide pieces of a dataset into the first rows, fewer if there are not enough, and the rest; nothing is copied."""
     taken: list[Columns] = []
     for position, part in enumerate(parts):
         length = count_rows([part])
@@ -186,17 +186,17 @@ def _sliced(part: Columns, rows: slice) -> Columns:
 
 
 def count_rows(parts: Sequence[Columns]) -> int:
-    """The rows of several pieces together."""
+    """The number of rows in several pieces."""
     return sum(len(next(iter(part.values()))) for part in parts)
 
 
 def _copied(part: Columns) -> Columns:
-    """A piece in memory of its own; one that is so already stays."""
+    """A piece in its own memory; copied unless it is already."""
     return part if isinstance(part, _Owned) else _Owned((name, array.copy()) for name, array in part.items())
 
 
 class _Owned(dict[str, Any]):
-    """Columns that nobody else has."""
+    """Columns to which nothing else refers."""
 
 
 def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that has both
@@ -204,9 +204,9 @@ def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that h
 
 
 async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run a caller's iterator, which may take its time, off the event loop. A cancellation does not wait for it.
+    """Run a caller's iterator, which may be slow, outside of the event loop. A cancellation does not wait for it.
 
-    A block is not held while the next one is made.
+    A block is not kept in memory while the next one is made.
     """
     while True:
         block = await anyio.to_thread.run_sync(next, blocks, _END)
@@ -217,7 +217,7 @@ async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _of_file(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run a file's reader off the event loop: it reads for a moment at a time, and nobody closes the file meanwhile."""
+    """Run a file's reader outside of the event loop, a moment at a time. The file is not closed meanwhile."""
     while True:
         block = await in_thread(next, blocks, _END)
         if block is _END:

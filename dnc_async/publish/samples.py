@@ -1,6 +1,6 @@
-"""Samples that come one by one, stacked into blocks of rows of a few megabytes.
+"""Stacks samples that arrive one by one into blocks of rows of a few megabytes.
 
-All samples have the fields, types and shapes of the first one: else the dataset would depend on where a block ends.
+All samples must have the fields, types and shapes of the first one; otherwise the dataset would depend on where a block ends.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from dnc_async.publish.tables import is_missing, is_table
 from dnc_async.publish.values import as_column, column_of_list, is_sequence, missing_value, stack
 
 _BLOCK_BYTES, _BLOCK_SAMPLES = 4 * 2**20, 4096
-#: A call that stacks samples returns after so many seconds, so that whoever waits sees that it is to stop.
+#: A call that stacks samples returns after this many seconds, so that the caller can be cancelled.
 _TURN_S = 0.1
 
 Signature = tuple[Any, ...]
 
 
 class SampleBlocks:
-    """Stacks samples: ``add`` one after the other gives a block when it is full, ``rest`` what is left."""
+    """Stacks samples: ``add`` returns a block when it is full, ``rest`` what is left."""
 
     def __init__(self, *, copies: bool, where: str) -> None:
-        """With ``copies``, nothing of a sample is kept: its owner may fill the same arrays again."""
+        """With ``copies``, samples are copied, because their owner may fill the same arrays again."""
         self._copies = copies
         self._where = where
         self._count = 0
@@ -40,7 +40,7 @@ class SampleBlocks:
         self._bytes = 0
 
     def add(self, sample: object) -> object | None:
-        """Take a sample; returns a block of rows where it is the last one of it."""
+        """Add a sample; returns a block of rows if the sample completes it."""
         at = f"{self._where}, sample {self._count}"
         if self._first is None:
             self._names, self._structure = fields_of(sample)
@@ -60,7 +60,7 @@ class SampleBlocks:
         return self.rest() if self._bytes >= _BLOCK_BYTES or len(self._fields[0]) == _BLOCK_SAMPLES else None
 
     def rest(self) -> object | None:
-        """The samples that were not given yet, as a block; ``None`` where there are none."""
+        """The samples that are not in a block yet, as a block; ``None`` if there are none."""
         if not self._fields or not self._fields[0]:
             return None
         start = self._count - len(self._fields[0])
@@ -72,7 +72,7 @@ class SampleBlocks:
         return columns["0"] if self._structure == "array" else tuple(columns.values())
 
     def _values(self, sample: Any) -> Iterator[Any]:  # noqa: ANN401 - a dict, a tuple, or a value
-        """One by one: a mapping may make each of them in the same memory."""
+        """The values of a sample, one by one, because a mapping may create each of them in the same memory."""
         if self._structure == "dict":
             return (sample[name] for name in self._names)
         return iter(sample if self._structure == "tuple" else [sample])
@@ -85,7 +85,7 @@ class SampleBlocks:
         if is_table(value):
             raise DatasetError(f"{at}: a table is no sample; publish tables one after the other, without samples=True")
         if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
-            column_of_list([value], at)  # raises for half a character, and for what does not fit
+            column_of_list([value], at)  # raises for a lone surrogate, and for a value that does not fit
             return value
         if isinstance(value, (bytearray, memoryview)):
             return bytes(value)
@@ -107,7 +107,7 @@ class SampleBlocks:
 
 
 def blocks_of_samples(samples: Iterable[object], *, copies: bool, where: str) -> Iterator[object | None]:
-    """Blocks of rows; ``None`` after a while without one."""
+    """Yield blocks of rows; ``None`` after a while without one."""
     blocks, turn = SampleBlocks(copies=copies, where=where), time.monotonic() + _TURN_S
     for sample in samples:
         block = blocks.add(sample)
@@ -120,7 +120,7 @@ def blocks_of_samples(samples: Iterable[object], *, copies: bool, where: str) ->
 
 
 async def blocks_of_later_samples(samples: AsyncIterator[object], *, where: str) -> AsyncIterator[object | None]:
-    """As :func:`blocks_of_samples`, of what comes asynchronously."""
+    """As :func:`blocks_of_samples`, for an async iterable."""
     blocks = SampleBlocks(copies=True, where=where)
     async for sample in samples:
         block = blocks.add(sample)
@@ -131,7 +131,7 @@ async def blocks_of_later_samples(samples: AsyncIterator[object], *, where: str)
 
 
 def blocks_of_list(samples: list[Any], where: str) -> Iterator[object | None]:
-    """A list of samples: block by block where all are of one type and shape, else as a whole, which finds a common type."""
+    """Convert a list of samples: in blocks if all have one type and shape, else as a whole, which finds a common type."""
     if not samples or isinstance(samples[0], (str, bytes, bool, int, float, complex, np.generic)):
         yield samples
         return
@@ -147,7 +147,7 @@ def blocks_of_list(samples: list[Any], where: str) -> Iterator[object | None]:
 
 
 class _Looked:
-    """Whether samples are like a first one as far as can be told without converting them."""
+    """Tells whether samples are like the first one, as far as possible without converting them."""
 
     def __init__(self, first: object) -> None:
         self._fields = fields_of(first)
@@ -178,7 +178,7 @@ _PLAIN = {
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a value of Python's that any column of its type takes: most are, and are looked at no further."""
+    """Whether it is a plain Python value, which any column of its type takes: most are, and need no further check."""
     kind = type(value)
     if kind is int:
         return -(2**63) <= value < 2**64  # type: ignore[operator]  # it is one

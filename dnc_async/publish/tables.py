@@ -1,6 +1,6 @@
-"""Tables and series of pandas, polars and Arrow, none of which is imported here: who passes one has done so.
+"""Tables and series of pandas, polars and Arrow. None of these is imported here: a caller who passes one has imported it.
 
-What they mark as missing has no place in an array of whole numbers, text or booleans: it is refused with its row. A missing
+Missing values cannot be represented in an array of whole numbers, text or booleans, and are refused with their row. A missing
 float is NaN.
 """
 
@@ -16,9 +16,9 @@ from dnc_async.errors import DatasetError
 
 
 def table_columns(value: object, where: str) -> dict[str, object] | None:
-    """The columns of a table by name, in its order; ``None`` for what is no table.
+    """The columns of a table by name, in its order; ``None`` if it is not a table.
 
-    Raises :class:`~dnc_async.errors.DatasetError` for names that stand twice, and where an index would be lost.
+    Raises :class:`~dnc_async.errors.DatasetError` for duplicate names, and if an index would be lost.
     """
     frame: Any = value
     if _is(value, "pandas", "DataFrame"):
@@ -43,7 +43,7 @@ def is_table(value: object) -> bool:
 
 
 def check_index(frame: Any, where: str) -> None:  # noqa: ANN401 - a DataFrame
-    """Raise where a pandas table has an index other than the plain numbers of its rows."""
+    """Raise if a pandas table has an index other than the numbers of its rows."""
     pandas: Any = sys.modules["pandas"]
     if not isinstance(frame.index, pandas.RangeIndex) or frame.index.name is not None:
         raise DatasetError(
@@ -53,7 +53,7 @@ def check_index(frame: Any, where: str) -> None:  # noqa: ANN401 - a DataFrame
 
 
 def check_aligned(columns: dict[str, object], where: str) -> None:
-    """Raise where series of pandas have unlike indexes: their rows do not belong together as they stand."""
+    """Raise if pandas series have different indexes: then their rows do not belong together in order."""
     indexed = {
         name: column.index  # type: ignore[attr-defined]  # pandas' own
         for name, column in columns.items()
@@ -69,12 +69,12 @@ def check_aligned(columns: dict[str, object], where: str) -> None:
 
 
 def is_missing(kind: type) -> bool:
-    """Whether it is the type of a value that stands for a missing one: ``None``, and those of pandas and numpy."""
+    """Whether a type stands for missing values: that of ``None``, and those of pandas and numpy."""
     return kind is type(None) or kind.__name__ in ("NAType", "NaTType", "MaskedConstant")
 
 
 def series_array(value: object, where: str) -> Array | None:
-    """The array of a series; ``None`` for what is none."""
+    """The array of a series; ``None`` if it is not a series."""
     if _is(value, "pandas", "Series", "Index"):
         return _pandas(value, where)
     if _is(
@@ -101,7 +101,7 @@ def _pandas(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
         arrow: Any = sys.modules["pyarrow"]
         return _arrow(arrow.array(series), where)
     missing = np.asarray(series.isna())
-    if getattr(dtype, "kind", "") == "f":  # a sparse one has no dtype of numpy's
+    if getattr(dtype, "kind", "") == "f":  # a sparse series has no numpy dtype
         return np.asarray(series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None), na_value=np.nan))
     _none_missing(missing, where)
     if hasattr(dtype, "tz"):
@@ -114,7 +114,7 @@ def _pandas(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
 
 
 def _matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
-    """A pandas table as one array, where that changes no value: where all columns have one dtype."""
+    """A pandas table as one array, if all columns have one dtype, so that no value changes."""
     dtypes = {str(dtype) for dtype in frame.dtypes}
     if len(dtypes) != 1:
         raise DatasetError(
@@ -141,7 +141,7 @@ def _polars(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
         return _as_objects(series.to_list())
     try:
         return np.asarray(series.to_numpy())
-    except Exception as error:  # types that numpy has not, such as Int128
+    except Exception as error:  # types that numpy lacks, such as Int128
         raise DatasetError(
             f"{where}: {series.dtype} cannot be given to numpy ({error}); cast it to another type"
         ) from error
@@ -172,7 +172,7 @@ def _arrow(array: Any, where: str) -> Array:  # noqa: ANN401 - an Array or Chunk
 
 
 def _as_objects(values: list[Any]) -> Array:
-    """Values as Python's objects, each of which is looked at then."""
+    """The values as Python objects, which are then checked one by one."""
     array = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         array[row] = value
@@ -188,7 +188,7 @@ def _none_missing(missing: Array, where: str) -> None:
 
 
 def _is(value: object, module: str, *names: str) -> bool:
-    """Whether it is of one of a library's classes; where that was not imported, it is not."""
+    """Whether it is an instance of one of a library's classes; ``False`` if the library was not imported."""
     loaded = sys.modules.get(module)
     kinds = tuple(kind for name in names if isinstance(kind := getattr(loaded, name, None), type))
     return bool(kinds) and isinstance(value, kinds)

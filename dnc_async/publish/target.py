@@ -1,4 +1,4 @@
-"""What every publishing target is: somewhere that takes a dataset's blocks, and keeps them once the root is there."""
+"""The interface of a publishing target: it takes a dataset's blocks, and keeps them once the root is there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dnc_async.telemetry import logger
 class UploadResult:
     """What was published. ``str()`` gives the CID. ``size_bytes`` is the sum of the chunks.
 
-    ``structure`` and ``columns`` (name, dtype, shape of one sample) say how the source was understood, ``notes`` what of it
-    deserves a look, a line each.
+    ``structure`` and ``columns`` (name, dtype, shape of one sample) say how the source was understood. ``notes`` are remarks
+    about the source that the publisher should read, a line each.
     """
 
     cid: str
@@ -35,18 +35,18 @@ class UploadResult:
 
 
 class Target(Protocol):
-    """One upload to one target. ``name`` is shown to people and holds no secret."""
+    """One upload to one target. ``name`` is shown to the user and contains no secret."""
 
     name: str
 
     async def begin(self) -> BlockSink:
-        """Get ready, and say where the blocks go. A sink may block: it is called in a worker thread of anyio's."""
+        """Prepare the upload; returns the sink for the blocks. A sink may block: it is called in a worker thread."""
 
     async def finish(self, root: Root) -> None:
-        """All blocks were put: keep them, and assert that the target holds the whole DAG of ``root``."""
+        """Called after all blocks: keep them, and check that the target has the whole DAG of ``root``."""
 
     async def aclose(self) -> None:
-        """Leave nothing half done: called at the end, whatever happened."""
+        """Clean up: called at the end, whether the upload succeeded or not."""
 
 
 async def publish(
@@ -59,7 +59,7 @@ async def publish(
     progress: Callable[[int, int], None] | None,
     reading: Reading | None = None,
 ) -> UploadResult:
-    """Divide a source and have a target keep its blocks. The source is looked at first, the target after it.
+    """Divide a source into chunks and send their blocks to a target. The source is opened first, then the target.
 
     ``reading`` is called with the bytes that were read of a file, and its size.
     """

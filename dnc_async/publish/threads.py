@@ -1,4 +1,4 @@
-"""Work in a thread that is over when its caller goes on, also where that was cancelled."""
+"""Runs a function in a worker thread, and waits for its end even if the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Arguments = TypeVarTuple("Arguments")
 
 
 async def in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
-    """Run a function that blocks for a moment in a worker thread.
+    """Call a function that blocks for a moment in a worker thread.
 
-    A cancellation is seen when the function has returned: nobody closes what it still works on.
+    A cancellation takes effect when the function has returned, so that what it works on is not closed meanwhile.
     """
     call = asyncio.create_task(anyio.to_thread.run_sync(function, *arguments))
     try:
@@ -28,5 +28,5 @@ async def in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arg
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([call])
         if not call.cancelled():
-            call.exception()  # the cancellation is what is told
+            call.exception()  # the cancellation takes precedence
         raise

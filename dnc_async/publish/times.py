@@ -1,6 +1,6 @@
-"""Dates, times and durations of numpy, which counts each in a unit of its own: brought to one unit, and each kept exactly.
+"""Converts numpy's dates, times and durations, which have different units, to one unit, each value exactly.
 
-numpy takes a duration for a date, a number for a duration, and overflows in silence: 20000-01-01 in nanoseconds is another day.
+numpy accepts a duration for a date, a number for a duration, and overflows silently: 20000-01-01 in nanoseconds is another day.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _KINDS = {"M": "a date", "m": "a duration"}
 
 
 def times_in_one_unit(values: Sequence[Any], where: str) -> np.dtype[Any]:
-    """The dtype that holds all of some numpy times or arrays of them. ``values`` stand one a row.
+    """The dtype that represents all of some numpy times, or arrays of them. There is one value for each row.
 
-    Raises :class:`~dnc_async.errors.DatasetError` that names the row where it is of another kind, or would not be kept exactly.
+    Raises :class:`~dnc_async.errors.DatasetError`, which names the row, if it is of another kind, or would not be kept exactly.
     """
     first = values[0].dtype
     row = next((row for row, value in enumerate(values) if value.dtype.kind != first.kind), None)
@@ -28,7 +28,7 @@ def times_in_one_unit(values: Sequence[Any], where: str) -> np.dtype[Any]:
         raise DatasetError(f"{where}, row {row}: {found} beside {beside} in row 0; convert them to one dtype")
     try:
         dtype = np.result_type(*{value.dtype for value in values})
-    except (TypeError, OverflowError) as error:  # months are of no fixed length
+    except (TypeError, OverflowError) as error:  # months have no fixed length
         raise DatasetError(f"{where}: times in units that have no common one; convert them to one dtype") from error
     for row, value in enumerate(values):
         if value.dtype != dtype and not _is_kept(np.asarray(value), dtype):

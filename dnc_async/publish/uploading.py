@@ -1,4 +1,4 @@
-"""``upload()``: the one way in for a dataset, whatever the target."""
+"""``upload()``: publishes a dataset to any target."""
 
 from __future__ import annotations
 

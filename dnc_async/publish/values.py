@@ -1,7 +1,7 @@
-"""A caller's values as one column: each of them exactly, or an error that names the row and what to do.
+"""Converts the caller's values to a column: each of them exactly, or with an error that names the row and the remedy.
 
 numpy finds a type for almost everything: ``["a", nan]`` becomes text, ``[2**63, -1]`` floats, and zeros at the end of a text
-are lost. Here a value that would not come back as it is is refused.
+are lost. Here a value is refused if it would not come back unchanged.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _BYTES = (bytes, bytearray, memoryview)
 _ARRAYS = ("__array__", "__array_interface__", "__array_struct__")
 _SURROGATES, _LAST_CHARACTER = (0xD800, 0xDFFF), 0x10FFFF
 _ROWS_AT_ONCE = 2**16
-#: Python writes out no whole number of more than 4300 digits.
+#: Python does not convert integers of more than 4300 digits to text.
 _MOST_BITS_SHOWN = 2**12
 _IF_BLOCKS = "; a list holds samples: if these are blocks of rows, pass iter(…) of it"
 
 
 def as_column(value: object, where: str) -> Column:
-    """A column of whatever holds one value a sample: an array, a list, a series of pandas, polars or Arrow, a ``Ragged``.
+    """A column of one value per sample: from an array, a list, a series of pandas, polars or Arrow, or a ``Ragged``.
 
-    ``where`` begins each error. Raises :class:`~dnc_async.errors.DatasetError`.
+    ``where`` begins each error message. Raises :class:`~dnc_async.errors.DatasetError`.
     """
     if isinstance(value, Ragged):
         return value
@@ -50,21 +50,21 @@ def as_column(value: object, where: str) -> Column:
 
 
 def _is_one_object(value: object) -> bool:
-    """Whether it is not indexed like a sequence of values: an array, text, a dict, or a sparse matrix of scipy."""
+    """Whether it is not a sequence of values: an array, text, a dict, or a sparse matrix of scipy."""
     if isinstance(value, (str, *_BYTES, Mapping)) or any(hasattr(value, name) for name in (*_ARRAYS, "toarray")):
         return True
     return not (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
 
 
 def _values_of(value: Any) -> list[Any]:  # noqa: ANN401 - a sequence, or what is indexed like one
-    """The values of a list, or of what makes them when asked: such a one may fill the same array again."""
+    """The values of a list, or of a sequence that creates them on request and may reuse the same array."""
     if is_held(value):
         return list(value)
     return [deepcopy(value[place]) for place in range(len(value))]
 
 
 def is_held(value: object) -> bool:
-    """Whether it is one of Python's own sequences, which hold their values."""
+    """Whether it is one of Python's own sequences, which contain their values."""
     return isinstance(value, (list, tuple)) or type(value).__module__ in ("builtins", "collections", "array")
 
 
@@ -85,17 +85,17 @@ def _unmasked(value: np.ma.MaskedArray[Any, Any], where: str) -> Array:
 
 
 def _foreign(value: object, where: str) -> Array:
-    """What is no array yet, such as a tensor."""
+    """Convert an object that is not an array yet, such as a tensor."""
     try:
         return np.asarray(value)
-    except Exception as error:  # whatever the object's own __array__ raises
+    except Exception as error:  # the object's own __array__ may raise anything
         raise DatasetError(
             f"{where}: a {type(value).__name__} cannot be read as an array: {str(error) or type(error).__name__}"
         ) from error
 
 
 def _checked(array: Array, where: str) -> Column:
-    """An array of whatever dtype, as one that can be published."""
+    """Convert an array of any dtype to one that can be published."""
     if array.ndim == 0:
         found = f"a single {array.dtype}" if array.dtype.kind != "O" else f"a {type(array.item()).__name__}"
         raise DatasetError(
@@ -133,7 +133,7 @@ def _string_dtype(array: Array, where: str) -> Array:
 
 
 def _fixed_text(array: Array, where: str) -> Array:
-    """Text of a fixed width, as numpy has it, which may hold what is no character."""
+    """Check text of fixed width, as numpy has it, for invalid characters."""
     array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     width = array.dtype.itemsize // 4
     for start in range(0, len(array) if width else 0, _ROWS_AT_ONCE):
@@ -171,14 +171,14 @@ def column_of_list(values: list[Any], where: str) -> Column:
 
 
 def missing_value(at: str, what: str) -> DatasetError:
-    """The error for a value that stands for a missing one."""
+    """The error for a missing value."""
     return DatasetError(
         f"{at}: {what} stands for a missing value; fill it in, or leave the row out (a missing float can be NaN)"
     )
 
 
 def _all_of(values: list[Any], family: tuple[type, ...], where: str) -> None:
-    """Raise unless all values are of a family."""
+    """Raise unless all values are of one family of types."""
     row = next((i for i, value in enumerate(values) if not isinstance(value, family)), None)
     if row is None:
         return
@@ -203,7 +203,7 @@ def _text(values: list[Any], where: str) -> Array:
 
 
 def _numbers(values: list[Any], types: set[type], where: str) -> Array:
-    """Numbers of Python or numpy, in the narrowest type of numpy's that holds each of them exactly."""
+    """Convert Python or numpy numbers to the smallest numpy type that represents each of them exactly."""
     booleans = (bool, np.bool_)
     if any(issubclass(kind, booleans) for kind in types):
         row = next(i for i, value in enumerate(values) if not isinstance(value, booleans))
@@ -255,7 +255,7 @@ def _fits(value: int) -> bool:
 
 
 def _nested(values: list[Any], where: str) -> Column:
-    """A list of arrays, or of lists: stacked where they are of one shape."""
+    """Convert a list of arrays, or of lists: stacked if they have one shape."""
     rows = _plain_rows(values)
     if rows is not None:
         return rows
@@ -281,7 +281,7 @@ def _nested(values: list[Any], where: str) -> Column:
 
 
 def _plain_rows(values: list[Any]) -> Array | None:
-    """Lists of one length that hold floats alone, or whole numbers of 64 bits, at once; ``None`` for all else."""
+    """Convert lists of one length with floats only, or 64-bit integers only, at once; ``None`` for others."""
     if set(map(type, values)) != {list} or len(set(map(len, values))) != 1:
         return None
     flat = [number for row in values for number in row]
@@ -306,7 +306,7 @@ def _no_value(value: object, at: str) -> DatasetError:
 
 
 def stack(arrays: list[Array], where: str) -> Column:
-    """Samples of one shape as one array, without a copy where there is one alone; ``uint8`` of unlike lengths as ``Ragged``."""
+    """Stack samples of one shape to one array, uncopied if there is only one; ``uint8`` of different lengths as ``Ragged``."""
     shape = arrays[0].shape
     row = next((i for i, array in enumerate(arrays) if array.shape != shape), None)
     if row is not None:
@@ -320,7 +320,7 @@ def stack(arrays: list[Array], where: str) -> Column:
     if len(arrays) == 1:
         return arrays[0][np.newaxis]
     dtype = _common_dtype(arrays, where)
-    return np.stack(arrays, dtype=dtype, casting="unsafe")  # checked just now: every value is kept
+    return np.stack(arrays, dtype=dtype, casting="unsafe")  # checked above: every value is kept
 
 
 def _common_dtype(arrays: list[Array], where: str) -> np.dtype[Any]:

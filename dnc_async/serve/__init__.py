@@ -6,7 +6,7 @@ It speaks the trustless part of the gateway specification: raw blocks and CAR st
 from __future__ import annotations
 
 from .app import make_app
-from .delivery import Delivery, Straight
+from .hooks import NoHooks, ResponseHooks
 from .server import GatewayServer
 
-__all__ = ["Delivery", "GatewayServer", "Straight", "make_app"]
+__all__ = ["GatewayServer", "NoHooks", "ResponseHooks", "make_app"]

@@ -1,6 +1,6 @@
-"""Reading the HTTP headers that carry lists: Accept, If-None-Match, Range, Cache-Control. Pure.
+"""Parses the HTTP headers that contain lists: Accept, If-None-Match, Range, Cache-Control. PURE.
 
-None of them can make a request fail: what cannot be read is treated as if it had not been sent, as RFC 9110 asks.
+None of them can make a request fail: a header that cannot be parsed is ignored, as RFC 9110 demands.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ _RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*", re.I
 
 
 class UnsatisfiableError(Exception):
-    """A byte range that holds no byte of the data: the answer is 416."""
+    """A byte range that contains no byte of the data: the answer is 416."""
 
 
 def media_ranges(accept: str) -> list[tuple[str, dict[str, str]]]:
-    """Give the media types of an Accept header with their parameters, the most wanted first; refused ones left out."""
+    """The media types of an Accept header with their parameters, the preferred ones first, without refused ones."""
     found: list[tuple[float, str, dict[str, str]]] = []
     for word in accept.split(","):
         media, *pairs = (part.strip() for part in word.split(";"))
@@ -33,7 +33,7 @@ def media_ranges(accept: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether the client has this already. Weak comparison, which If-None-Match asks for."""
+    """Whether the client has this representation already. Weak comparison, as If-None-Match demands."""
     if if_none_match is None:
         return False
     if if_none_match.strip() == "*":
@@ -43,15 +43,15 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
 
 
 def only_if_cached(cache_control: str | None) -> bool:
-    """Whether the client wants an answer only if it costs the gateway nothing."""
+    """Whether the client wants an answer only if the gateway has the data itself."""
     words = (cache_control or "").lower().split(",")
     return any(word.strip() == "only-if-cached" for word in words)
 
 
 def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
-    """Give the half-open range that a Range header asks of ``size_bytes``; None for all of it.
+    """The half-open range of ``size_bytes`` that a Range header requests; ``None`` for all of it.
 
-    Several ranges, other units and nonsense are answered with all of it. Raises :class:`UnsatisfiableError`.
+    Several ranges, other units and malformed headers mean all of it. Raises :class:`UnsatisfiableError`.
     """
     match = _RANGE.fullmatch(header or "")
     if match is None or match[1] == match[2] == "":

@@ -1,8 +1,7 @@
-"""The gateway as an aiohttp application: one handler, from request to streamed body.
+"""The gateway as an aiohttp application: one handler, from the request to the streamed body.
 
-The store is read in a small pool of threads, one hop for each run of blocks; the next run is read while the
-current one is on its way to the client, and never more than that, so a slow client holds two runs of memory and
-a client that went away holds none.
+The store is read in a small pool of threads, a run of blocks at a time. The next run is read while the current one is being
+sent, and not more, so a slow client holds two runs in memory, and a client that went away none.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from dnc_async.ipld.car import encode_header
 
 from . import answers
 from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
-from .ask import Ask, RefusalError, parse_ask
-from .delivery import Delivery, Sink, Straight
+from .content_request import ContentRequest, RefusalError, parse_request
+from .hooks import NoHooks, ResponseHooks, Sink
 from .walk import NotHereError, Resolved, Runs, car_bytes, resolve
 
 if TYPE_CHECKING:
@@ -38,12 +37,12 @@ _MEASURED_BLOCKS = 1024  # a few milliseconds
 _LARGE_BYTES = 64 * 1024  # from here on, copying a block costs more than one more write
 
 
-def make_app(store: BlockStore, *, max_requests: int = 256, delivery: Delivery | None = None) -> web.Application:
-    """Make a web application that serves ``store`` as a trustless gateway.
+def make_app(store: BlockStore, *, max_requests: int = 256, hooks: ResponseHooks | None = None) -> web.Application:
+    """Create a web application that serves ``store`` as a trustless gateway.
 
-    Of the requests in flight at once, those beyond ``max_requests`` are answered 429 with Retry-After.
+    More than ``max_requests`` requests at the same time are answered with 429 and Retry-After.
     """
-    gateway = _Gateway(store, max_requests=max_requests, delivery=delivery or Straight())
+    gateway = _Gateway(store, max_requests=max_requests, hooks=hooks or NoHooks())
     app = web.Application()
     app.cleanup_ctx.append(gateway.pool_context)
     app.router.add_get("/ipfs/{path:.*}", gateway.handle)
@@ -56,17 +55,17 @@ async def _no_names(_: web.Request) -> web.Response:
 
 
 class _Gateway:
-    """The state of one application: the store, the threads that read it, and the count of requests."""
+    """The state of one application: the store, the reading threads, and the number of requests."""
 
-    def __init__(self, store: BlockStore, *, max_requests: int, delivery: Delivery) -> None:
+    def __init__(self, store: BlockStore, *, max_requests: int, hooks: ResponseHooks) -> None:
         self._store = store
         self._max_requests = max_requests
-        self._delivery = delivery
+        self._hooks = hooks
         self._in_flight = 0
         self._pool: ThreadPoolExecutor | None = None
 
     async def pool_context(self, _: web.Application) -> AsyncIterator[None]:
-        """Own the reading threads for as long as the application lives."""
+        """Own the reading threads while the application runs."""
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="dnc-serve")
         yield
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -78,7 +77,7 @@ class _Gateway:
             return answers.refused(RefusalError(429, "too many requests at once", headers))
         self._in_flight += 1
         try:
-            early = await self._delivery.admit(request)
+            early = await self._hooks.admit(request)
             return early if early is not None else await self._answer(request)
         except ConnectionError:
             return web.Response()  # the client went away before the answer began; nobody receives this
@@ -88,25 +87,25 @@ class _Gateway:
             self._in_flight -= 1
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        ask = self._delivery.revise(parse_ask(request.raw_path, request.query, request.headers.get("Accept")))
-        seen = etag_matches(request.headers.get("If-None-Match"), answers.etag(ask))
-        answer = self._raw if ask.format == "raw" else self._car
-        return await answer(request, ask, seen=seen)
+        content = self._hooks.revise(parse_request(request.raw_path, request.query, request.headers.get("Accept")))
+        seen = etag_matches(request.headers.get("If-None-Match"), answers.etag(content))
+        answer = self._raw if content.format == "raw" else self._car
+        return await answer(request, content, seen=seen)
 
-    async def _raw(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
+    async def _raw(self, request: web.Request, content: ContentRequest, *, seen: bool) -> web.StreamResponse:
         """Answer with one block, or with one range of it."""
         if seen or request.method == "HEAD":
-            size_bytes = await self._hop(lambda: self._store.size_bytes(ask.root))
+            size_bytes = await self._hop(lambda: self._store.size_bytes(content.root))
             if size_bytes is None:
-                raise NotHereError(ask.root)
+                raise NotHereError(content.root)
             if seen:
-                return answers.not_modified(ask)
-            return await _send_head(request, answers.headers(ask, [ask.root]), size_bytes)
-        data = await self._hop(lambda: self._store.read(ask.root))
+                return answers.not_modified(content)
+            return await _send_head(request, answers.headers(content, [content.root]), size_bytes)
+        data = await self._hop(lambda: self._store.read(content.root))
         if data is None:
-            raise NotHereError(ask.root)
-        data = self._delivery.block(ask.root, data)
-        response = web.StreamResponse(headers=answers.headers(ask, [ask.root]))
+            raise NotHereError(content.root)
+        data = self._hooks.block(content.root, data)
+        response = web.StreamResponse(headers=answers.headers(content, [content.root]))
         wanted = _wanted_range(request, response.headers["Etag"], len(data))
         if wanted is not None:
             start, stop = wanted
@@ -116,21 +115,21 @@ class _Gateway:
         response.content_length = len(data)
         return await self._send(request, response, lambda sink: sink(data))
 
-    async def _car(self, request: web.Request, ask: Ask, *, seen: bool) -> web.StreamResponse:
+    async def _car(self, request: web.Request, content: ContentRequest, *, seen: bool) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
 
         def begin() -> tuple[Resolved, Runs, int | None]:
             read, size_of = self._store.read, self._store.size_bytes
-            resolved = resolve(read, ask.root, ask.segments)
-            runs = Runs(read, resolved, ask)
-            measured = self._delivery.keeps_sizes and not seen
-            size = car_bytes(read, size_of, resolved, ask, most_blocks=_MEASURED_BLOCKS) if measured else None
+            resolved = resolve(read, content.root, content.segments)
+            runs = Runs(read, resolved, content)
+            measured = self._hooks.keeps_sizes and not seen
+            size = car_bytes(read, size_of, resolved, content, most_blocks=_MEASURED_BLOCKS) if measured else None
             return resolved, runs, size
 
         resolved, runs, size_bytes = await self._hop(begin)
         if seen:
-            return answers.not_modified(ask)
-        headers = answers.headers(ask, resolved.roots)
+            return answers.not_modified(content)
+        headers = answers.headers(content, resolved.roots)
         if request.method == "HEAD":
             return await _send_head(request, headers, size_bytes)
 
@@ -154,11 +153,11 @@ class _Gateway:
             reading.cancel()
 
     def _pieces(self, run: Run) -> Iterator[bytes]:
-        """Give the run's blocks as CAR sections, passed through the delivery: small ones together, large ones as is."""
+        """The run's blocks as CAR sections, after the hooks: small ones joined, large ones as they are."""
         small: list[bytes] = []
         held = 0
         for cid, stored in run:
-            data, name = self._delivery.block(cid, stored), cid.encode()
+            data, name = self._hooks.block(cid, stored), cid.encode()
             small += (varint.encode(len(name) + len(data)), name)
             if len(data) < _LARGE_BYTES:
                 small.append(data)
@@ -176,22 +175,22 @@ class _Gateway:
     async def _send(
         self, request: web.Request, response: web.StreamResponse, send: Callable[[Sink], Awaitable[None]]
     ) -> web.StreamResponse:
-        """Send a body; if it cannot be completed, or nobody is there any more, end the connection instead."""
+        """Send a body; if it cannot be completed, or the client is gone, close the connection instead."""
         await response.prepare(request)
         try:
-            await send(self._delivery.sink(request, response))
+            await send(self._hooks.sink(request, response))
             await response.write_eof()
         except (NotHereError, StoreError, DagError, ConnectionError):
             _break_off(request)
         return response
 
     def _hop(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run ``work`` in a reading thread; if nobody waits for it any more, its result is dropped."""
+        """Call ``work`` in a reading thread; if the caller was cancelled, its result is dropped."""
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
 def _refusal(request: web.Request, error: RefusalError | NotHereError | DagError | StoreError) -> RefusalError:
-    """Say why there is no data, in the protocol's terms."""
+    """The answer that says why there is no data."""
     if isinstance(error, RefusalError):
         return error
     if isinstance(error, StoreError):
@@ -204,7 +203,7 @@ def _refusal(request: web.Request, error: RefusalError | NotHereError | DagError
 
 
 def _wanted_range(request: web.Request, etag: str, size_bytes: int) -> tuple[int, int] | None:
-    """Give the range of a raw block to send, or None for all of it."""
+    """The range of a raw block to send; ``None`` for all of it."""
     if request.headers.get("If-Range", etag) != etag:
         return None
     try:
@@ -215,7 +214,7 @@ def _wanted_range(request: web.Request, etag: str, size_bytes: int) -> tuple[int
 
 
 async def _send_head(request: web.Request, headers: dict[str, str], size_bytes: int | None) -> web.StreamResponse:
-    """Answer HEAD: what GET would say, without a byte of it. The size of a large CAR is not known."""
+    """Answer HEAD as GET, without a body. The size of a large CAR is not known."""
     response = web.StreamResponse(headers=headers)
     response.content_length = size_bytes
     await response.prepare(request)
@@ -224,6 +223,6 @@ async def _send_head(request: web.Request, headers: dict[str, str], size_bytes: 
 
 
 def _break_off(request: web.Request) -> None:
-    """Close the connection after what was written, so that the client sees a broken body and not a complete one."""
+    """Close the connection after what was written, so that the client does not take the body for complete."""
     if request.transport is not None:
         request.transport.close()

@@ -1,4 +1,4 @@
-"""One name in one directory, plain or sharded: where it leads, and the nodes that prove it."""
+"""Looks up one name in one directory, plain or sharded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dnc_async.ipld.directory import DirectoryReader
 
 
 def find(load: Callable[[Cid], bytes], directory: Cid, name: str) -> tuple[list[Cid], Cid | None]:
-    """Follow the shards to ``name``; give the nodes on the way, and the entry's CID or None.
+    """Find ``name``; returns the nodes that prove the result, and the entry's CID or ``None``.
 
-    Raises :class:`DagError` when this is not a directory, or one that nobody could read.
+    Raises :class:`DagError` if this is not a directory, or one that cannot be read.
     """
     if directory.codec != DAG_PB:
         raise DagError(f"{directory} is not a directory")

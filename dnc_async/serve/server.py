@@ -1,4 +1,4 @@
-"""The gateway on a socket of its own: an async context manager around :func:`make_app`."""
+"""Runs the gateway on a socket: an async context manager around :func:`make_app`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from dnc_async.store import BlockStore
 
-    from .delivery import Delivery
+    from .hooks import ResponseHooks
 
-_SHUTDOWN_S = 0.25  # how long requests in flight may finish when the server is left
+_SHUTDOWN_S = 0.25  # how many seconds open requests get to finish when the server stops
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
 class Listener:
-    """One application on one port. It can go away as a crashed server does, and come back on the same port."""
+    """One application on one port. It can go away as a crashed server does, and return on the same port."""
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S)
@@ -38,7 +38,7 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach it, without a slash at the end."""
+        """The URL for clients on this machine, without a slash at the end."""
         host = _WILDCARDS.get(self._host, self._host)  # the bound address: a name may lead to others, too
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
@@ -48,7 +48,7 @@ class Listener:
         return len(self._runner.server.connections) if self._runner.server else 0
 
     async def start(self) -> None:
-        """Start listening; raises :class:`ArgumentError` when the address cannot be had."""
+        """Start listening; raises :class:`ArgumentError` if the address cannot be used."""
         await self._runner.setup()
         try:
             self._reserved = self._bind()
@@ -58,7 +58,7 @@ class Listener:
             raise
 
     async def die(self) -> None:
-        """Reset every connection and refuse new ones; the port stays ours. Does nothing when already dead."""
+        """Reset every connection and refuse new ones; the port stays reserved. Does nothing if already dead."""
         if self._site is None:
             return
         site, self._site = self._site, None
@@ -77,7 +77,7 @@ class Listener:
             await self._site.start()
 
     async def close(self) -> None:
-        """Stop listening, give requests in flight a moment, then break them off."""
+        """Stop listening, wait a moment for open requests, then cut them off."""
         self._site = None
         if self._reserved is not None:
             self._reserved.close()
@@ -85,7 +85,7 @@ class Listener:
         await self._runner.cleanup()
 
     def _bind(self) -> socket.socket:
-        """Bind the port without listening: until somebody does, connections to it are refused."""
+        """Bind the port without listening: connections to it are refused until :meth:`revive`."""
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, ValueError) as error:
@@ -121,11 +121,11 @@ def _bound(family: int, kind: int, proto: int, address: Any) -> socket.socket:  
 
 
 class GatewayServer:
-    """Serve ``store`` for as long as the ``async with`` block lasts.
+    """Serves ``store`` while the ``async with`` block runs.
 
-    It listens on the loopback address unless told otherwise: whoever can reach it can read the whole store.
-    Port 0 takes a free one; ``url`` says which. Leaving closes the socket, gives requests in flight a moment,
-    then breaks them off.
+    It listens on the loopback address unless told otherwise, because every client that can reach it can read the whole store.
+    Port 0 uses a free port; ``url`` tells which. Leaving closes the socket, waits a moment for open requests, then cuts them
+    off.
     """
 
     def __init__(
@@ -133,19 +133,19 @@ class GatewayServer:
         store: BlockStore,
         host: str = "127.0.0.1",
         port: int = 0,
-        delivery: Delivery | None = None,
+        hooks: ResponseHooks | None = None,
         *,
         max_requests: int = 256,
     ) -> None:
-        self._listener = Listener(make_app(store, max_requests=max_requests, delivery=delivery), host, port)
+        self._listener = Listener(make_app(store, max_requests=max_requests, hooks=hooks), host, port)
 
     @property
     def url(self) -> str:
-        """The gateway's URL, without a slash at the end; with port 0 it is known once the block was entered."""
+        """The gateway's URL, without a slash at the end. With port 0 it is known once the block was entered."""
         return self._listener.url
 
     async def __aenter__(self) -> Self:
-        """Start listening; raises :class:`ArgumentError` when the address cannot be had."""
+        """Start listening; raises :class:`ArgumentError` if the address cannot be used."""
         await self._listener.start()
         return self
 
@@ -157,7 +157,7 @@ class GatewayServer:
 
 
 def _reset(connection: socket.socket | None) -> None:
-    """Make closing this connection a reset, where the system can."""
+    """Have closing this connection send a reset, if the system supports that."""
     if connection is not None:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

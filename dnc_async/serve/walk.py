@@ -1,8 +1,8 @@
-"""Which blocks answer a CAR request, in which order: the path's proof, then what the scope wants, depth first.
+"""Chooses the blocks that answer a CAR request, and their order: the path's proof, then the requested scope, depth first.
 
-Synchronous: the gateway runs it in its reading threads, a run of blocks at a time. Blocks come from a function, and
-are not verified on the way out: the client does that. They are followed by their links, so a walk needs no more
-memory than the depth of the DAG is wide, and with ``dups=n`` one entry for each block that was sent.
+Synchronous: the gateway calls it in its reading threads, a run of blocks at a time. Blocks are obtained from a function and are
+not verified, because the client does that. Memory grows with the depth and width of the DAG on the current path, and with
+``dups=n`` by one entry for each block that was sent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dnc_async.ipld.car import encode_header, section_bytes
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.codecs import decode_dag_cbor, decode_dag_json, links, links_in, step
 
-from .ask import RefusalError
+from .content_request import RefusalError
 from .lookup import find
 
 if TYPE_CHECKING:
-    from .ask import Ask
+    from .content_request import ContentRequest
 
 Read = Callable[[Cid], bytes | None]
 Run = list[tuple[Cid, bytes]]
@@ -32,7 +32,7 @@ _FILE_KINDS = (unixfs.Kind.FILE, unixfs.Kind.RAW)
 
 
 class NotHereError(Exception):
-    """A block that is needed is not in the store. Never leaves ``serve``."""
+    """A needed block is not in the store. Not raised outside ``serve``."""
 
     def __init__(self, cid: Cid) -> None:
         super().__init__(f"the block {cid} is not in the store")
@@ -43,7 +43,7 @@ class NotHereError(Exception):
 class Resolved:
     """Where a path leads: the block at its end, the blocks that prove it, and the CIDs at its segments.
 
-    ``inside`` is the value in the last block at which the path ends, where that is not the whole block.
+    ``inside`` is the value inside the last block at which the path ends, if that is not the whole block.
     """
 
     terminus: Cid
@@ -54,7 +54,7 @@ class Resolved:
 
 
 def resolve(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
-    """Follow a path. Raises :class:`NotHereError` for a missing block, :class:`RefusalError` (404) for a name."""
+    """Follow a path. Raises :class:`NotHereError` for a missing block, :class:`RefusalError` (404) for a missing name."""
     cid, left = root, list(segments)
     proof: list[Cid] = []
     roots = [root]
@@ -74,33 +74,32 @@ def resolve(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
     return Resolved(cid, _load(read, cid), tuple(proof), tuple(roots))
 
 
-def check_range(resolved: Resolved, ask: Ask) -> tuple[int, int] | None:
-    """Give the bytes of the file that are asked for, half open; None for no range, or if this is not a file.
+def check_range(resolved: Resolved, content: ContentRequest) -> tuple[int, int] | None:
+    """The requested byte range of the file, half open; ``None`` for no range, or if this is not a file.
 
     Raises :class:`RefusalError` (400) for a range outside of the file.
     """
-    if ask.entity_bytes is None:
+    if content.entity_bytes is None:
         return None
     size_bytes = _file_size(resolved.terminus, resolved.data)
     if size_bytes is None:
         return None
-    start, stop = ask.entity_bytes.resolve(size_bytes)
+    start, stop = content.entity_bytes.resolve(size_bytes)
     return None if (start, stop) == (0, size_bytes) else (start, stop)
 
 
 class Runs:
     """The blocks of one answer, in runs of about a megabyte. Call :meth:`next` from one thread at a time."""
 
-    def __init__(self, read: Read, resolved: Resolved, ask: Ask) -> None:
-        wanted = check_range(resolved, ask)
-        self._blocks = _Walk(read, resolved, dups=ask.dups).blocks(ask, wanted)
+    def __init__(self, read: Read, resolved: Resolved, content: ContentRequest) -> None:
+        wanted = check_range(resolved, content)
+        self._blocks = _Walk(read, resolved, dups=content.dups).blocks(content, wanted)
         self._error: Exception | None = None
 
     def next(self) -> Run:
-        """Give the next blocks; none at the end.
+        """The next blocks; none at the end.
 
-        Raises :class:`NotHereError`, :class:`DagError` or :class:`StoreError` after all blocks before the fault
-        were given.
+        Raises :class:`NotHereError`, :class:`DagError` or :class:`StoreError` after all blocks before the fault were returned.
         """
         if self._error is not None:
             raise self._error
@@ -120,19 +119,19 @@ class Runs:
 
 
 def car_bytes(
-    read: Read, size_of: Callable[[Cid], int | None], resolved: Resolved, ask: Ask, *, most_blocks: int
+    read: Read, size_of: Callable[[Cid], int | None], resolved: Resolved, content: ContentRequest, *, most_blocks: int
 ) -> int | None:
-    """Give the size of the answer's CAR, from its nodes and the sizes of its raw blocks, which are not read.
+    """The size of the answer's CAR, computed from its nodes and the sizes of its raw blocks, which are not read.
 
-    None if it has more than ``most_blocks``, or a block is missing: such a CAR is sent without a Content-Length.
+    ``None`` if it has more than ``most_blocks``, or a block is missing: such a CAR is sent without a Content-Length.
     """
 
     def hollow(cid: Cid) -> bytes | None:
         size_bytes = size_of(cid) if cid.codec == RAW else None
-        return read(cid) if size_bytes is None else bytes(size_bytes)  # zeros that no page of memory backs
+        return read(cid) if size_bytes is None else bytes(size_bytes)  # an array of zeros, which takes no memory
 
     total = len(encode_header([resolved.terminus]))
-    blocks = _Walk(hollow, resolved, dups=ask.dups).blocks(ask, check_range(resolved, ask))
+    blocks = _Walk(hollow, resolved, dups=content.dups).blocks(content, check_range(resolved, content))
     try:
         for count, (cid, data) in enumerate(blocks):
             if count == most_blocks:
@@ -144,14 +143,14 @@ def car_bytes(
 
 
 class _Walk:
-    """One depth-first walk. Identity CIDs are followed and never sent."""
+    """One depth-first walk. Identity CIDs are followed and not sent."""
 
     def __init__(self, read: Read, resolved: Resolved, *, dups: bool) -> None:
         self._read = read
         self._resolved = resolved
         self._sent: set[tuple[int, bytes]] | None = None if dups else set()
 
-    def blocks(self, ask: Ask, wanted: tuple[int, int] | None) -> Iterator[tuple[Cid, bytes]]:
+    def blocks(self, content: ContentRequest, wanted: tuple[int, int] | None) -> Iterator[tuple[Cid, bytes]]:
         for cid in self._resolved.proof:
             yield from self._send(cid, _load(self._read, cid))
         terminus, data = self._resolved.terminus, self._resolved.data
@@ -159,14 +158,14 @@ class _Walk:
             yield from self._range(terminus, *wanted)
             return
         yield from self._send(terminus, data)
-        if ask.scope == "all":
+        if content.scope == "all":
             inside = self._resolved.inside
             yield from self._below(links(terminus, data) if inside is None else list(links_in(inside)), links)
-        elif ask.scope == "entity":
+        elif content.scope == "entity":
             yield from self._below(_entity_links(terminus, data), _entity_links)
 
     def _send(self, cid: Cid, data: bytes) -> Iterator[tuple[Cid, bytes]]:
-        """Yield the block, unless it is virtual or was sent before and may not be repeated."""
+        """Yield the block, unless its CID contains it, or it was sent before and may not be repeated."""
         if cid.inline is not None:
             return
         if self._sent is not None:
@@ -177,7 +176,7 @@ class _Walk:
         yield cid, data
 
     def _below(self, roots: list[Cid], follow: Callable[[Cid, bytes], list[Cid]]) -> Iterator[tuple[Cid, bytes]]:
-        """Walk whole subtrees; with ``dups=n`` those that were walked before are left out."""
+        """Walk whole subtrees; with ``dups=n`` without those that were walked before."""
         waiting = roots[::-1]
         while waiting:
             cid = waiting.pop()
@@ -188,7 +187,7 @@ class _Walk:
             waiting.extend(reversed(follow(cid, data)))
 
     def _range(self, root: Cid, start: int, stop: int) -> Iterator[tuple[Cid, bytes]]:
-        """Walk the parts of a file that hold its bytes from ``start`` to before ``stop``; its root always."""
+        """Walk the parts of a file that contain its bytes from ``start`` to ``stop`` (exclusive), and always its root."""
         waiting = [(root, 0)]
         while waiting:
             cid, offset = waiting.pop()
@@ -196,7 +195,7 @@ class _Walk:
             yield from self._send(cid, data)
             if cid.codec != DAG_PB:
                 continue
-            if not _is_sized(data):  # which of its parts hold the range, nobody can say
+            if not _is_sized(data):  # it is not known which of its parts contain the range
                 yield from self._below(_entity_links(cid, data), _entity_links)
                 continue
             parts = []
@@ -214,7 +213,7 @@ def _load(read: Read, cid: Cid) -> bytes:
 
 
 def _load_verified(read: Read, cid: Cid) -> bytes:
-    """Read a node that decides about the path: a damaged one must not send the client astray."""
+    """Read and verify a node that decides where the path leads: a damaged one must not mislead the client."""
     try:
         return verify(cid, _load(read, cid)).data
     except BlockMismatchError as error:
@@ -222,7 +221,7 @@ def _load_verified(read: Read, cid: Cid) -> bytes:
 
 
 def _enter(read: Read, directory: Cid, name: str) -> tuple[list[Cid], Cid]:
-    """Find a name in a directory; give the nodes that prove it, and where it leads."""
+    """Find a name in a directory; returns the nodes that prove it, and where it leads."""
     try:
         nodes, found = find(lambda cid: _load_verified(read, cid), directory, name)
     except DagError as error:
@@ -241,7 +240,7 @@ def _decode(cid: Cid, data: bytes) -> object:
 
 
 def _descend(value: object, segments: list[str]) -> tuple[object, list[str]]:
-    """Follow segments inside one block, as far as the first link; give the value there and the segments left."""
+    """Follow segments inside one block, as far as the first link; returns the value there and the remaining segments."""
     for position, segment in enumerate(segments):
         try:
             value = step(value, segment)
@@ -253,7 +252,7 @@ def _descend(value: object, segments: list[str]) -> tuple[object, list[str]]:
 
 
 def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
-    """List the links that belong to the same entity: a file's parts, a sharded directory's shards."""
+    """The links that belong to the same entity: a file's parts, or a sharded directory's shards."""
     if cid.codec != DAG_PB:
         return []
     node = dagpb.decode(data)
@@ -269,7 +268,7 @@ def _entity_links(cid: Cid, data: bytes) -> list[Cid]:
 
 
 def _file_size(cid: Cid, data: bytes) -> int | None:
-    """Give the size of a file; None if this is not one, or does not say."""
+    """The size of a file; ``None`` if this is not one, or does not say."""
     if cid.codec == RAW:
         return len(data)
     body = _unixfs(dagpb.decode(data)) if cid.codec == DAG_PB and _is_sized(data) else None
@@ -277,14 +276,14 @@ def _file_size(cid: Cid, data: bytes) -> int | None:
 
 
 def _is_sized(data: bytes) -> bool:
-    """Whether a dag-pb node says how long each of its parts is."""
+    """Whether a dag-pb node gives the size of each of its parts."""
     node = dagpb.decode(data)
     body = _unixfs(node)
     return body is not None and len(node.links) == len(body.blocksizes)
 
 
 def _unixfs(node: dagpb.Node) -> unixfs.UnixFs | None:
-    """Read a node's UnixFS message; None for dag-pb without one."""
+    """The UnixFS message of a node; ``None`` for dag-pb without one."""
     try:
         return unixfs.decode(node.data)
     except DagError:

@@ -1,18 +1,18 @@
-"""A line with a rate, first come first served. Pure; time is an argument.
+"""A network link with a rate, first come, first served. PURE; the time is an argument.
 
-The line is simulated, not slept: each piece gets the instant at which its last byte has left, computed from the
-instant of the piece before it. Sleeping too long therefore costs nothing: the next pieces are due earlier.
+The link is computed, not slept: the instant at which the last byte of a piece has been sent follows from that of the piece
+before it. So sleeping too long costs nothing: the next pieces are due earlier.
 """
 
 from __future__ import annotations
 
 PIECE_BYTES = 16 * 1024
 
-_CATCH_UP_S = 0.1  # a sender that was not given the processor makes up for at most this much
+_CATCH_UP_S = 0.1  # how far a sender that was not scheduled may catch up
 
 
 class Bucket:
-    """Hands out instants at ``rate`` bytes per second; after a pause at most ``burst_bytes`` leave at once."""
+    """Computes send times at ``rate`` bytes per second; after a pause, ``burst_bytes`` may be sent at once."""
 
     def __init__(self, rate: float, *, burst_bytes: float) -> None:
         self._rate = rate
@@ -20,7 +20,7 @@ class Bucket:
         self._free_s = float("-inf")
 
     def reserve(self, size_bytes: int, now_s: float, *, ready_s: float | None = None) -> float:
-        """Put a piece in line; give the instant at which it has left and may be written.
+        """Queue a piece; returns the instant at which it has been sent, and may be written.
 
         ``ready_s`` is when the sender had it ready, if that was before ``now_s`` and only the scheduler was late.
         """

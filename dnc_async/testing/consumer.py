@@ -1,4 +1,4 @@
-"""Who wants blocks in a simulation: all at once, or as a budget allows. PURE; it is told the time."""
+"""The consumer of a simulation: it wants blocks all at once, or as a budget allows. PURE; the time is passed in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dnc_async.gateways.want import Want
 from .scripted_line import Body
 from .timeline import Workload
 
-#: What all files of a simulation lie beneath.
+#: The root of all files of a simulation.
 ROOT = "root"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Leaf(Want):
-    """A block that is wanted, from its wish to its end; ``number`` is its place in the order."""
+    """A wanted block; ``number`` is its place in the order."""
 
     number: int
     wanted_at: float
@@ -31,7 +31,7 @@ class Leaf(Want):
 
 @dataclass(slots=True, eq=False)
 class SimulatedRequest:
-    """A request. ``blocks`` are what its body brings, in order; ``wants`` what is still expected of it."""
+    """A request. ``blocks`` are those in its body, in order; ``wants`` those that are still expected."""
 
     gateway: int
     car: CarQuery | None
@@ -44,9 +44,9 @@ class SimulatedRequest:
 
 
 class Consumer:
-    """Leases files in order, and takes them in order.
+    """Leases files in order, and consumes them in order.
 
-    ``take`` gets each block when it is wanted; ``at`` calls back at a time, with that time.
+    ``take`` is called with each block when it is wanted; ``at(when, call)`` has ``call`` called at a time, with that time.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Consumer:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has taken everything."""
+        """Whether it has consumed everything."""
         return self._handed == self._work.files
 
     def lease(self, now: float) -> None:
-        """Want as many more files as the budget has room for, and always one."""
+        """Want as many more files as the budget has space for, and at least one."""
         work = self._work
         size = work.leaves * work.leaf_bytes
         most = math.inf if work.budget_bytes is None else max(1, work.budget_bytes // size)
@@ -93,7 +93,7 @@ class Consumer:
                 self._take(leaf)
 
     def settled(self, leaf: Leaf, now: float) -> None:
-        """A block came, or never will."""
+        """Note that a block arrived, or never will."""
         self._missing[leaf.number // self._work.leaves] -= 1
         self._hand_over(now)
 

@@ -1,7 +1,7 @@
-"""What may go wrong at a scripted gateway, as data: frozen, seeded, and the same thing as one line of text.
+"""What may go wrong at a scripted gateway, as data: frozen, seeded, and equivalent to one line of text.
 
-``Faults.parse("rate=4MB,latency=50ms,jitter=10ms,flip=20")`` and ``str(faults)`` are inverse, so a script can be put on
-a command line, in a report or in a test's parameters. All times count from the gateway's start.
+``Faults.parse("rate=4MB,latency=50ms,jitter=10ms,flip=20")`` and ``str(faults)`` are inverse, so a script can be part of a
+command line, a report or a test's parameters. All times count from the gateway's start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .script import (
     write_script,
 )
 
-#: How late ``straggle`` is, and what ``slow`` divides the rate by.
+#: How many seconds late ``straggle`` is, and by what ``slow`` divides the rate.
 STRAGGLE_S, SLOW_FACTOR = 10.0, 10
 
 
@@ -31,7 +31,7 @@ STRAGGLE_S, SLOW_FACTOR = 10.0, 10
 class Faults:
     """A gateway's script. The default is a gateway without faults.
 
-    Counts are exact and independent of timing; whatever is drawn at random comes from ``seed``.
+    Counts are exact and independent of timing; random choices are derived from ``seed``.
     """
 
     rate: float | None = None
@@ -84,9 +84,9 @@ class Faults:
 
     @classmethod
     def parse(cls, text: str) -> Faults:
-        """Read a script such as ``"rate=4MB,latency=50ms,flip=20"``; the empty text is no faults.
+        """Parse a script such as ``"rate=4MB,latency=50ms,flip=20"``; the empty text means no faults.
 
-        Raises :class:`ArgumentError`, which names the bad word and lists the known ones.
+        Raises :class:`ArgumentError`, which names the wrong word and lists the known ones.
         """
         return cls(**parse_script(text, _WORDS, "fault"))
 
@@ -118,5 +118,5 @@ _WORDS = {
 
 
 def _word(name: str) -> str:
-    """Give the word of a script that sets the field ``name``."""
+    """The word of a script that sets the field ``name``."""
     return next(word for word, meaning in _WORDS.items() if meaning.field == name)

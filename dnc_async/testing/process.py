@@ -1,4 +1,4 @@
-"""A scripted gateway in a process of its own: its work does not steal time from the process that measures."""
+"""A scripted gateway in its own process, so that its work takes no time from the process that measures."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ANSWER_S = 10.0
 
 
 class GatewayProcess:
-    """Serve the store at ``store_path`` with ``faults`` from another process, for as long as the block lasts.
+    """Serves the store at ``store_path`` with ``faults`` from another process, while the ``with`` block runs.
 
-    A context manager, with and without ``async``; starting blocks for about half a second. The child ends when
-    this process does, however that happens: it watches a pipe whose other end only this process holds.
+    A context manager, with and without ``async``; starting blocks for about half a second. The child process ends when this
+    process ends, for whatever reason: it watches a pipe whose other end only this process holds.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class GatewayProcess:
         return self._url
 
     def start(self) -> Self:
-        """Start the process and wait until it answers, which entering does too.
+        """Start the process and wait until it answers; entering the block does this, too.
 
-        Raises :class:`DncError` with what it wrote to stderr when it ends, or is not ready in time.
+        Raises :class:`DncError` with the process's stderr if it ends, or is not ready in time.
         """
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
@@ -88,13 +88,13 @@ class GatewayProcess:
         return self
 
     def kill(self) -> None:
-        """End the process at once, as a crash would: its connections break. Doing it again does nothing."""
+        """Kill the process at once, as a crash would: its connections break. A second call does nothing."""
         if self._process is not None:
             self._process.kill()
             self._reap()
 
     def stop(self) -> None:
-        """Let the process end in order, which leaving does too; kill it if it takes too long."""
+        """Let the process end in order, as leaving the block does; kills it if it takes too long."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             try:
@@ -104,7 +104,7 @@ class GatewayProcess:
             self._reap()
 
     def stats(self) -> GatewayStats:
-        """Tell what it has done so far. Blocks for the time of one request on loopback."""
+        """What it has done so far. Blocks for the time of one request on loopback."""
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_ANSWER_S)
         try:
@@ -156,7 +156,7 @@ class GatewayProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Give the child our environment, and the place from which this package was imported."""
+    """The child's environment: ours, and the path from which this package was imported."""
     here = str(Path(dnc_async.__file__).parent.parent)
     there = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, there]) if there else here}

@@ -1,4 +1,4 @@
-"""A gateway that fails by script, in this event loop."""
+"""A gateway that misbehaves by script, in this event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dnc_async.serve.app import make_app
 from dnc_async.serve.server import Listener
 
 from .faults import Faults
-from .shaping import ScriptedDelivery
+from .shaping import ScriptedHooks
 from .stats import STATS_PATH, GatewayStats
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class ScriptedGateway:
-    """Serve ``store`` as a gateway with ``faults``, for as long as the ``async with`` block lasts.
+    """Serves ``store`` as a gateway with ``faults``, while the ``async with`` block runs.
 
-    It is the library's own gateway with a script on the way of its bodies, so whatever the script leaves alone is
-    served as ever. Its seconds count from entering. Besides ``/ipfs/`` it answers ``GET /_scripted/stats``.
+    It is the library's own gateway with a script in its hooks, so whatever the script does not change is served as usual. Its
+    seconds count from entering the block. Besides ``/ipfs/`` it answers ``GET /_scripted/stats``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ScriptedGateway:
         self._host = host
         self._port = port
         self._max_requests = max_requests
-        self._delivery: ScriptedDelivery | None = None
+        self._hooks: ScriptedHooks | None = None
         self._listener: Listener | None = None
         self._outage: asyncio.Task[None] | None = None
 
@@ -64,19 +64,19 @@ class ScriptedGateway:
         return self._listener.url
 
     def stats(self) -> GatewayStats:
-        """Tell what it has done so far."""
-        return self._delivery.stats if self._delivery else GatewayStats()
+        """What it has done so far."""
+        return self._hooks.stats if self._hooks else GatewayStats()
 
     async def __aenter__(self) -> Self:
         """Start listening, and the timeline."""
         clock = asyncio.get_running_loop().time
-        delivery = ScriptedDelivery(self._faults, connections=lambda: listener.connections, clock=clock)
-        app = make_app(self._store, max_requests=self._max_requests, delivery=delivery)
+        hooks = ScriptedHooks(self._faults, connections=lambda: listener.connections, clock=clock)
+        app = make_app(self._store, max_requests=self._max_requests, hooks=hooks)
         app.router.add_get(STATS_PATH, self._answer_stats)
         listener = Listener(app, self._host, self._port)
         await listener.start()
-        delivery.start()
-        self._delivery, self._listener = delivery, listener
+        hooks.start()
+        self._hooks, self._listener = hooks, listener
         if self._faults.down is not None:
             self._outage = asyncio.create_task(self._play_outage(listener))
         return self
@@ -96,7 +96,7 @@ class ScriptedGateway:
                 await self._listener.close()
 
     async def _play_outage(self, listener: Listener) -> None:
-        """Die and come back when the script says so."""
+        """Go down and return when the script says so."""
         window = self._faults.down
         if window is None:
             return

@@ -1,4 +1,4 @@
-"""A scripted gateway without sockets: when its answers begin, when their pieces come and how they end. PURE.
+"""A scripted gateway without sockets: when its answers begin, when their pieces arrive and how they end. PURE.
 
 It follows the same :class:`Faults` as :class:`ScriptedGateway`, with the same :class:`Bucket`, on a clock that is passed in.
 """
@@ -17,9 +17,9 @@ from .bucket import PIECE_BYTES, Bucket
 from .faults import SLOW_FACTOR, STRAGGLE_S, Faults
 from .script import Window
 
-#: What a gateway without a ``rate`` can send: about what one machine does to itself.
+#: The rate of a gateway without ``rate``: about that of loopback.
 UNSHAPED_RATE = 1e9
-#: Coarse pieces of a slow line would look like silence.
+#: Coarse pieces on a slow link would look like silence.
 _LONGEST_PIECE_S = 0.02
 
 
@@ -35,7 +35,7 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class Body:
-    """How much of a body was sent, and its trickle where it has one."""
+    """How much of a body was sent, and its trickle if it has one."""
 
     size_bytes: int
     sent_bytes: int = 0
@@ -43,7 +43,7 @@ class Body:
 
 
 class ScriptedLine:
-    """One gateway. ``piece_bytes`` is how finely a fast line is shared; the real one is shared in pieces of 16 KiB."""
+    """One gateway and its link. ``piece_bytes`` is the granularity of a fast link; the real one is shared in pieces of 16 KiB."""
 
     def __init__(self, faults: Faults, *, seed: str, piece_bytes: int) -> None:
         """Raises :class:`~dnc_async.errors.ArgumentError` for a fault that is not modelled."""
@@ -65,7 +65,7 @@ class ScriptedLine:
         return self.faults.down is not None and now in self.faults.down
 
     def begins_at(self, now: float) -> float:
-        """When the request that comes now will be answered."""
+        """When a request that arrives now will be answered."""
         self._requests += 1
         faults = self.faults
         pause = max(0.0, faults.latency_s + self._random.uniform(-1, 1) * faults.jitter_s)
@@ -73,7 +73,7 @@ class ScriptedLine:
         return now + pause + (STRAGGLE_S if late else 0.0)
 
     def answers(self, now: float, *, car: bool, root: str) -> Ending:
-        """How it answers, for a block or a CAR, by a path from ``root`` where one is named."""
+        """How it answers a request for a block or a CAR, by a path from ``root`` if one is given."""
         faults = self.faults
         if faults.busy is not None and now in faults.busy:
             return Ending.BUSY
@@ -85,7 +85,7 @@ class ScriptedLine:
 
     @property
     def retry_after_s(self) -> float:
-        """What a busy answer asks for."""
+        """The pause that a busy answer asks for, in seconds."""
         return float(math.ceil(self.faults.retry_after_s))
 
     def body(self, size_bytes: int) -> Body:
@@ -94,7 +94,7 @@ class ScriptedLine:
         return Body(size_bytes, trickle=Bucket(trickle, burst_bytes=0) if trickle else None)
 
     def piece(self, body: Body, now: float) -> tuple[int, float]:
-        """The body's next piece, and when it comes; of no bytes where the script ends the body there, or stalls it."""
+        """The body's next piece, and when it arrives; zero bytes if the script ends or stalls the body there."""
         faults, step = self.faults, self._piece_bytes
         if faults.trickle is not None:
             step = max(1, min(step, int(faults.trickle / 10)))
@@ -113,21 +113,21 @@ class ScriptedLine:
         return size, max(due, now)
 
     def stalls(self, body: Body) -> bool:
-        """Whether the body that goes no further keeps its connection open."""
+        """Whether a body that does not continue keeps its connection open."""
         return self.faults.cut is None or body.sent_bytes < self.faults.cut
 
     def block_is_right(self) -> bool:
-        """Whether the next block that it sends is what its CID says."""
+        """Whether the next block that it sends matches its CID."""
         self._blocks += 1
         wrong = (every for every in (self.faults.flip, self.faults.other) if every is not None)
         return not any(self._blocks % every == 0 for every in wrong)
 
 
 def fluid_s(scripts: Sequence[Faults], size_bytes: int, leaf_bytes: int, *, at_once: int) -> float:
-    """How long so many bytes take at least, if all gateways send all the time what their scripts let them.
+    """The least time for so many bytes, if all gateways send all the time what their scripts allow.
 
-    The line's rate without the time that it is down, busy, silent or slow, less the blocks that are wrong; nothing of those that
-    break every block off, and ``at_once`` trickles; jitter at its best. Infinite where they cannot send so many.
+    The link's rate, without the time in which it is down, busy, silent or slow, less the blocks that are wrong; nothing for
+    scripts that cut every block off; ``at_once`` trickles; jitter at its best. Infinite if they cannot send that many.
     """
     edges = {0.0}
     for faults in scripts:

@@ -1,4 +1,4 @@
-"""Serving until told to stop: what the command line and a gateway process have in common."""
+"""Serves until told to stop; shared by the command line and the gateway process."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ async def serve_forever(
     ready: Callable[[str], None],
     stop: Awaitable[object],
 ) -> None:
-    """Serve a store until ``stop`` (say, ``event.wait()``) is done; ``ready`` gets the URL once it answers.
+    """Serve a store until ``stop`` (for example ``event.wait()``) is done; calls ``ready`` with the URL once it answers.
 
-    With ``faults``, even empty ones, it is a scripted gateway with its statistics; without, a plain one.
-    Raises :class:`StoreError` or :class:`ArgumentError` when it cannot start.
+    With ``faults``, even empty ones, it is a scripted gateway with its statistics; without, a plain one. Raises
+    :class:`StoreError` or :class:`ArgumentError` if it cannot start.
     """
     store = BlockStore.open(store_path)
     if faults is None:
@@ -46,9 +46,9 @@ async def serve_forever(
 
 
 async def stdin_closed() -> None:
-    """Return when whoever holds the other end of standard input closes it, or dies.
+    """Return when the process at the other end of standard input closes it, or dies.
 
-    Raises :class:`ArgumentError` when standard input is no pipe, socket or terminal.
+    Raises :class:`ArgumentError` if standard input is not a pipe, socket or terminal.
     """
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(sys.stdin.fileno())):

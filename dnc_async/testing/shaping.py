@@ -1,4 +1,4 @@
-"""A :class:`Delivery` that follows a script of :class:`Faults`."""
+""":class:`ResponseHooks` that follow a script of :class:`Faults`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from aiohttp import web
 
 from dnc_async.serve.accept import only_if_cached
-from dnc_async.serve.ask import RefusalError
+from dnc_async.serve.content_request import RefusalError
 
 from .bucket import PIECE_BYTES, Bucket
 from .faults import SLOW_FACTOR, STRAGGLE_S
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dnc_async.ipld.cid import Cid
-    from dnc_async.serve.ask import Ask
-    from dnc_async.serve.delivery import Sink
+    from dnc_async.serve.content_request import ContentRequest
+    from dnc_async.serve.hooks import Sink
 
     from .faults import Faults
 
@@ -31,7 +31,7 @@ _PAGE = "<!doctype html><html><head><title>Welcome</title></head><body>Sign in t
 _STRANGER = b"another block than the one that was asked for"
 
 
-class ScriptedDelivery:
+class ScriptedHooks:
     """Applies a script to each request and body. Times count from :meth:`start`."""
 
     keeps_sizes = False  # a script may put another block in the place of one
@@ -57,7 +57,7 @@ class ScriptedDelivery:
         self._start_s = self._clock()
 
     async def admit(self, request: web.Request) -> web.StreamResponse | None:
-        """Wait for the latency, then let the script answer instead of the gateway."""
+        """Wait for the latency, then answer instead of the gateway if the script says so."""
         number = self._count("requests")
         self._counts["peak_connections"] = max(self._counts["peak_connections"], self._connections())
         pause_s = self._faults.latency_s + self._random.uniform(-1, 1) * self._faults.jitter_s
@@ -77,19 +77,19 @@ class ScriptedDelivery:
             return web.Response(text=_PAGE, content_type="text/html")
         return None
 
-    def revise(self, ask: Ask) -> Ask:
+    def revise(self, content: ContentRequest) -> ContentRequest:
         """Ignore ``entity-bytes``, or refuse CARs, if the script says so."""
-        if self._faults.no_car and ask.format == "car":
+        if self._faults.no_car and content.format == "car":
             raise RefusalError(406, "this gateway serves raw blocks only")
         if self._faults.cold:
-            if ask.segments:
-                self._found.add(ask.root)
-            elif ask.root not in self._found:
+            if content.segments:
+                self._found.add(content.root)
+            elif content.root not in self._found:
                 raise RefusalError(404, "nobody was found who has this block")
-        return replace(ask, entity_bytes=None) if self._faults.ignore_entity_bytes else ask
+        return replace(content, entity_bytes=None) if self._faults.ignore_entity_bytes else content
 
     def block(self, cid: Cid, data: bytes) -> bytes:
-        """Give the block, or every so often a damaged copy or another one."""
+        """The block, or every so often a damaged copy or another one."""
         if not data or cid.inline is not None:
             return data
         number = self._count("blocks_served")
@@ -107,7 +107,7 @@ class ScriptedDelivery:
         return data
 
     def sink(self, request: web.Request, response: web.StreamResponse) -> Sink:
-        """Write through the line, and break off where the script says so."""
+        """Write through the simulated link, and cut the body off where the script says so."""
         shaper = _Shaper(
             request,
             response,
@@ -123,13 +123,13 @@ class ScriptedDelivery:
         self._count("bytes_served", size_bytes)
 
     def _count(self, name: str, more: int = 1) -> int:
-        """Add to a counter; give what it is now."""
+        """Add to a counter; returns its new value."""
         self._counts[name] += more
         return self._counts[name]
 
 
 class _Shaper:
-    """One body on its way through the script."""
+    """One body that is sent by the script."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Shaper:
         self._ready_s: float | None = None
 
     async def write(self, data: bytes) -> None:
-        """Send ``data``, or as much of it as the script lets pass."""
+        """Send ``data``, or as much of it as the script allows."""
         rest = memoryview(data)
         while rest:
             limit = await self._limit()
@@ -172,7 +172,7 @@ class _Shaper:
             self._served(len(piece))
 
     async def _limit(self) -> int:
-        """How many bytes may still pass; at the script's end of this body, end it instead."""
+        """How many bytes may still be sent; at the script's end of this body, end it instead."""
         left = 2**62
         if self._faults.cut is not None:
             left = self._faults.cut - self._sent
@@ -185,7 +185,7 @@ class _Shaper:
         return left
 
     async def _wait_for_line(self, size_bytes: int) -> float | None:
-        """Wait until a piece has passed the line and the trickle; give the instant at which it was due."""
+        """Wait until a piece has passed the link and the trickle; returns the instant at which it was due."""
         due_s, slow, silent = None, self._faults.slow, self._faults.silent
         if silent is not None and (now_s := self._clock() - self._start_s) in silent:
             await asyncio.sleep(math.inf if silent.stop_s is None else silent.stop_s - now_s)

@@ -13,37 +13,37 @@ from .scripted_line import Body, Ending, ScriptedLine
 
 
 class _Desk(Protocol):
-    """What requests need of the simulator."""
+    """What the requests need of the simulator."""
 
     now: float
 
     def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let something happen at a time."""
+        """Call a function at a time."""
 
     def tell(self, what: str, gateway: int, *blocks: Leaf) -> None:
-        """Add to the timeline."""
+        """Add an entry to the timeline."""
 
     def wake(self) -> None:
-        """There may be something to decide."""
+        """Have the scoreboard decide again."""
 
     def progressed(self, gateway: int) -> None:
-        """Some bytes came: there may be room to ask for more."""
+        """Some bytes arrived: the window may have space for another request."""
 
     def came(self, gateway: int, size_bytes: int) -> None:
         """Count bytes on the wire."""
 
     def land(self, request: SimulatedRequest, want: Leaf) -> None:
-        """A right block came."""
+        """A correct block arrived."""
 
     def failed(self, request: SimulatedRequest, want: Leaf, *, is_wrong: bool = False, is_final: bool = False) -> None:
-        """A gateway could not bring a block."""
+        """A gateway failed to send a block."""
 
     def leave(self, want: Leaf, gateway: int) -> None:
-        """A request for a block has ended without it."""
+        """A request for a block ended without it."""
 
 
 class SimulatedRequests:
-    """All that are on their way."""
+    """All open requests."""
 
     def __init__(
         self, board: Scoreboard, lines: Sequence[ScriptedLine], events: _Desk, *, stall_timeout_s: float
@@ -58,7 +58,7 @@ class SimulatedRequests:
         return f"<SimulatedRequests {[len(each) for each in self._open]}>"
 
     def end(self, request: SimulatedRequest) -> None:
-        """Give back what did not come."""
+        """End a request, and give back the blocks that did not arrive."""
         if request.ended:
             return
         request.ended = True
@@ -72,7 +72,7 @@ class SimulatedRequests:
         self._events.wake()
 
     def reaches(self, request: SimulatedRequest) -> None:
-        """The request is at its gateway."""
+        """The request arrives at its gateway."""
         line = self._lines[request.gateway]
         if request.ended:
             return
@@ -83,7 +83,7 @@ class SimulatedRequests:
         self._events.at(line.begins_at(self._events.now), partial(self._answers, request))
 
     def dies(self, gateway: int) -> None:
-        """All its connections break."""
+        """All connections of a gateway break."""
         for request in list(self._open[gateway]):
             self._breaks(request)
 
@@ -112,7 +112,7 @@ class SimulatedRequests:
             self._breaks(request, line.retry_after_s if ending is Ending.BUSY else None)
 
     def _breaks(self, request: SimulatedRequest, retry_after_s: float | None = None) -> None:
-        """It failed: the block that was to come next is asked of somebody else, the others are given back."""
+        """A request failed: its next block is requested from another gateway, the others are given back."""
         if request.ended:
             return
         first = next(iter(request.wants), None)
@@ -131,7 +131,7 @@ class SimulatedRequests:
             self._breaks(request)
 
     def _comes(self, request: SimulatedRequest, body: Body, size: int) -> None:
-        """A piece of the body came."""
+        """A piece of the body arrived."""
         if request.ended:
             return
         i, score = request.gateway, self._board.scores[request.gateway]
@@ -156,7 +156,7 @@ class SimulatedRequests:
             self.end(request)
 
     def _complete(self, request: SimulatedRequest, want: Leaf) -> bool:
-        """A block of the body is whole; says whether more of it may come."""
+        """A block of the body is complete; returns whether more of the body may arrive."""
         i, score, able = request.gateway, self._board.scores[request.gateway], self._board.capabilities[request.gateway]
         if self._lines[i].block_is_right():
             self._events.land(request, want)

@@ -1,15 +1,17 @@
 """Runs the real scoreboard against scripted gateways on a virtual clock: a minute takes milliseconds. PURE.
 
-The scoreboard chooses, hedges and says when it wants to be asked again, as it does for the fetcher; the simulator sends what it
-chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what came and when, as requests do: the first right
-body counts, the loser is cancelled and charged if it was late, what failed goes back into the order. Everything follows from
-the scripts, the workload and ``seed``. The same :class:`Faults` can be played for real by a :class:`GatewayProcess`.
+The scoreboard chooses, hedges and says when it wants to be called again, as it does for the fetcher. The simulator sends what
+it chose to :class:`~dnc_async.testing.scripted_line.ScriptedLine` and tells it what arrived and when, as real requests do: the
+first correct body counts, the slower request is cancelled and charged if it was late, and failed blocks are queued again.
+Everything is determined by the scripts, the workload and ``seed``. The same :class:`Faults` can be played for real by a
+:class:`GatewayProcess`.
 
 *Modelled:* rate, latency, jitter, flip, other, stall, cut, trickle, slow, silent, straggle, busy, retry-after, down, html,
-no-car, cold, and requests per minute; runs of leaves as CARs; what a request costs this machine (``request_s``, one after
+no-car, cold, and requests per minute; runs of leaves as CARs; this machine's time for each request (``request_s``, one after
 the other).
-*Not modelled:* ``ignore-entity-bytes`` (refused); roots, proofs and CARs that bring more than was wanted; two wishes for the same
-block; connecting, TCP, a CAR's headers, hashing and writing, and a consumer that takes the processor away.
+
+*Not modelled:* ``ignore-entity-bytes`` (refused); roots, proofs and CARs that bring more than was wanted; two wants for the
+same block; connecting, TCP, a CAR's headers, hashing and writing, and a consumer that takes processor time.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _SHORTEST_SLEEP_S = 0.001
 
 
 class BoardMaker(Protocol):
-    """Makes the scoreboard that is to be tried: :class:`~dnc_async.gateways.scoreboard.Scoreboard` itself, or one like it."""
+    """Creates the scoreboard to simulate: :class:`~dnc_async.gateways.scoreboard.Scoreboard` or a variant of it."""
 
     def __call__(
         self,
@@ -54,12 +56,12 @@ class BoardMaker(Protocol):
         requests_per_minute: Sequence[float | None],
         can_car: Sequence[bool],
     ) -> Scoreboard:
-        """As of the scoreboard."""
+        """See :class:`~dnc_async.gateways.scoreboard.Scoreboard`."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What one run counts."""
+    """The counts of one run."""
 
     began: float
     requests: Counter[int] = field(default_factory=Counter)
@@ -72,7 +74,7 @@ class _Tally:
 
 
 class Simulator:
-    """Gateways that are fetched from, one workload after the other; the clock, and what the scoreboard learned, go on."""
+    """Gateways that serve one workload after the other; the clock and the scoreboard's measurements are kept between them."""
 
     def __init__(
         self,
@@ -86,9 +88,9 @@ class Simulator:
         limit_s: float = 86_400.0,
         board: BoardMaker = Scoreboard,
     ) -> None:
-        """``request_s``: what each request costs this machine; ``piece_bytes``: how finely lines are shared: coarser is faster.
+        """``request_s``: this machine's time for each request. ``piece_bytes``: the granularity of links; coarser is faster.
 
-        ``limit_s``: a run that takes longer has lost its way, and raises.
+        ``limit_s``: a run that takes longer than this is stuck, and raises an error.
         """
         scripts = [Faults.parse(each) if isinstance(each, str) else each for each in gateways]
         self._settings = settings or FetchSettings()
@@ -123,7 +125,7 @@ class Simulator:
         for i, script in enumerate(scripts):
             if script.down is not None:
                 self.at(script.down.start_s, partial(self._open.dies, i))
-            if script.cold:  # the fetcher has asked, while it fetched the proofs
+            if script.cold:  # the fetcher would have learned it while it fetched the proofs
                 self.board.capabilities[i].add_missing_root(ROOT)
 
     def __repr__(self) -> str:
@@ -134,7 +136,7 @@ class Simulator:
         self.now += seconds
 
     def run(self, workload: Workload) -> SimulationReport:
-        """Fetch it. Returns when every block came, or nobody is left to ask for those that did not."""
+        """Fetch a workload. Returns when every block arrived, or no gateway is left to try for those that did not."""
         self._tally = _Tally(self.now)
         hedged = self._hedges.spent_bytes
         self._consumer = Consumer(workload, take=self._queue, at=self._call_back)
@@ -150,7 +152,7 @@ class Simulator:
         return self._report(workload, self._hedges.spent_bytes - hedged)
 
     def _play_until(self, wakes: float) -> None:
-        """Let things happen until one of them, or the scoreboard's own time, is worth another look."""
+        """Process events until one of them, or the scoreboard's own time, is a reason to decide again."""
         while not self._awake and not self._consumer.is_done:
             at = self._heap[0][0] if self._heap else math.inf
             if min(at, wakes) > self._tally.began + self._limit_s:
@@ -194,19 +196,19 @@ class Simulator:
         )
 
     def _fluid_s(self, workload: Workload) -> float:
-        """From the start of the scripts, so for the first workload."""
+        """The least possible time from the start of the scripts, so valid for the first workload only."""
         scripts, at_once = [line.faults for line in self._lines], self._settings.requests_per_gateway
         return fluid_s(scripts, workload.size_bytes, workload.leaf_bytes, at_once=at_once)
 
     def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let something happen at a time (called by requests)."""
+        """Call a function at a time (called by requests)."""
         heapq.heappush(self._heap, (when, next(self._order), happens))
 
     def _call_back(self, when: float, happens: Callable[[float], None]) -> None:
         self.at(when, lambda: happens(self.now))
 
     def tell(self, what: str, gateway: int, *blocks: Leaf) -> None:
-        """Add to the timeline (called by requests)."""
+        """Add an entry to the timeline (called by requests)."""
         self._tally.events.append(Event(self.now, what, gateway, tuple(want.number for want in blocks)))
 
     # As the fetcher.
@@ -256,7 +258,7 @@ class Simulator:
             want.requests[i] = request
 
     def wake(self) -> None:
-        """There may be something to decide (called by requests)."""
+        """Have the scoreboard decide again (called by requests)."""
         self._awake = True
 
     def came(self, gateway: int, size_bytes: int) -> None:
@@ -264,7 +266,7 @@ class Simulator:
         self._tally.wire[gateway] += size_bytes
 
     def progressed(self, gateway: int) -> None:
-        """Some bytes came: there may be room to ask for more (called by requests)."""
+        """Some bytes arrived: the window may have space for another request (called by requests)."""
         if self._pending and self.board.scores[gateway].has_window(self._pending[0].size_bytes, self.now):
             self._awake = True
 
@@ -273,7 +275,7 @@ class Simulator:
         return [leaf for leaf in self._consumer.files[file] if ask.covers(leaf.within[0], ask.start)]
 
     def land(self, request: SimulatedRequest, want: Leaf) -> None:
-        """A right block came (called by requests)."""
+        """A correct block arrived (called by requests)."""
         score, i = self.board.scores[request.gateway], request.gateway
         score.verified(want.size_bytes)
         if want in request.wants:
@@ -302,7 +304,7 @@ class Simulator:
         self._consumer.settled(want, self.now)
 
     def failed(self, request: SimulatedRequest, want: Leaf, *, is_wrong: bool = False, is_final: bool = False) -> None:
-        """A gateway could not bring a block (called by requests)."""
+        """A gateway failed to send a block (called by requests)."""
         i = request.gateway
         request.wants.pop(want, None)
         self.board.scores[i].missed(want)
@@ -322,7 +324,7 @@ class Simulator:
         self.leave(want, i)
 
     def leave(self, want: Leaf, gateway: int) -> None:
-        """A request for the block has ended without it: leave it to its other request, or ask again (called by requests)."""
+        """A request for the block ended without it: unless another is open, queue it again (called by requests)."""
         want.requests.pop(gateway, None)
         want.asked.discard(gateway)
         self._awake = True

@@ -1,4 +1,4 @@
-"""What a scripted gateway says of itself."""
+"""The statistics of a scripted gateway."""
 
 from __future__ import annotations
 

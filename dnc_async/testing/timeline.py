@@ -12,7 +12,7 @@ class Workload:
     """Files of equal leaves, wanted in order.
 
     All at once, or, with a ``budget_bytes``, as a consumer leases them: whole files while they fit, each released when it is
-    complete and the one before it was consumed, which takes ``step_s`` a file.
+    complete and the one before it was consumed, which takes ``step_s`` seconds per file.
     """
 
     leaves: int = 16
@@ -23,14 +23,14 @@ class Workload:
 
     @property
     def size_bytes(self) -> int:
-        """All of it."""
+        """The size of all files together."""
         return self.files * self.leaves * self.leaf_bytes
 
 
 class Event(NamedTuple):
-    """One line of the timeline. ``what``: asked, hedged, joined, arrived, duplicate, failed, wrong, beaten or given back.
+    """One entry of the timeline. ``what``: asked, hedged, joined, arrived, duplicate, failed, wrong, beaten or given back.
 
-    ``blocks`` are numbers in the order of the work; ``gateway`` is who was asked, or brought it, or did not.
+    ``blocks`` are numbers in the order of the work; ``gateway`` is the one that was asked, or sent it, or failed.
     """
 
     at_s: float
@@ -41,7 +41,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReport:
-    """One gateway's part. ``bytes`` were right and wanted, ``wire_bytes`` came; ``failures`` and ``rejected`` since the start."""
+    """One gateway's part. ``bytes`` were correct and wanted, ``wire_bytes`` arrived; ``failures``, ``rejected`` since the start."""
 
     requests: int
     bytes: int
@@ -53,10 +53,10 @@ class GatewayReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationReport:
-    """How a workload went. ``arrivals_s`` is, for each block, how long after it was wanted it came; ``None`` where it never did.
+    """How a workload went. ``arrivals_s`` is the time from when each block was wanted until it arrived; ``None`` if it never did.
 
-    ``fluid_s`` is what all gateways together could have done, ``waited_s`` how long the consumer of a budget waited after its
-    first file. ``duplicates`` are whole right blocks that were there already.
+    ``fluid_s`` is the least time of all gateways together, ``waited_s`` how long the consumer of a budget waited after its
+    first file. ``duplicates`` are complete correct blocks that had arrived before.
     """
 
     seconds: float
@@ -72,25 +72,25 @@ class SimulationReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every block came."""
+        """Whether every block arrived."""
         return None not in self.arrivals_s
 
     @property
     def over_fluid(self) -> float:
-        """Its time, over the least possible one."""
+        """Its time divided by the least possible one."""
         return self.seconds / self.fluid_s if self.fluid_s else math.inf
 
     @property
     def requests(self) -> int:
-        """How many were sent."""
+        """The number of requests."""
         return sum(gateway.requests for gateway in self.gateways)
 
     @property
     def extra_bytes(self) -> int:
-        """What came beside the blocks themselves: halves of hedges, wrong blocks, bodies that broke off."""
+        """Received bytes beside the blocks themselves: halves of hedges, wrong blocks, bodies that were cut off."""
         return sum(gateway.wire_bytes - gateway.bytes for gateway in self.gateways)
 
     def arrived_within_s(self, share: float) -> float:
-        """How soon after it was wanted such a share of the blocks came: 0.5 is the median. Infinite where so many never came."""
+        """Within what time after being wanted this share of the blocks arrived (0.5: the median); infinite if fewer arrived."""
         times = sorted(math.inf if each is None else each for each in self.arrivals_s)
         return times[min(len(times) - 1, math.ceil(share * len(times)) - 1)] if times else 0.0

@@ -1,4 +1,4 @@
-"""Looks at a folder from outside, as ``du`` does, while something else writes to it."""
+"""Measures a folder's size from outside, as ``du`` does, while something else writes to it."""
 
 from __future__ import annotations
 

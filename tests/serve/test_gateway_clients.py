@@ -18,7 +18,7 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_file
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import Cid
-from dnc_async.serve import GatewayServer, Straight, make_app
+from dnc_async.serve import GatewayServer, NoHooks, make_app
 from dnc_async.store import BlockStore
 
 
@@ -28,13 +28,13 @@ async def test_too_many_requests_at_once_are_told_when_to_come_back(
     store, root, _ = file
     waiting, inside = asyncio.Event(), asyncio.Semaphore(0)
 
-    class Slow(Straight):
+    class Slow(NoHooks):
         async def admit(self, request: web.Request) -> web.StreamResponse | None:
             inside.release()
             await waiting.wait()
             return None
 
-    async with GatewayServer(store, delivery=Slow(), max_requests=2) as gateway:
+    async with GatewayServer(store, hooks=Slow(), max_requests=2) as gateway:
 
         async def get() -> int:
             async with session.get(f"{gateway.url}/ipfs/{root.cid}?format=raw") as response:
@@ -111,12 +111,12 @@ async def test_a_client_that_goes_away_costs_nothing(big_store: tuple[CountingSt
     store, root = big_store
     sent: list[asyncio.Task[Any] | None] = []
 
-    class Watching(Straight):
+    class Watching(NoHooks):
         async def admit(self, request: web.Request) -> web.StreamResponse | None:
             sent.append(asyncio.current_task())
             return None
 
-    async with GatewayServer(store, delivery=Watching()) as gateway:
+    async with GatewayServer(store, hooks=Watching()) as gateway:
         async with open_slowly(gateway.url, f"/ipfs/{root}?format=car&car-dups=y"):
             await settle(lambda: store.reads >= 3)
         await settle(lambda: all(task is not None and task.done() for task in sent))

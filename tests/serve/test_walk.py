@@ -15,7 +15,7 @@ from dnc_async.ipld.block import Block, make, verify
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, payload
-from dnc_async.serve.ask import Ask, EntityBytes, RefusalError, Scope
+from dnc_async.serve.content_request import ContentRequest, EntityBytes, RefusalError, Scope
 from dnc_async.serve.walk import NotHereError, Runs, resolve
 from dnc_async.store import BlockStore
 
@@ -49,7 +49,7 @@ def car(
     dups: bool = False,
 ) -> list[tuple[Cid, bytes]]:
     """All blocks of an answer, in order."""
-    ask = Ask(
+    ask = ContentRequest(
         root=root,
         segments=segments,
         trailing_slash=False,
@@ -194,7 +194,7 @@ def test_a_missing_block_is_named_wherever_it_is_missing(kubo_store: BlockStore,
     def read(cid: Cid) -> bytes | None:
         return None if cid == gone else kubo_store.read(cid)
 
-    runs = Runs(read, resolve(read, root, ()), Ask(root, (), trailing_slash=False, format="car"))
+    runs = Runs(read, resolve(read, root, ()), ContentRequest(root, (), trailing_slash=False, format="car"))
     assert runs.next() == whole[:-1]
     for _ in range(2):
         with pytest.raises(NotHereError, match=str(gone)):
@@ -216,7 +216,9 @@ def test_runs_are_about_a_megabyte(
     blocks, root = build_file(bytes(3 * 2**20), UNIXFS_V1_2025)
     fill(store, blocks)
     runs = Runs(
-        store.read, resolve(store.read, root.cid, ()), Ask(root.cid, (), trailing_slash=False, format="car", dups=True)
+        store.read,
+        resolve(store.read, root.cid, ()),
+        ContentRequest(root.cid, (), trailing_slash=False, format="car", dups=True),
     )
     assert [len(run) for run in iter(runs.next, [])] == [2, 1, 1]
 

@@ -23,7 +23,7 @@ from dnc_async.errors import (
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld.car import encode_header, section
 from dnc_async.ipld.cid import Cid
-from dnc_async.serve.ask import RefusalError, parse_ask
+from dnc_async.serve.content_request import RefusalError, parse_request
 from dnc_async.serve.walk import NotHereError, Runs, resolve
 from dnc_async.testing.faults import Faults
 from dnc_async.testing.scripted_line import Ending, ScriptedLine
@@ -97,7 +97,7 @@ class SimulatedGateway:
         """A CAR of what is asked for, in pieces to ``feed``."""
         asked = request.asked
         path, _, query = request.target.partition("?")
-        ask = parse_ask(path, dict(parse_qsl(query)), None)
+        ask = parse_request(path, dict(parse_qsl(query)), None)
         root = str(ask.root) if ask.segments else ""
         await self._begin(asked, root=root, car=True)
         if self.script.ignore_entity_bytes and ask.entity_bytes is not None:

@@ -7,14 +7,23 @@ import pytest
 from dnc_async.ipld.cid import Cid
 from dnc_async.serve.accept import UnsatisfiableError, byte_range, etag_matches, media_ranges, only_if_cached
 from dnc_async.serve.answers import etag
-from dnc_async.serve.ask import CAR, IPNS_RECORD, RAW, Ask, EntityBytes, RefusalError, parse_ask, parse_path
+from dnc_async.serve.content_request import (
+    CAR,
+    IPNS_RECORD,
+    RAW,
+    ContentRequest,
+    EntityBytes,
+    RefusalError,
+    parse_path,
+    parse_request,
+)
 
 V1 = "bafybeiaysi4s6lnjev27ln5icwm6tueaw2vdykrtjkwiphwekaywqhcjze"
 PATH = f"/ipfs/{V1}"
 
 
-def ask(path: str = PATH, accept: str | None = None, **query: str) -> Ask:
-    return parse_ask(path, {name.replace("_", "-"): value for name, value in query.items()}, accept)
+def ask(path: str = PATH, accept: str | None = None, **query: str) -> ContentRequest:
+    return parse_request(path, {name.replace("_", "-"): value for name, value in query.items()}, accept)
 
 
 def refusal(path: str = PATH, accept: str | None = None, **query: str) -> tuple[int, str]:
@@ -70,7 +79,7 @@ def test_the_url_decides_before_the_accept_header(accept: str | None, query: str
 )
 def test_what_is_not_served_is_refused(accept: str | None, query: dict[str, str], status: int) -> None:
     with pytest.raises(RefusalError) as caught:
-        parse_ask(PATH, query, accept)
+        parse_request(PATH, query, accept)
     assert caught.value.status == status
 
 
@@ -94,7 +103,7 @@ def test_a_refusal_says_what_would_work() -> None:
     ],
 )
 def test_car_parameters_of_the_url_win(accept: str, query: dict[str, str], *, dups: bool) -> None:
-    assert parse_ask(PATH, query, accept).dups is dups
+    assert parse_request(PATH, query, accept).dups is dups
 
 
 def test_entity_bytes_implies_the_scope_entity() -> None:

@@ -1,7 +1,7 @@
-"""What a client asks for: a URL and an Accept header in, an :class:`Ask` or a :class:`RefusalError` out. Pure.
+"""Parses what a client requests: a URL and an Accept header give a :class:`ContentRequest`, or a :class:`RefusalError`. PURE.
 
-The rules are the trustless gateway specification's. The URL wins over the Accept header. Only raw blocks and
-CARs are served, so a request that names neither is refused (400), and one that names something else is too (406).
+The rules are those of the trustless gateway specification. The URL has precedence over the Accept header. Only raw blocks and
+CARs are served: a request that names no format is refused (400), and one that names another format, too (406).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST_PATH = 1024  # segments: a path is walked block by block before the ans
 
 
 class RefusalError(Exception):
-    """An answer other than the data: its HTTP status, and a sentence for the client. Never leaves ``serve``."""
+    """A refusal: the HTTP status, and a sentence for the client. Not raised outside ``serve``."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True)
 class EntityBytes:
-    """``entity-bytes=first:last``: inclusive; negative numbers count from the end; ``last`` is None for ``*``."""
+    """``entity-bytes=first:last``, inclusive. Negative numbers count from the end; ``last`` is ``None`` for ``*``."""
 
     first: int
     last: int | None
@@ -57,9 +57,9 @@ class EntityBytes:
         return cls(int(match[1]), None if match[2] == "*" else int(match[2]))
 
     def resolve(self, size_bytes: int) -> tuple[int, int]:
-        """Give the half-open range of an entity of ``size_bytes``; empty when nothing is between the two ends.
+        """The half-open range of an entity of ``size_bytes``; empty if nothing is between the two ends.
 
-        Raises :class:`RefusalError` (400) when all of it lies outside of an entity that is not empty.
+        Raises :class:`RefusalError` (400) if the range is outside of an entity that is not empty.
         """
         start = self.first if self.first >= 0 else max(0, size_bytes + self.first)
         last = size_bytes - 1 if self.last is None else self.last
@@ -73,8 +73,8 @@ class EntityBytes:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One request that can be answered: what is wanted, and in which form."""
+class ContentRequest:
+    """A request that can be answered: which content, and in which form."""
 
     root: Cid
     segments: tuple[str, ...]
@@ -89,19 +89,19 @@ class Ask:
 
     @property
     def content_path(self) -> str:
-        """The path as text, decoded: what X-Ipfs-Path says."""
+        """The decoded path, as X-Ipfs-Path has it."""
         slash = "/" if self.trailing_slash else ""
         return "/".join(["/ipfs", str(self.root), *self.segments]) + slash
 
     @property
     def encoded_path(self) -> str:
-        """The path below the root with every byte but the unreserved ones percent-encoded."""
+        """The path below the root, with all bytes except unreserved ones percent-encoded."""
         slash = "/" if self.trailing_slash else ""
         return "".join(f"/{quote(segment, safe='', errors='surrogateescape')}" for segment in self.segments) + slash
 
     @property
     def query(self) -> str:
-        """The query that asks for exactly this, without an Accept header."""
+        """The query string of the same request without an Accept header."""
         words = [f"format={self.format}"]
         if self.format == "car":
             words.append(f"dag-scope={self.scope}")
@@ -111,18 +111,18 @@ class Ask:
         return "&".join(words)
 
 
-def parse_ask(raw_path: str, query: Mapping[str, str], accept: str | None) -> Ask:
-    """Read a request; ``raw_path`` is still percent-encoded. Raises :class:`RefusalError`."""
+def parse_request(raw_path: str, query: Mapping[str, str], accept: str | None) -> ContentRequest:
+    """Parse a request; ``raw_path`` is still percent-encoded. Raises :class:`RefusalError`."""
     root, segments, trailing_slash = parse_path(raw_path)
     form, parameters = _choose_format(query, accept)
     if form == "raw":
         if segments:
             raise RefusalError(400, "a raw block has no path after its CID; ask for ?format=car to follow a path")
-        return Ask(
+        return ContentRequest(
             root, segments, trailing_slash, form, filename=query.get("filename"), negotiated="format" not in query
         )
     dups = _choose_variant(query, parameters)
-    return Ask(
+    return ContentRequest(
         root=root,
         segments=segments,
         trailing_slash=trailing_slash,
@@ -136,7 +136,7 @@ def parse_ask(raw_path: str, query: Mapping[str, str], accept: str | None) -> As
 
 
 def parse_path(raw_path: str) -> tuple[Cid, tuple[str, ...], bool]:
-    """Split ``/ipfs/{cid}[/path]``; decoded once, an encoded slash separates, dot segments are resolved."""
+    """Split ``/ipfs/{cid}[/path]``. It is decoded once: an encoded slash separates segments, and dot segments are resolved."""
     path = unquote_to_bytes(raw_path.partition("?")[0]).decode("utf-8", "surrogateescape")  # names may be any bytes
     _, _, rest = path.partition("/ipfs/")
     text, _, below = rest.partition("/")
@@ -160,7 +160,7 @@ def parse_path(raw_path: str) -> tuple[Cid, tuple[str, ...], bool]:
 
 
 def _choose_format(query: Mapping[str, str], accept: str | None) -> tuple[Format, dict[str, str]]:
-    """Decide the format, and which CAR parameters the Accept header gives for it."""
+    """Choose the format, and the CAR parameters that the Accept header gives for it."""
     ranges = media_ranges(accept or "")
     cars = [parameters for media, parameters in ranges if media == CAR]
     if "format" in query:
@@ -199,7 +199,7 @@ def _named_in_url(query: Mapping[str, str]) -> set[str]:
 
 
 def _choose_variant(query: Mapping[str, str], parameters: Mapping[str, str]) -> bool:
-    """Decide ``dups``; version and order are checked, there is one of each. The URL's words win."""
+    """Choose ``dups``, and check version and order, of which there is one each. The URL has precedence."""
     asked = {name: query.get(f"car-{name}", parameters.get(name, "")) for name in ("version", "order", "dups")}
     problem = _variant_problem(asked)
     if problem:
