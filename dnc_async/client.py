@@ -50,7 +50,7 @@ EngineKind = Literal["thread", "process"]
 
 
 class StreamOptions(TypedDict, total=False):
-    """The options of :func:`dnc_async.stream`, for the faces that pass them on."""
+    """The options of :func:`dnc_async.stream`, for functions that pass them on."""
 
     gateways: Gateways
     routers: Routers
@@ -114,7 +114,7 @@ class Client:
         self._renew()
 
     def _renew(self) -> None:
-        """Have an engine that was not started yet."""
+        """Replace the engine by one that was not started yet."""
         self._engine = self._make_engine(self._setup)
         self._finalizer = finalize(self, self._engine.stop)
 
@@ -147,7 +147,7 @@ class Client:
         transform_workers: Workers = 0,
         progress: Observer | None = None,
     ) -> BatchStream:
-        """The batches of a dataset; see :func:`dnc_async.stream`. Shares this client's engine, gateways and budget."""
+        """Stream a dataset's batches; see :func:`dnc_async.stream`. Uses this client's engine, gateways and budget."""
         return BatchStream(
             self.handle(
                 cid,
@@ -162,7 +162,7 @@ class Client:
         )
 
     async def inspect(self, cid: Address) -> DatasetInfo:
-        """What the dataset is; see :func:`dnc_async.inspect`."""
+        """Describe a dataset; see :func:`dnc_async.inspect`."""
         root, path = parse_address(cid)
         manifest = await self._open_engine().manifest(self._origin(root), root, path)
         return DatasetInfo.of("/".join([str(root), *path]), manifest)
@@ -182,15 +182,15 @@ class Client:
         return await self._fetch(path, save, target=where, limit_bytes=self._limit_bytes, progress=progress)
 
     async def cat(self, path: Address, start: int = 0, end: int | None = None) -> bytes:
-        """A file's bytes, or a range of them; see :func:`dnc_async.cat`."""
+        """Read a file, or a range of it; see :func:`dnc_async.cat`."""
         return await self._fetch(path, cat_range, start=start, end=end, limit_bytes=self._limit_bytes)
 
     async def ls(self, path: Address) -> list[DirectoryEntry]:
-        """What is in a directory; see :func:`dnc_async.ls`."""
+        """List a directory; see :func:`dnc_async.ls`."""
         return await self._fetch(path, listing)
 
     def open(self, path: Address, *, owned: bool = False) -> RemoteFile:
-        """A file to read by ranges; see :func:`dnc_async.open`. An ``owned`` one closes this client."""
+        """Open a file to read ranges of it; see :func:`dnc_async.open`. Closing an ``owned`` one closes this client."""
         root, names = parse_address(path)
 
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
@@ -224,7 +224,7 @@ class Client:
         progress: Observer | None = None,
         owned: bool,
     ) -> StreamHandle:
-        """A stream as both faces, the async and the blocking one, hold it; ``owned`` streams close this client."""
+        """The handle of a stream, for the async and the blocking interface; an ``owned`` one closes this client."""
         root, path = parse_address(cid)
         if epochs is not None:
             epochs = whole_number(epochs, name="epochs", least=1, meaning="a number of passes, or None for no end")
@@ -256,7 +256,7 @@ class Client:
     def _begin(
         self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool
     ) -> tuple[Engine, RunningStream, BatchReceiver]:
-        """Start a stream. The one that owns this client has a new engine after a suspension, or a start that failed."""
+        """Start a stream. A stream that owns this client gets a new engine after a suspension, or a failed start."""
         if owned and self._engine.is_started:
             self._renew()
         engine = self._open_engine()
@@ -268,7 +268,7 @@ class Client:
             raise
 
     def _open_engine(self) -> Engine:
-        """The engine, which starts with its first stream or call. Raises where this client was closed, or is a fork's."""
+        """The engine, which is started by its first stream or call. Raises if this client was closed, or forked."""
         if self._closed:
             raise StreamClosedError("this client was closed; make a new one")
         self._engine.check_process()
@@ -292,7 +292,7 @@ class Client:
 
 
 def _process_engine(setup: EngineSetup) -> Engine:
-    """An engine in a process of its own. Raises :class:`~dnc_async.errors.ArgumentError` where there is none."""
+    """An engine in its own process. Raises :class:`~dnc_async.errors.ArgumentError` if that is not supported."""
     from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - of no use to most, and not importable everywhere
 
     return RemoteEngine(setup)
@@ -305,9 +305,9 @@ def _observer(observer: object, name: str) -> Observer:
 
 
 def parse_address(cid: object, *, foreign: bool = False) -> tuple[Cid, tuple[str, ...]]:
-    """A root and a path beneath it from any of the forms in which people write them.
+    """Parse an address in any of its usual forms; returns the root and the path below it.
 
-    A ``foreign`` root, of a codec or hash function that is not read, is given only to those who ask for it.
+    A ``foreign`` root, whose codec or hash function is not supported, is accepted only with ``foreign=True``.
     """
     if isinstance(cid, Cid):
         cid = str(cid)
@@ -320,19 +320,19 @@ def parse_address(cid: object, *, foreign: bool = False) -> tuple[Cid, tuple[str
         )
     url = text.lstrip()[:7].lower() == "ipfs://"
     text = text.lstrip()[7:] if url else text.lstrip().removeprefix("/ipfs/")
-    if url:  # there "?" and "#" end the path; a path by itself is what it is
+    if url:  # in a URL, "?" and "#" end the path; in a plain path they are part of it
         text = unquote(re.split("[?#]", text, maxsplit=1)[0], errors="surrogateescape")
     root, slash, below = text.partition("/")
     try:
-        # A name may end in white space, and only a name: what stands behind a CID alone was pasted along.
+        # Only a name may end in white space; after a CID it was pasted by accident.
         return Cid.parse(root if slash else root.rstrip(), foreign=foreign), _names(below)
     except CidError as error:
         raise CidError(f"cid: {error}") from error
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """The names of a path, as they are; dot segments, which no directory can hold, are resolved as everywhere."""
-    try:  # and back: bytes that came apart, some of them percent-encoded, are one character again
+    """The names in a path. Dot segments, which no directory can contain, are resolved."""
+    try:  # and back, so that a character of which some bytes were percent-encoded is whole again
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise ArgumentError(

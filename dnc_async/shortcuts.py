@@ -1,4 +1,4 @@
-"""The top-level functions that open a client of their own, and close it with what they were called for."""
+"""The top-level functions. Each opens a client of its own, and closes it at the end."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def stream(
     epochs:
         How often to go through the dataset; ``None`` goes on for ever.
     drop_last:
-        Leave out a last batch that is short.
+        Omit a short last batch.
     prefetch:
         How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
     transform:
-        A function that takes a batch and returns what you get in its place: decode, augment, copy to a device. It runs beside
-        your step, never in an event loop, and the order stays. Its waits are the cause ``transform`` in the report.
+        A function that takes a batch and returns what you get instead: decode, augment, copy to a device. It runs while your
+        step runs, never in an event loop, and keeps the order. Waiting for it is the cause ``transform`` in the report.
     transform_workers:
         0 calls it for one batch at a time, in one thread, and takes no memory beyond what a stream takes anyway. N calls it for
         up to N batches at once, in N threads, with up to N more batches in memory; for functions that hold the GIL, give a
         ``ProcessPoolExecutor`` of your own, with ``mp_context`` "spawn" or "forkserver". The module
-        :mod:`dnc_async.engine.transform` says what holds for threads, contexts, memory and leaving.
+        :mod:`dnc_async.engine.transform` tells more about threads, contexts, memory and closing.
     progress:
         Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
-        gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must be quick; what it raises is
-        logged, and harms nothing.
+        gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must return quickly; exceptions
+        are logged and do no harm.
     engine:
-        ``"thread"`` of this process, or ``"process"``: one of its own, for steps that hold Python's lock (the GIL), such as loops
-        in pure Python. That takes half a second longer to start and some 80 MB, and runs ``transform`` there, too, which
-        must lie in a module. On Linux.
+        ``"thread"``: a thread of this process. ``"process"``: a process of its own, for steps that hold Python's lock (the GIL),
+        such as loops in pure Python. It takes half a second longer to start and some 80 MB of memory. ``transform`` runs there,
+        too, so it must be defined in a module. On Linux.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def stream(
 
 
 def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandle:
-    """A stream with a client of its own, as both faces hold it."""
+    """The handle of a stream with its own client, for the async and the blocking interface."""
     client = Client(
         gateways=options.get("gateways"),
         routers=options.get("routers"),
@@ -122,9 +122,9 @@ def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandl
 async def inspect(
     cid: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
 ) -> DatasetInfo:
-    """What a dataset is, from its manifest alone: schema, samples, batches, bytes.
+    """Describe a dataset from its manifest alone: schema, samples, batches, bytes.
 
-    Raises :class:`~dnc_async.errors.ManifestError` where the CID is not a dataset.
+    Raises :class:`~dnc_async.errors.ManifestError` if the CID is not a dataset.
     """
     async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.inspect(cid)
@@ -141,27 +141,27 @@ async def get(
 ) -> Saved:
     """Write any UnixFS file or directory tree on IPFS to the disk, verified.
 
-    It is written under a hidden name beside the target, which it becomes when it is whole; a call that was cut off is gone on
-    with by the next one. Symlinks are kept as they are and never followed; modes (without set-uid) and times are kept where
-    the DAG has them. Entries of a tree that are no files, or of codecs or hash functions that are not read, are left out, and
-    named in ``left_out``.
+    It is written under a hidden name beside the target, and renamed when it is complete. If a call is interrupted, the next one
+    continues it. Symlinks are kept as they are and never followed; modes (without set-uid) and times are kept if the DAG has
+    them. Entries of a tree that are not files, or have an unsupported codec or hash function, are left out, and listed in
+    ``left_out``.
 
     Parameters
     ----------
     path:
         A CID, ``CID/path``, ``ipfs://…`` or ``/ipfs/…``.
     target:
-        A file's or folder's name that is free; a file also goes into a folder that is there, or is named with a slash at its
-        end. By default the last name of ``path``, in the current folder.
+        The name of a file or folder that does not exist yet. A file may also be written into an existing folder, or one that
+        is named with a slash at its end. By default the last name of ``path``, in the current folder.
     gateways, routers, store:
-        As of :func:`stream`.
+        See :func:`stream`.
     progress:
         Called in the engine's thread with what was written so far.
 
     Raises
     ------
     PathError, OutputError, ChunkUnavailableError, DncError
-        Nothing stands at the target; what came is kept for the next call.
+        The target was not created; what was received is kept for the next call.
 
     """
     async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
@@ -177,9 +177,9 @@ async def cat(
     routers: Routers = None,
     store: StrPath | None = None,
 ) -> bytes:
-    """A file's bytes, verified, from ``start`` to before ``end``; negative numbers count from the file's end.
+    """Read a file, verified, from ``start`` to ``end`` (exclusive); negative numbers count from the file's end.
 
-    Only the blocks that hold the range are fetched. Raises :class:`~dnc_async.errors.PathError` where this is no file.
+    Only the blocks of that range are fetched. Raises :class:`~dnc_async.errors.PathError` if this is not a file.
     """
     async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.cat(path, start, end)
@@ -188,9 +188,9 @@ async def cat(
 async def ls(
     path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
 ) -> list[DirectoryEntry]:
-    """What is in a directory, plain or sharded, in its order; the one entry of anything else.
+    """List a directory, plain or sharded, in its order; for anything else, the one entry that it is.
 
-    Raises :class:`~dnc_async.errors.PathError` where the path leads to nothing.
+    Raises :class:`~dnc_async.errors.PathError` if the path leads to nothing.
     """
     async with Client(gateways=gateways, routers=routers, store=store, disk_budget=0) as client:
         return await client.ls(path)
@@ -199,8 +199,8 @@ async def ls(
 def open(  # noqa: A001 - as the builtin
     path: Address, *, gateways: Gateways = None, routers: Routers = None, store: StrPath | None = None
 ) -> RemoteFile:
-    """A file on IPFS to read by ranges, verified: ``async with dnc_async.open(path) as file: await file.read(100)``.
+    """Open a file on IPFS to read ranges of it, verified: ``async with dnc_async.open(path) as file: await file.read(100)``.
 
-    Raises :class:`~dnc_async.errors.PathError` on first use where this is no file.
+    Raises :class:`~dnc_async.errors.PathError` on first use if this is not a file.
     """
     return Client(gateways=gateways, routers=routers, store=store, disk_budget=0).open(path, owned=True)

@@ -1,7 +1,7 @@
-"""The blocking face: for scripts, and for notebooks whose cells do not ``await``. Safe inside a running event loop.
+"""The blocking interface: for scripts, and for notebooks whose cells do not ``await``. Safe inside a running event loop.
 
-The engine has a loop and a thread of its own, so blocking here stops no download. As in the idea that this library began
-with, a notebook takes one batch at a time::
+The engine has a loop and a thread of its own, so blocking here stops no download. A notebook can take one batch at a
+time::
 
     from dnc_async import sync
 
@@ -11,7 +11,7 @@ with, a notebook takes one batch at a time::
         model.partial_fit(batch["x"], batch["y"])
         batch = sync.download_next()
 
-When a batch is returned, the one before it is off the disk.
+When a batch is returned, the one before it has been deleted from the disk.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ T = TypeVar("T")
 class BlockingStream:
     """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once.
 
-    A wait that is interrupted (``KeyboardInterrupt``), or an error that ends the notebook's cell that asked, frees everything but
-    the stream's place: the next call goes on from there, with statistics that begin anew. Two threads that ask at once:
-    ``RuntimeError`` for the second.
+    If a wait is interrupted (``KeyboardInterrupt``), or the notebook's cell that waits ends with an error, everything except
+    the stream's position is freed: the next call continues from there, with new statistics. If two threads ask at the same
+    time, the second gets ``RuntimeError``.
     """
 
     def __init__(self, handle: StreamHandle) -> None:
@@ -63,7 +63,7 @@ class BlockingStream:
         try:
             return _next(self._handle)
         finally:
-            del self  # a traceback that somebody keeps, as a notebook does, holds this frame
+            del self  # a traceback that is kept, as in a notebook, keeps this frame alive
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,7 @@ class BlockingStream:
         return self._handle.begun.report()
 
     def close(self) -> None:
-        """Free everything; returns when the files are gone and the engine's thread is joined. May be called again."""
+        """Free everything; returns when the files are deleted and the engine's thread has ended. May be called again."""
         _close(self._handle)
 
 
@@ -105,11 +105,11 @@ def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an 
     except Exception:
         _close(handle)
         raise
-    except BaseException:  # Ctrl-C: whoever comes back goes on
+    except BaseException:  # Ctrl-C: the next call continues
         handle.interrupted(before)
         raise
     finally:
-        handle.thread = None  # no call: Ctrl-C would come in between, and the batch be lost
+        handle.thread = None  # not a call: Ctrl-C might interrupt it, and the batch would be lost
     _close(handle)
     raise StopIteration
 
@@ -188,7 +188,7 @@ def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
 
 
 class _Notebook:
-    """The one stream that ``download_first`` and ``download_next`` go through."""
+    """The one stream that ``download_first`` and ``download_next`` use."""
 
     def __init__(self) -> None:
         self._stream: BlockingStream | None = None
@@ -211,10 +211,10 @@ _notebook = _Notebook()
 
 
 def download_first(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> Any:  # noqa: ANN401 - as uploaded
-    """The first batch of a dataset. A download that was under way is given up. Options as for :func:`stream`."""
+    """The first batch of a dataset. Closes the stream that was open. Options as for :func:`stream`."""
     return _notebook.first(stream(cid, **options))
 
 
 def download_next() -> Any:  # noqa: ANN401 - as above
-    """The next batch, or ``None`` at the end. The batch before it is off the disk."""
+    """The next batch, or ``None`` at the end. The batch before it has been deleted from the disk."""
     return _notebook.next()

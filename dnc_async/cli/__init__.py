@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from dnc_async.cli.process import ended_by_signals, give_up_full_stderr, open_standard_streams
 
-# All else is imported where signals are heeded already: that takes longer than some commands do.
+# Everything else is imported after the signal handlers are set, because it takes longer than some commands.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Which commands there are, and how one is run."""
+"""The commands of the shell, and how one is run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run one command; returns the exit status. ``KeyboardInterrupt`` is the caller's."""
+    """Run one command; returns the exit status. ``KeyboardInterrupt`` is raised to the caller."""
     print_anything()
     options = argparse.Namespace()
     with warnings_shown(say):
         try:
             return _run(arguments, options)
-        except BrokenPipeError:  # the reader, such as 'head', has seen enough
+        except BrokenPipeError:  # the reader, such as 'head', has closed the pipe
             return 1
         except DncError as error:
             say(f"dnc: {in_shell_words(error, options)}")

@@ -142,15 +142,15 @@ def _run_get(options: argparse.Namespace) -> None:
 
 
 def _copy_out(options: argparse.Namespace) -> None:
-    """Write a file's bytes in order into what cannot be renamed: standard output, a device, a pipe."""
+    """Write a file's bytes in order to a target that cannot be renamed: standard output, a device, a pipe."""
     from dnc_async.shortcuts import open as open_file  # noqa: PLC0415 - as above
 
     size_bytes = 0
-    # Only reading is done in the loop: a reader who pauses must not keep Ctrl-C from being heard.
+    # Writing is done outside of the event loop, because a slow reader must not delay Ctrl-C.
     with asyncio.Runner() as runner:
         file = open_file(options.path, gateways=options.gateway, routers=options.router, store=options.store)
         try:
-            runner.run(file.size())  # where it is no file, or cannot be had, that is told before anything is opened
+            runner.run(file.size())  # raises before anything is opened if this is not a file, or cannot be fetched
             with _sink(options.output, replace=False) as sink:
                 while piece := runner.run(file.read(_PIECE_BYTES)):
                     size_bytes += sink.write(piece)
@@ -183,7 +183,7 @@ def _run_add(options: argparse.Namespace) -> None:
 
     profile = {each.name: each for each in (UNIXFS_V1_2025, UNIXFS_V0_2015)}[options.profile]
     found: dict[str, object] = {}
-    if not os.path.lexists(options.path):  # before a store is made for nothing
+    if not os.path.lexists(options.path):  # before a store is created
         raise DatasetError(f"{options.path}: No such file or directory; nothing was added")
     if options.only_hash:
         root = run(lambda _: None)
@@ -343,11 +343,11 @@ def _source(name: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _sink(name: str, *, replace: bool) -> Iterator[BinaryIO]:
-    """A file that appears when all of it was written; standard output, a device or a pipe, which are written into."""
+    """Open the output: a file that appears when it is complete; standard output, a device or a pipe, which are written into."""
     try:
         with whole_file("/dev/stdout" if name == "-" else name, replace=replace) as file:
             yield file
-    except BrokenPipeError:  # its reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         raise
     except FileExistsError as error:
         raise OutputError(

@@ -142,9 +142,9 @@ def _run_upload(options: argparse.Namespace) -> None:
 
 
 def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array: str = "") -> str:
-    """A column for people: its name, its dtype, and the shape of a sample."""
+    """A column for the user: its name, its dtype, and the shape of a sample."""
     shown = name_of_array or name
-    shown = shown if shown.isprintable() else repr(shown)  # a stranger's name is no command to the terminal
+    shown = shown if shown.isprintable() else repr(shown)  # an untrusted name must not contain terminal control codes
     return f"  {shown}: {dtype}{list(shape) if shape else ''}"
 
 

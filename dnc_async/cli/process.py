@@ -1,4 +1,4 @@
-"""The command as a process among others: the signals that end it, its standard streams, and the library's warnings."""
+"""The command as a process: the signals that end it, its standard streams, and the library's warnings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _TWICE_S = 2.0
 def ended_by_signals() -> Iterator[Callable[[], int]]:
     """Have SIGTERM and SIGHUP end the command as Ctrl-C does, so that nothing is left behind.
 
-    Gives what tells the exit status of a command that was interrupted: 128 and the signal's number. A signal that whoever
-    started us has us ignore (``nohup``) stays ignored.
+    Yields a function that returns the exit status of an interrupted command: 128 and the signal's number. A signal that the
+    parent process had set to be ignored (``nohup``) stays ignored.
     """
     received: list[int] = []
     heeded = 0.0
@@ -32,7 +32,7 @@ def ended_by_signals() -> Iterator[Callable[[], int]]:
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal heeded
         now = time.monotonic()
-        # A terminal that goes away tells its processes twice: the first one is being heeded. Later it may have been lost in a
+        # A terminal that closes signals its processes twice: ignore the second. A later signal may have been lost in a
         # callback whose exceptions the interpreter ignores.
         if received and now - heeded < _TWICE_S:
             return
@@ -53,7 +53,7 @@ def ended_by_signals() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Have Ctrl-C break off a blocking call at once, also in an event loop, which else first waits for its end."""
+    """Have Ctrl-C interrupt a blocking call at once, even in an event loop, which otherwise waits for the call to end."""
     if (
         threading.current_thread() is not threading.main_thread()
         or (before := signal.getsignal(signal.SIGINT)) in (None, signal.SIG_IGN, signal.SIG_DFL)
@@ -69,15 +69,15 @@ def interruptible() -> Iterator[None]:
 
 
 def open_standard_streams() -> None:
-    """Open on the null device what whoever started us has closed.
+    """Open those standard streams on the null device that the parent process has closed.
 
-    Its number would else be that of the next file or socket, and Python has no ``sys.stdout`` then.
+    Otherwise the next file or socket would get their number, and Python would have no ``sys.stdout``.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # opens the lowest free number, which is this one
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - it stays open
@@ -85,10 +85,10 @@ def open_standard_streams() -> None:
 
 @contextlib.contextmanager
 def stdout_errors() -> Iterator[None]:
-    """Raise an :class:`~dnc_async.errors.OutputError` where standard output takes no more, other than by being closed."""
+    """Convert errors of standard output, except a closed pipe, to :class:`~dnc_async.errors.OutputError`."""
     try:
         yield
-    except BrokenPipeError:  # its reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         give_up_stdout()
         raise
     except OSError as error:
@@ -97,12 +97,12 @@ def stdout_errors() -> Iterator[None]:
 
 
 def give_up_stdout() -> None:
-    """Let what was not written go nowhere, else the interpreter tries once more when it exits."""
+    """Discard what was not written, else the interpreter would try again when it exits."""
     _give_up(sys.stdout)
 
 
 def give_up_full_stderr() -> None:
-    """The same for standard error, where it takes no more: the interpreter's exit status would be 120, whatever was done."""
+    """The same for a standard error that is full: otherwise the interpreter's exit status would be 120."""
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
@@ -119,20 +119,20 @@ def _give_up(stream: TextIO) -> None:
 
 
 class _Lines(logging.Handler):
-    """Shows the library's warnings as the command's own, a line each."""
+    """Prints the library's warnings as the command's own, a line each."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """From any thread."""
+        """Called from any thread."""
         self._say(f"dnc: {record.getMessage()}")
 
 
 @contextlib.contextmanager
 def warnings_shown(say: Callable[[str], None]) -> Iterator[None]:
-    """Show what the library warns of."""
+    """Print the library's warnings."""
     lines = _Lines(say)
     logging.getLogger(_LOGGER).addHandler(lines)
     try:

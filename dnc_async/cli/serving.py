@@ -39,7 +39,7 @@ def _run_serve(options: argparse.Namespace) -> None:
     def announce(url: str) -> None:
         try:
             print_line(json.dumps({"url": url, "store": str(store)}) if options.json else url)
-        except (OutputError, BrokenPipeError):  # nobody reads that: no reason not to serve
+        except (OutputError, BrokenPipeError):  # standard output is closed: serve all the same
             say(url)
 
     asyncio.run(

@@ -1,4 +1,4 @@
-"""What the commands share: how they are declared, and where their words go."""
+"""Shared by the commands: declaring options, and printing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Commands = Any  # argparse does not name the type of its subparsers
 
 
 def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:  # noqa: ANN401
-    """Declare a command; gives its parser."""
+    """Declare a command; returns its parser."""
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     return parser
@@ -45,14 +45,14 @@ def gateway_option(parser: argparse.ArgumentParser) -> None:
 
 
 def whole_number(text: str) -> int:
-    """An option's value that is a whole number in plain digits: what ``int()`` reads beyond that (1_000, ٣) is a slip."""
+    """Parse an option's whole number in plain digits: other spellings that ``int()`` accepts (1_000, ٣) are refused."""
     if re.fullmatch("-?[0-9]{1,19}", text) is None:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:40]!r}")
     return int(text)
 
 
 def print_anything() -> None:
-    """Let stdout take any text: names as the bytes that they are, and what its encoding lacks as an escape."""
+    """Have stdout accept any text: names as their bytes, and characters that its encoding lacks as escapes."""
     codecs.register_error(_ANYTHING, _bytes_or_escape)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=_ANYTHING)
@@ -69,14 +69,14 @@ def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def print_line(text: str) -> None:
-    """Write a line of the result to stdout. Raises :class:`~dnc_async.errors.OutputError` where that takes no more."""
+    """Print a line of the result to stdout. Raises :class:`~dnc_async.errors.OutputError` if that fails."""
     with stdout_errors(), interruptible():
         sys.stdout.write(encodable(text, sys.stdout.encoding) + "\n")
         sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Write a line for people to stderr, if anybody is there."""
+    """Print a line for the user to stderr, if it is open."""
     _tell(text + "\n")
 
 
@@ -87,25 +87,25 @@ def _tell(text: str) -> None:
 
 
 def say_if_replaced(name: str) -> None:
-    """Say that a file which is about to be written replaces one."""
+    """Tell the user that an existing file is about to be replaced."""
     if os.path.isfile(name) and not is_special(name):  # noqa: PTH113 - a Path raises where the name is too long
         say(f"{name}: was there already, and is replaced")
 
 
 class Progress:
-    """One line on stderr that is written over, where somebody watches; a few times a second at most."""
+    """A progress line on stderr, which is overwritten a few times a second at most; only on a terminal."""
 
     def __init__(self) -> None:
         self._watched = sys.stderr.isatty()
         self._next = 0.0
 
     def show(self, text: Callable[[], str]) -> None:
-        """Say how far it is."""
+        """Show the progress."""
         if self._watched and time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.1
             _tell(f"\r\x1b[K{text()}")
 
     def end(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._watched:
             _tell("\r\x1b[K")

@@ -1,4 +1,4 @@
-"""Errors in the shell's words: the library names Python's arguments, and a command has options."""
+"""Translates errors for the shell: the library names Python's arguments, and a command has options."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 
 from dnc_async.errors import ArgumentError, DncError
 
-#: Arguments that are called otherwise in the shell. All others are options of the same name, but for a command's own words.
+#: Arguments whose option has another name. All others have the same name, except for a command's own words.
 _RENAMED = {"disk_budget": "budget", "gateways": "gateway", "routers": "router"}
 _NO_OPTIONS = frozenset({"cid", "file", "path", "run"})
-#: What can be done in Python alone.
+#: Arguments that exist in Python only.
 _PYTHON_ALONE = (
     ", or None for no end",
     ", or open it with create=True if it is empty",
@@ -21,10 +21,10 @@ _WORD_BEGINS, _WORD_ENDS = r"(?<![\w/.'\"=-])", r"(?![\w/.'\"=-])"
 
 
 def in_shell_words(error: DncError, options: argparse.Namespace) -> str:
-    """Give an error's text with a command's options in place of arguments: ``disk_budget: …`` becomes ``--budget: …``.
+    """An error's text with a command's options instead of arguments: ``disk_budget: …`` becomes ``--budget: …``.
 
-    That is where a message about an argument begins, before a value (``disk_budget=0`` becomes ``--budget 0``), and where a name
-    has an underscore and so is no plain word. What is quoted stays as it is, and so do paths.
+    Names are replaced at the beginning of a message, before a value (``disk_budget=0`` becomes ``--budget 0``), and wherever
+    they contain an underscore, so that they are no ordinary words. Quoted text and paths stay as they are.
     """
     message = str(error)
     names = {name: f"--{name.replace('_', '-')}" for name in vars(options) if name not in _NO_OPTIONS}

@@ -1,6 +1,6 @@
-"""Every default of the library, and the only reader of the environment.
+"""Every default of the library, and the only code that reads environment variables.
 
-It stands above the mechanisms on purpose: gateways, spool and dataset take plain required keywords and cannot read policy.
+It is above the mechanisms on purpose: gateways, spool and dataset take plain required keywords and cannot read policy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dnc_async.gateways.providers import is_loopback_url
 from dnc_async.gateways.urls import without_secrets
 from dnc_async.telemetry import logger
 
-#: Public trustless gateways, best effort: probed as they are used, and nothing needs any one of them.
+#: Public trustless gateways, best effort: measured as they are used. None of them is indispensable.
 PUBLIC_GATEWAYS = (
     "https://ipfs.filebase.io",
     "https://gateway.pinata.cloud",
@@ -35,10 +35,10 @@ PUBLIC_GATEWAYS = (
     "https://dget.top",
 )
 
-#: What public gateways are known to allow; beyond it they answer 429.
+#: The requests per minute that public gateways allow; more are answered with 429.
 PUBLIC_REQUESTS_PER_MINUTE = 200.0
 
-#: In the place of a gateway: those that routers name.
+#: Given instead of a gateway: use the gateways that routers name.
 DISCOVER = "discover"
 
 DEFAULT_CHUNK_BYTES = 4 * 2**20
@@ -50,10 +50,10 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """A trustless gateway: its URL, and headers for those that want a token (never shown).
+    """A trustless gateway: its URL, and headers for gateways that require a token (never shown).
 
-    A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that answers HTTP ranges. No more than
-    ``requests_per_minute`` are sent to a gateway that allows only so many.
+    A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that supports HTTP ranges. At most
+    ``requests_per_minute`` are sent to the gateway, if given.
     """
 
     url: str
@@ -74,56 +74,56 @@ class Gateway:
 
     @property
     def is_car_file(self) -> bool:
-        """Whether it is an indexed CAR file on a static host, by its name, and not a gateway that finds blocks by CID."""
+        """Whether the URL names an indexed CAR file on a static host, and not a gateway that finds blocks by CID."""
         return _is_car_file(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchSettings:
-    """How gateways are asked, and what else the engine waits for. Durations are seconds."""
+    """How gateways are asked, and other settings of the engine. Durations are seconds."""
 
     connect_timeout_s: float = 5.0
-    #: No byte for so long, and the request has failed; a total timeout there is none.
+    #: A request fails if no byte arrives for this long. There is no total timeout.
     stall_timeout_s: float = 30.0
-    #: How often one gateway may fail for one block before it counts as one that cannot serve it.
+    #: How often one gateway may fail for one block before it is given up for that block.
     attempts: int = 3
-    #: A gateway that has delivered before is given so long to come back, however often it failed for a block.
+    #: A gateway that has delivered blocks before is given at least this long, however often it failed for a block.
     patience_s: float = 20.0
-    #: One that says when it can be asked again (``Retry-After``) is waited for until so long after a block's first failure.
-    #: One that names a later time counts, for that block, as one that cannot serve it.
+    #: A gateway that says when it can be asked again (``Retry-After``) is waited for, up to this long after a block's first
+    #: failure. If it names a later time, it is given up for that block.
     busy_patience_s: float = 180.0
     requests_per_gateway: int = 32
     #: Unverified bytes live in memory only, and never more of them than this. Half as much may be asked for, by all streams of a
     #: client, before there is room for it.
     in_flight_bytes: int = 32 * 2**20
-    #: What came in a CAR before it was wanted is kept, verified, in memory: about so much of it…
+    #: How many verified bytes of CARs are kept in memory before they are wanted (read-ahead)…
     early_bytes: int = 8 * 2**20
-    #: …and when that is full, the CAR that brings more is held open for so long.
+    #: …and how long a CAR request stops reading when that is full.
     hold_s: float = 20.0
-    #: A silent request is asked of a second gateway: at most so many bytes more, of those that were delivered.
+    #: Late blocks are also requested from a second gateway: at most this share of the delivered bytes.
     hedge_share: float = 0.05
-    #: How many gateways that routers name are asked at most, over all datasets that share gateways of the user's.
+    #: The most gateways that are taken from routers, over all datasets that share the user's gateways.
     found_gateways: int = 16
-    #: A router's answer is read so long, and so far.
+    #: The limits for a router's answer: its duration, and its number of records.
     router_timeout_s: float = 60.0
     router_records: int = 1000
-    #: Whether routers elsewhere are believed, too, where they name addresses of this machine or a private network.
+    #: Whether loopback and private addresses are accepted from routers on other machines, too.
     private_providers: bool = False
     workers: int = 4
-    #: A full disk beneath the budget is tried again after so long, and then twice as long each time, up to the second.
+    #: When the disk is full, staging is tried again after the first time, which doubles each time, up to the second.
     disk_retry_s: float = 1.0
     disk_longest_retry_s: float = 30.0
-    #: A consumer's transform that runs when its stream is left is waited for so long…
+    #: How long a running transform is waited for when its stream is closed…
     transform_patience_s: float = 5.0
-    #: …and so many batches at once go to an executor of the consumer's that does not tell how many workers it has.
+    #: …and how many batches are given at once to a consumer's executor that does not tell its number of workers.
     executor_batches: int = 2
-    #: Whether ``HTTP_PROXY`` and its like, and ``~/.netrc``, are heeded.
+    #: Whether to use ``HTTP_PROXY`` and similar variables, and ``~/.netrc``.
     trust_env: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishSettings:
-    """How uploads to a service go about it. ``pin_timeout_s`` bounds the walk over the whole DAG at the other end."""
+    """Settings for uploads to a service. ``pin_timeout_s`` limits its walk over the whole DAG."""
 
     connect_timeout_s: float = 10.0
     answer_timeout_s: float = 120.0
@@ -139,7 +139,7 @@ def installed_version() -> str:
 
 
 def user_agent() -> str:
-    """What we tell gateways that we are."""
+    """The ``User-Agent`` that we send to gateways."""
     return f"dnc-async/{installed_version()}"
 
 
@@ -169,7 +169,7 @@ def gateway_url(url: object) -> str:
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that can be sent; the error names one, and never shows its value."""
+    """Check headers; the error names the header, and never shows its value."""
     for name, value in headers.items():
         is_text = isinstance(name, str) and isinstance(value, str)
         if not (is_text and _HEADER_NAME.fullmatch(name) and value.replace("\t", " ").isprintable()):
@@ -216,9 +216,9 @@ def sources_of(
     routers: Iterable[str] | str | None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Gateway, ...] | None, tuple[str, ...]]:
-    """The gateways that two arguments name, ``None`` where the default ones apply, and the routers' URLs.
+    """The gateways that two arguments name, ``None`` for the default ones, and the routers' URLs.
 
-    ``"discover"`` among the gateways asks routers; where none is given, a local Kubo's gateway is one. Raises
+    ``"discover"`` among the gateways means that routers are asked; without ``routers``, a local Kubo's gateway is one. Raises
     :class:`~dnc_async.errors.ArgumentError`.
     """
     asked = tuple(dict.fromkeys(router_url(url) for url in ([routers] if isinstance(routers, str) else routers or ())))
@@ -247,10 +247,10 @@ def router_url(url: object) -> str:
 
 
 def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:
-    """The URL of a Kubo node's RPC, by default ``$IPFS_PATH/api``, and the headers that ``IPFS_API_AUTH`` stands for.
+    """The URL of a Kubo node's RPC, by default ``$IPFS_PATH/api``, and the headers for ``IPFS_API_AUTH``.
 
-    ``IPFS_API_AUTH`` is ``bearer:TOKEN`` or ``basic:USER:PASSWORD``, as Kubo's own ``--api-auth``. It goes unencrypted to
-    another machine only where the address is a URL that says ``http://``; that is told in the log.
+    ``IPFS_API_AUTH`` is ``bearer:TOKEN`` or ``basic:USER:PASSWORD``, as Kubo's own ``--api-auth``. It is sent unencrypted to
+    another machine only if the address is a URL that says ``http://``; the log says so.
     """
     environ = os.environ if environ is None else environ
     named, file = bool(address), Path()
@@ -271,7 +271,7 @@ def kubo_rpc(address: str, environ: Mapping[str, str] | None = None) -> tuple[st
 
 
 def _rpc_url(address: str, name: str) -> str:
-    """The RPC's URL by a URL or multiaddr; one that names TLS gives https, and what is not understood is refused."""
+    """Convert a URL or multiaddr to the RPC's URL: https if it names TLS. Raises for what is not understood."""
     if address.startswith("/"):
         try:
             return url_of(address)
@@ -294,7 +294,7 @@ def _rpc_url(address: str, name: str) -> str:
 
 
 def _guard_credentials(url: str, *, is_written: bool, has_header: bool) -> None:
-    """Refuse, or where somebody wrote ``http://`` himself, say, that a secret would go over a network in clear."""
+    """Raise if a secret would be sent over a network unencrypted; only warn if the user wrote ``http://``."""
     parts = urlsplit(url)
     is_here = is_loopback_url(url) or parts.hostname == "localhost"
     if parts.scheme == "https" or is_here or not (has_header or parts.username):
@@ -308,14 +308,14 @@ def _guard_credentials(url: str, *, is_written: bool, has_header: bool) -> None:
 
 
 def _kubo_file(name: str, environ: Mapping[str, str]) -> Path:
-    """A file that Kubo keeps in its repository."""
+    """The content of a file in Kubo's repository."""
     return _expanded(environ.get("IPFS_PATH") or "~/.ipfs", "IPFS_PATH") / name
 
 
 def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> Path:
     """The folder of the local store: the argument, else ``DNC_STORE``, else in the user's data folder.
 
-    Raises :class:`~dnc_async.errors.ArgumentError` where no home folder is known and it is needed.
+    Raises :class:`~dnc_async.errors.ArgumentError` if the home folder is needed and not known.
     """
     environ = os.environ if environ is None else environ
     chosen = store or environ.get("DNC_STORE")
@@ -325,7 +325,7 @@ def store_path(store: str | os.PathLike[str] | None, environ: Mapping[str, str] 
 
 
 def own_store() -> Path | None:
-    """The folder of the user's own store, where it is there."""
+    """The folder of the user's own store, if it exists."""
     try:
         path = store_path(None)
     except ArgumentError:
@@ -334,14 +334,14 @@ def own_store() -> Path | None:
 
 
 def spool_path(spool_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder that spools are made in: the argument, else in the user's cache folder; errors as of :func:`store_path`."""
+    """The folder for spools: the argument, else in the user's cache folder; raises as :func:`store_path` does."""
     if spool_dir:
         return _expanded(spool_dir, "spool_dir")
     return _own(platformdirs.user_cache_path, "spool_dir: name a folder for it (--spool-dir DIR)") / "spool"
 
 
 def spool_of(spool_dir: str | os.PathLike[str] | None, disk_budget: float | str | None) -> tuple[Path, int]:
-    """The folder that spools are made in, and the budget in bytes; without a budget no folder is needed."""
+    """The folder for spools, and the budget in bytes. Without a budget no folder is needed."""
     budget = None if disk_budget is None else parse_size(disk_budget, name="disk_budget")
     if budget == 0 and not spool_dir:
         return Path(), 0
@@ -350,7 +350,7 @@ def spool_of(spool_dir: str | os.PathLike[str] | None, disk_budget: float | str 
 
 
 def _own(folder: Callable[[str], Path], remedy: str) -> Path:
-    """One of the user's own folders; there is none where the user's home is not known."""
+    """One of the user's own folders; ``None`` if the user's home is not known."""
     with contextlib.suppress(RuntimeError):
         found = folder("dnc_async")
         if found.parts[:1] != ("~",):
@@ -362,18 +362,18 @@ def _expanded(path: str | os.PathLike[str], name: str) -> Path:
     try:
         if b"\0" in os.fsencode(path):
             raise ArgumentError(f"{name}: {os.fspath(path)!r} holds a zero byte, which no path can")
-        return Path(path).expanduser().absolute()  # for whoever changes the working directory later
+        return Path(path).expanduser().absolute()  # because the working directory may change later
     except FileNotFoundError as error:
         gone = "is relative, and the working directory is gone; name it in full"
         raise ArgumentError(f"{name}: {os.fspath(path)!r} {gone}") from error
     except UnicodeEncodeError as error:
         raise ArgumentError(f"{name}: {os.fspath(path)!r} is a name that this system cannot write") from error
-    except RuntimeError as error:  # nobody has such a home, or nobody knows who we are
+    except RuntimeError as error:  # there is no such home folder, or the user is not known
         raise ArgumentError(f"{name}: {os.fspath(path)!r} has no home folder to begin with; name it in full") from error
 
 
 def default_budget(folder: Path) -> int:
-    """A tenth of the free disk beneath ``folder``, at most 2 GB. Never 0, which would mean memory alone: a full disk is told."""
+    """A tenth of the free disk beneath ``folder``, at most 2 GB. Never 0, which would mean memory alone."""
     while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 - as above
         folder = folder.parent
     disk = shutil.disk_usage(folder)

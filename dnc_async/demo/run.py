@@ -1,4 +1,4 @@
-"""The demo from its first line to its last, in a temporary folder that is gone afterwards, also after Ctrl-C."""
+"""Runs the demo in a temporary folder, which is deleted afterwards, also after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions, say: Callable[[str], None], progress: Callable[[str], None]) -> Summary:
-    """Run all arms. ``say`` gets lines that stay, ``progress`` lines that are overwritten."""
+    """Run all arms. ``say`` prints lines that stay, ``progress`` lines that are overwritten."""
     budget = None if options.budget is None else parse_size(options.budget, name="--budget")
     if options.batch_size < 1:
         raise ArgumentError(f"--batch-size: expected a whole number of rows, at least 1, got {options.batch_size}")
@@ -136,7 +136,7 @@ def _threads() -> list[str]:
 
 
 def progress_line(text: str) -> None:
-    """Overwrite the progress line on a terminal; elsewhere say nothing."""
+    """Overwrite the progress line on a terminal; do nothing elsewhere."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What the demo prints at its end: short, and honest where it did not go well."""
+"""What the demo prints at its end: short, and honest if something went wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BAR = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """All that the demo found out. ``left_behind`` names files, threads and processes that should be gone."""
+    """The results of the demo. ``left_behind`` names files, threads and processes that should be gone."""
 
     cid: str
     batch_size: int

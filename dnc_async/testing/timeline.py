@@ -41,7 +41,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReport:
-    """One gateway's part. ``bytes`` were correct and wanted, ``wire_bytes`` arrived; ``failures``, ``rejected`` since the start."""
+    """One gateway's part. ``bytes`` were correct and wanted, ``wire_bytes`` arrived; failures count from the very start."""
 
     requests: int
     bytes: int
