@@ -29,8 +29,8 @@ class Sends:
         data = self._data.get(cid)
         if data is None:
             raise GatewayMissError("does not have it", gateway=self.name, cid=str(cid))
-        arrivals.begins()
-        arrivals.brings(len(data))
+        arrivals.begin()
+        arrivals.read(len(data))
         return data
 
     async def holds(self, root: Cid) -> bool | None:
