@@ -30,11 +30,11 @@ from pathlib import Path
 
 from bench.rows import keep, kept
 from bench.setting import LINK, STEP_S, STEPS, Outcome, Setting, publish, run
-from dnc_async.engine.ideal import Link
+from dnc_async.engine.ideal import GatewayLink
 
 _PARTS = ("budgets", "gateways", "steps", "faults")
 _BATCHES = 200  # of the dataset, which is gone through again and again
-_UNLIKE = tuple(Link(latency_s=0.050, rate=rate) for rate in (16e6, 9e6, 5e6))
+_UNLIKE = tuple(GatewayLink(latency_s=0.050, rate=rate) for rate in (16e6, 9e6, 5e6))
 
 
 @dataclass(frozen=True, slots=True)

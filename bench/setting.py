@@ -20,7 +20,7 @@ import numpy as np
 
 import dnc_async as dnc
 from dnc_async.client import EngineKind
-from dnc_async.engine.ideal import Ideal, Link, ideal_stream, window_bytes
+from dnc_async.engine.ideal import GatewayLink, Ideal, ideal_stream, window_bytes
 from dnc_async.publish.packing import leaf_bytes
 from dnc_async.spool.files import FOLDER_BYTES
 from dnc_async.testing import GatewayProcess
@@ -29,7 +29,7 @@ from dnc_async.testing.watching import watched_disk
 Batch = Mapping[str, np.ndarray]
 
 STEP_S = 0.030
-LINK = Link(latency_s=0.050, rate=10e6)
+LINK = GatewayLink(latency_s=0.050, rate=10e6)
 STEPS = ("blocking", "async", "numpy", "gil")
 _SAMPLES = 256
 _BLOCK = 4096
@@ -46,7 +46,7 @@ class Setting:
 
     load: float = 0.9
     budget_batches: float = 2
-    links: tuple[Link, ...] = (LINK,) * 3
+    links: tuple[GatewayLink, ...] = (LINK,) * 3
     faults: tuple[str, ...] = ()
     step: str = "blocking"
     engine: EngineKind = "thread"
@@ -92,7 +92,7 @@ class Setting:
         )
 
 
-def _later(link: Link, seconds: float) -> Link:
+def _later(link: GatewayLink, seconds: float) -> GatewayLink:
     return replace(link, changes=tuple((at - seconds, factor) for at, factor in link.changes))
 
 

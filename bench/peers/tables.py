@@ -11,7 +11,7 @@ from bench.peers.measure import Row
 from bench.peers.plan import LATENCY_S, LOADERS, SCENARIOS, SWEEP, Loader, Scenario
 from bench.table import Line
 from bench.table import show as show_lines
-from dnc_async.engine.ideal import Link, ideal_stream, window_bytes
+from dnc_async.engine.ideal import GatewayLink, ideal_stream, window_bytes
 from dnc_async.publish.packing import leaf_bytes
 
 _LEAST_IDLE = 1e-3  # less is not told from nothing: 2 ms of 2 s
@@ -102,7 +102,7 @@ def bound(scenario: Scenario) -> float:
     leaf = leaf_bytes(half)
     blocks = [leaf] * (half // leaf) + ([half % leaf] if half % leaf else [])
     total = scenario.shape.batches * scenario.shape.batch_bytes
-    links = [Link(latency_s=LATENCY_S, rate=scenario.rate)]
+    links = [GatewayLink(latency_s=LATENCY_S, rate=scenario.rate)]
     return ideal_stream(
         [[blocks, blocks]] * scenario.shape.batches,
         links=links,

@@ -1,15 +1,15 @@
-"""Asking for chunks before there is room for them, so that they come when there is. PURE but for the clock.
+"""Requests chunks before there is space for them, so that they arrive when there is. PURE except for the clock.
 
-A chunk that is asked for when it gets room costs a round trip each time, and a budget that holds less than the gateways have
-on their way (the bandwidth-delay product) lets them stand idle meanwhile. But room is needed when bytes come, not when they
-are asked for, and when there will be some is known: at the next hand-overs, which follow the consumer's pace. So a chunk may
-be asked for *on credit*, as in credit-based flow control, so long before as its bytes take to come. It lands in its batch's
-rows, made early; where the consumer turns out to be slower it waits there.
+A chunk that is requested only when it gets space costs a round trip each time, and a budget below the gateways' bandwidth-delay
+product leaves them idle meanwhile. But space is needed when bytes arrive, not when they are requested, and it is known when
+space becomes free: at the next hand-overs, which follow the consumer's pace. So a chunk may be requested *on credit*, as in
+credit-based flow control: earlier by the time that its bytes take to arrive. It is written to its batch's rows, which are
+allocated early; if the consumer turns out to be slower, it waits there.
 
-What that costs is memory, and it is bounded: a stream has credit until it has used what keeps its gateways busy, so for one
-chunk more at most; or at the start, when nothing is measured yet, for its second batch. All streams of a client together have
-credit for half of what may be unverified in memory at once: first come, first served, because nobody depends on it. A stream
-whose chunks come in time without it takes none: with a larger budget, the disk holds what is needed next.
+The cost is memory, and it is bounded. A stream has credit for what keeps its gateways busy, so for at most one chunk more than
+that; and at the start, when nothing is measured yet, for its second batch. All streams of a client together have credit for
+half of the bytes that may be unverified in memory: first come, first served, because no stream depends on it. A stream whose
+chunks arrive in time without credit takes none: with a larger budget, the disk holds what is needed next.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from dnc_async.engine.progress import Progress
 from dnc_async.gateways.score import JITTERS
 from dnc_async.telemetry import GatewayStatistics
 
-#: A chunk that would come so many windows' time before it is needed, if it were asked for when it has room, needs no credit.
+#: A chunk needs no credit if it would arrive this many windows' time before it is needed without credit.
 _IN_TIME = 2.0
 
 
 class BandwidthDelay(NamedTuple):
-    """How many bytes keep the gateways busy: a round trip's of each, and a block for each; and how long those take to come.
+    """The bytes in flight that keep the gateways busy, and the seconds that they take to arrive.
 
-    A round trip is as long as most are, so it is longer where they vary. Both are 0 where nothing is measured; ``is_of_all``
-    where every gateway is.
+    For each gateway it is a round trip's worth of bytes and a block. The round trip covers most answers, so it is longer where
+    latencies vary. Both values are 0 if nothing was measured; ``is_of_all`` says whether every gateway was.
     """
 
     size_bytes: float = 0.0
@@ -41,7 +41,7 @@ class BandwidthDelay(NamedTuple):
 
     @classmethod
     def of(cls, gateways: Iterable[GatewayStatistics]) -> BandwidthDelay:
-        """That of these gateways together."""
+        """The bandwidth-delay product of these gateways together."""
         size = rates = 0.0
         is_of_all = True
         for each in gateways:
@@ -55,7 +55,7 @@ class BandwidthDelay(NamedTuple):
 
 
 class CreditLimit:
-    """What all streams of a client may have on credit together."""
+    """The bytes that all streams of a client may have on credit together."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -65,12 +65,12 @@ class CreditLimit:
         return f"<CreditLimit {self.used_bytes} of {self.limit_bytes} bytes>"
 
     def has(self, size_bytes: int) -> bool:
-        """Whether so much more fits."""
+        """Whether ``size_bytes`` more are within the limit."""
         return self.used_bytes + size_bytes <= self.limit_bytes
 
 
 class Credit:
-    """One stream's chunks that were asked for before they had room."""
+    """The chunks of one stream that were requested before they had space."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Credit:
         window: Callable[[], BandwidthDelay],
         clock: Callable[[], float],
     ) -> None:
-        """``window`` tells what keeps the stream's gateways busy now."""
+        """``window`` returns the bytes in flight that keep the stream's gateways busy now."""
         self._limit = limit
         self._pace = pace
         self._progress = progress
@@ -89,7 +89,7 @@ class Credit:
         self._clock = clock
         self._chunks: set[Chunk] = set()
         self._used_bytes = 0
-        #: The most that was used at once.
+        #: The most bytes that were on credit at once.
         self.peak_bytes = 0
         self._refused: Chunk | None = None
         self._opens_at = float("inf")
@@ -98,7 +98,7 @@ class Credit:
         return f"<Credit {len(self._chunks)} chunks, {self._used_bytes} bytes>"
 
     def grant(self, chunk: Chunk) -> bool:
-        """Whether a chunk, the first that has no room, may be asked for now; it is counted until its rows are free."""
+        """Whether a chunk, the first without space, may be requested now; if so, it is counted until its rows are free."""
         self._refused, self._opens_at = chunk, self._when(chunk)
         if self._opens_at > self._clock():
             return False
@@ -107,17 +107,17 @@ class Credit:
         return True
 
     def opens_at(self, refused: Chunk | None) -> float:
-        """When a chunk that was refused may be asked for, if nothing happens before; infinite where that is not known."""
+        """When a refused chunk may be requested, if nothing happens before; infinite if that is not known."""
         return self._opens_at if refused is not None and refused is self._refused else float("inf")
 
     def settle(self, chunk: Chunk) -> None:
-        """Its rows are free: it has the room that it was to have."""
+        """The chunk's rows are free, so it is not on credit any more."""
         if chunk in self._chunks:
             self._chunks.discard(chunk)
             self._count(-chunk.entry.size_bytes)
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """No more chunks will arrive: return the credit."""
         self._chunks.clear()
         self._count(-self._used_bytes)
 
@@ -127,7 +127,7 @@ class Credit:
         self._limit.used_bytes += size_bytes
 
     def may_begin_with(self, batch: PlannedBatch, size_bytes: int) -> bool:
-        """Whether so much of a batch may be asked for together with the first one: it is the second, and one is waited for."""
+        """Whether these bytes of the second batch may be requested together with the first, for which the consumer waits."""
         progress = self._progress
         return batch.position == 1 and bool(progress.wanted) and not progress.taken and self._limit.has(size_bytes)
 
@@ -137,7 +137,7 @@ class Credit:
             return self._clock()
         if not chunk.proved or self._used_bytes >= window.size_bytes or not self._limit.has(size):
             return float("inf")
-        # Each hand-over makes room for a batch, first for what came on credit before.
+        # Each hand-over frees the space of a batch, first for chunks that arrived on credit before.
         room_at = self._pace.handover_at(len(self._chunks) // len(chunk.batch.chunks))
         needed_at = self._pace.due(chunk.batch.position - self._progress.taken)
         if room_at + _IN_TIME * window.seconds <= needed_at:

@@ -1,15 +1,15 @@
-"""The ideal stream: what an all-knowing one would reach with the same gateways, budget and consumer. PURE.
+"""The ideal stream: what a perfectly informed one would achieve with the same gateways, budget and consumer. PURE.
 
-Two rules say when a chunk on the disk gives its room back. As the design first said, it has arrived *and* its rows in
-memory are free. The engine does better (:class:`~dnc_async.engine.sink.Sink`): once the rows are free, what has come
-moves there, the rest follows directly, and the lease is released before the chunk is whole. And one says when it is asked
-for: as the design said, when it has room. The engine does better there, too (:mod:`~dnc_async.engine.credit`): so much as keeps
-its gateways busy is asked for earlier. Without ``moves_early`` and ``window_bytes`` the model is therefore no bound on what the
-engine can reach: with little budget, runs beat it by far. With them it is one, but for a start with a large second batch.
+By the design, a chunk on disk returns its space when it has arrived *and* its rows in memory are free. The engine does better
+(:class:`~dnc_async.engine.sink.Sink`): once the rows are free, the received part moves there, the rest is written there
+directly, and the lease is released before the chunk is complete. By the design, a chunk is requested when it has space. The
+engine does better there, too (:mod:`~dnc_async.engine.credit`): it requests earlier as many bytes as keep its gateways busy. So
+without ``moves_early`` and ``window_bytes`` the model is not a bound for the engine: with a small budget, runs beat it by far.
+With them it is one, except for a start with a large second batch.
 
-It assumes gateways of one latency each, whose rates are known in advance, and which do not lie, no other stream beside
-this one, and that verifying, decoding, proofs and the hand-over cost no time. What a real run waits beyond it is what these
-cost, and what the engine could not know. A transform is none of these: its calls take their time here, too.
+It assumes gateways with one latency each, whose rates are known in advance and which send correct blocks, no other stream, and
+that verifying, decoding, proofs and the hand-over take no time. What a real run waits beyond it is due to those costs, and to
+what the engine could not know. A transform's calls do take their time in the model.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A gateway: seconds to its first byte, and bytes per second over all its connections.
+class GatewayLink:
+    """A gateway: the seconds to its first byte, and bytes per second over all its connections.
 
-    ``changes`` are (seconds since the start, factor of the rate from then on), in order: a death is a factor of 0.
+    ``changes`` are (seconds since the start, factor of the rate from then on), in order: a dead gateway has the factor 0.
     """
 
     latency_s: float
@@ -32,7 +32,7 @@ class Link:
     changes: tuple[tuple[float, float], ...] = ()
 
     def finish(self, begins: float, size_bytes: float) -> float:
-        """When so many bytes that begin to come then have come; infinite where they never will."""
+        """When this many bytes have arrived if the first one arrives at that time; infinite if they never do."""
         if not self.changes:
             return begins + size_bytes / self.rate
         rates = [(float("-inf"), 1.0), *self.changes]
@@ -49,7 +49,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ideal:
-    """``waits`` are the seconds before each batch, the first batch's first; ``wall_s`` ends with the last step."""
+    """The result. ``waits`` are the seconds before each batch, including the first; ``wall_s`` ends with the last step."""
 
     waits: tuple[float, ...]
     wall_s: float
@@ -63,9 +63,10 @@ class Ideal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """A transform: a call takes so many seconds, ``workers`` run at once, and ``places`` batches may be here for them.
+    """A transform: a call takes this many seconds, ``workers`` run at once, and ``places`` batches have memory for it.
 
-    The places are those beside the one that receives; with 0 a batch that is, or was, transformed keeps that one.
+    The places are in addition to the one for the batch that is being received. With 0, a batch that is or was transformed keeps
+    that one.
     """
 
     seconds: float
@@ -76,7 +77,7 @@ class Calls:
 def ideal_stream(
     batches: Sequence[Sequence[Sequence[int]]],
     *,
-    links: Sequence[Link],
+    links: Sequence[GatewayLink],
     budget_bytes: float,
     steps_s: Sequence[float],
     fluid: bool = False,
@@ -84,18 +85,18 @@ def ideal_stream(
     window_bytes: float = 0.0,
     calls: Calls | None = None,
 ) -> Ideal:
-    """Schedule a plan as nobody could do better under these rules.
+    """Schedule a plan: no stream could be faster under these rules.
 
-    ``batches`` holds, for each batch, its chunks as lists of block sizes in bytes; ``steps_s`` the consumer's time for
-    each batch. A chunk is granted in plan order, when the budget has room for it or when its batch's place in memory is
-    free, because the batch before was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it
-    arrives first (what whole blocks can reach); with ``fluid=True`` blocks are infinitely small (a lower bound on waiting).
-    ``moves_early``: whether a chunk on its way gives its room on the disk back once its rows in memory are free.
-    ``window_bytes``: until so much was asked for that has no room yet, a chunk is asked for before it has some. Changes of a
-    link's rate count for whole blocks alone.
+    ``batches`` contains, for each batch, its chunks as lists of block sizes in bytes; ``steps_s`` the consumer's time for each
+    batch. Chunks are granted space in plan order, when the budget has space, or when the batch's place in memory is free
+    because the batch before it was handed over. With ``fluid=False`` each block goes, in order, to the gateway where it arrives
+    first (the best that whole blocks allow); with ``fluid=True`` blocks are infinitely small (a lower bound for waiting).
+    ``moves_early``: whether a chunk that is being received returns its disk space once its rows in memory are free.
+    ``window_bytes``: this many bytes may be requested before they have space. Changes of a gateway's rate are taken into
+    account for whole blocks only.
 
-    With ``calls`` a batch that is whole is transformed when a worker is free, and handed over after that, in order. Its place
-    in memory is then free when the batch before is whole, and the one as many before that as there are places handed over.
+    With ``calls``, a complete batch is transformed when a worker is free, and then handed over, in order. A batch's place in
+    memory is then free when the batch before it is complete, and the batch that is as many places further back was handed over.
     """
     way = _Way(links, budget_bytes, fluid=fluid, moves_early=moves_early, window_bytes=window_bytes)
     places = calls.places if calls is not None else 0
@@ -113,16 +114,16 @@ def ideal_stream(
     return Ideal(waits=tuple(waits), wall_s=handed[-1] + steps_s[len(batches) - 1])
 
 
-def window_bytes(links: Sequence[Link], block_bytes: float) -> float:
-    """What keeps these gateways busy: a round trip's bytes of each, and a block of each."""
+def window_bytes(links: Sequence[GatewayLink], block_bytes: float) -> float:
+    """The bytes in flight that keep these gateways busy: a round trip's worth and a block for each."""
     return sum(link.rate * link.latency_s + block_bytes for link in links)
 
 
 class _Way:
-    """From the gateways to the rows in memory: the budget, and the gateways' schedule. Chunks come in plan order."""
+    """The way from the gateways to the rows in memory: the budget, and the gateways' schedule. Chunks are added in plan order."""
 
     def __init__(
-        self, links: Sequence[Link], budget_bytes: float, *, fluid: bool, moves_early: bool, window_bytes: float
+        self, links: Sequence[GatewayLink], budget_bytes: float, *, fluid: bool, moves_early: bool, window_bytes: float
     ) -> None:
         self._links = links
         self._window_bytes = window_bytes
@@ -158,7 +159,7 @@ class _Way:
         return released
 
     def _ask(self, size: int) -> float:
-        """When the chunk that is granted room next can be asked for: as soon as a window has room for the first of its bytes."""
+        """When the next chunk can be requested: as soon as the window has space for its first byte."""
         while self._on_credit and (self._on_credit[0][0] <= self._asked or self._credit_bytes >= self._window_bytes):
             granted, other = self._on_credit.popleft()
             self._asked = max(self._asked, granted)
@@ -171,7 +172,7 @@ class _Way:
 
 
 def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_before: float) -> float:
-    """The first moment at which a chunk of this size fits beside what is held."""
+    """The first time at which a chunk of this size fits beside the others."""
     if size > budget_bytes:
         return float("inf")
     held[:] = [(until, other) for until, other in held if until > not_before]
@@ -183,8 +184,8 @@ def _room(held: list[tuple[float, int]], size: int, budget_bytes: float, not_bef
     return moment
 
 
-def _schedule(blocks: Sequence[int], asked: float, free: list[float], links: Sequence[Link]) -> float:
-    """Each block to the gateway where it arrives first; returns when the last one has."""
+def _schedule(blocks: Sequence[int], asked: float, free: list[float], links: Sequence[GatewayLink]) -> float:
+    """Assign each block to the gateway where it arrives first; returns when the last one has arrived."""
     last = 0.0
     for size in blocks:
         ends = [link.finish(max(at, asked + link.latency_s), size) for at, link in zip(free, links, strict=True)]
@@ -194,14 +195,14 @@ def _schedule(blocks: Sequence[int], asked: float, free: list[float], links: Seq
     return last
 
 
-def _service(history: list[tuple[float, int]], total: int, links: Sequence[Link]) -> float:
-    """When all bytes so far can have arrived: after each chunk was asked for, the rest at the summed service curve."""
-    # A chunk that was asked for further back than the longest latency and all that was asked since binds no more.
+def _service(history: list[tuple[float, int]], total: int, links: Sequence[GatewayLink]) -> float:
+    """When all bytes so far can have arrived: each chunk after it was requested, then at the sum of the service curves."""
+    # A chunk that was requested longer ago than the longest latency and everything requested since is no constraint any more.
     return max(moment + _inverse(total - before, links) for moment, before in history[-64:])
 
 
-def _inverse(size: float, links: Sequence[Link]) -> float:
-    """How long after being asked for, so many bytes can have arrived from all gateways together."""
+def _inverse(size: float, links: Sequence[GatewayLink]) -> float:
+    """How long after the request this many bytes can have arrived from all gateways together."""
     rate = moment = done = 0.0
     for link in sorted(links, key=lambda each: each.latency_s):
         if rate and done + rate * (link.latency_s - moment) >= size:

@@ -1,30 +1,30 @@
-"""The gap ledger: every second that the consumer waited, put down to what it waited for. PURE.
+"""The gap ledger: each second for which the consumer waited, with the cause of the wait. PURE.
 
-A batch's wait is cut where the chunk that arrived last passed the points of its way, and then the batch:
+A batch's wait is cut at the times when its last chunk, and then the batch itself, reached the stages of the stream:
 
 ========================  ==================================================================================
-``proofs``                until the chunk, and all before it, were proved
-``budget``, ``prefetch``  until it had room: a larger disk budget (or ``prefetch``) would have given it earlier
-``latency``               until its first byte came
-``bandwidth``             until its last block had come…
-``fault of GATEWAY``      …or, where that gateway failed for the last block, from when that block was first asked for
-``decoding``              for as long as the processor worked to verify that block, and then to bring all chunks from the spool
-                          into their rows
-``contention``            until that was done, for no longer than the consumer's step before it took: the engine's threads had no
-                          turn then, because the step held Python's lock (the GIL), as one in pure Python does, or the cores
-``engine``                the rest of that: while the consumer did nothing but wait, the engine's threads had other blocks to
-                          do first, or somebody else had the cores or the disk
-``transform``             until the consumer's own function had returned, its wait for a free worker counted
-``handover``              until the batch lay there
-``event loop``            until the consumer took it: its own loop was busy with something else
+``proofs``                until the proofs of the chunk, and of all before it, had arrived
+``budget``, ``prefetch``  until the chunk had space: a larger disk budget (or ``prefetch``) would have given it earlier
+``latency``               until its first byte arrived
+``bandwidth``             until its last block had arrived…
+``fault of GATEWAY``      …or, if that gateway failed for the last block, from when that block was first requested
+``decoding``              the processor time to verify that block, and then to bring all chunks from the spool into
+                          their rows
+``contention``            until that was done, but for no longer than the consumer's last step: the engine's threads had
+                          to wait, because the step held Python's lock (the GIL), as pure Python does, or used the cores
+``engine``                the rest of that: while the consumer only waited, the engine's threads had other blocks to
+                          process first, or other programs used the cores or the disk
+``transform``             until the consumer's transform had returned, including the wait for a free worker
+``handover``              until the batch was ready for the consumer
+``event loop``            until the consumer took it: its own event loop was busy with something else
 ========================  ==================================================================================
 
-One thing the cuts do not show: a chunk may come late because, seconds before, the gateways had too little to do while it
-waited for room. That lost time is a debt. It is paid back by the next waits for latency and bandwidth, which are put down
-to the budget as far as the debt goes: with room, the bytes would have been there so much earlier. That is an estimate
-(:mod:`~dnc_async.engine.starvation`), rough where both the budget and the line are too small; a wait's sum stays exact.
+One thing is not visible in these cuts: a chunk may be late because, seconds before, the gateways had too little to do while it
+waited for space. That lost time is recorded as a debt. The next waits for latency and bandwidth are attributed to the budget
+until the debt is paid: with more space, the bytes would have arrived that much earlier. This is an estimate
+(:mod:`~dnc_async.engine.starvation`), rough if both the budget and the links are too small; the sum of a wait stays exact.
 
-The first batch's wait is kept apart. The causes of a wait add up to the wait, because they are its cuts.
+The first batch's wait is recorded separately. The causes of a wait add up to the wait, because they are its parts.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _FAULT = "fault of "
 
 @dataclass(slots=True)
 class ChunkTimes:
-    """What a chunk is, and when it reached each point of its way.
+    """A chunk's identity, and the times at which it reached each stage.
 
-    ``received`` is when the body of its last block had come, ``asked`` when that block was first asked for, and ``fault_of``
-    the first gateway that failed for it. ``arrivable`` and ``placeable`` are when it could have arrived, and been placed, had
-    the thread that did it never waited for its turn; infinite where that is not known. ``starved_s`` is what gateways lost
-    while the chunk waited for room, for want of what ``held_by`` names.
+    ``received`` is when the last block's body had arrived, ``asked`` when that block was first requested, and ``fault_of`` the
+    first gateway that failed for it. ``arrivable`` and ``placeable`` are when the chunk could have arrived, and been placed, if
+    the engine's thread had never had to wait; infinite if that is not known. ``starved_s`` is what the gateways lost while the
+    chunk waited for space, for lack of what ``held_by`` names.
     """
 
     key: bytes = b""
@@ -78,7 +78,7 @@ class ChunkTimes:
         worked_s: float,
         fault_of: str,
     ) -> None:
-        """A block of it was verified and written, in ``worked_s`` of a processor's time; the last one's times stand."""
+        """A block was verified and written, in ``worked_s`` seconds of processor time. The times of the last block count."""
         self.asked = now if asked is None else asked
         self.received = now if received is None else received
         self.arrivable = self.received + worked_s
@@ -88,9 +88,9 @@ class ChunkTimes:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A batch that lay there at ``put`` was taken at ``at``; ``waits`` are the (from, to) in which the consumer waited.
+    """A batch that was ready at ``put`` was taken at ``at``; the consumer waited in the intervals ``waits``, (from, to).
 
-    ``transformed`` is when the consumer's own function had returned; 0 where there is none.
+    ``transformed`` is when the transform had returned; 0 if there is none.
     """
 
     at: float
@@ -137,7 +137,7 @@ class Handover:
 
 
 def _at_most(causes: dict[str, float], step_s: float) -> dict[str, float]:
-    """A step has kept the engine from its turn for no longer than it took."""
+    """Limit contention to the length of the consumer's step, because a step cannot delay the engine for longer."""
     others = causes.get(CONTENTION, 0.0) - step_s
     if others > 0:
         causes[ENGINE] = others
@@ -195,7 +195,7 @@ class Ledger:
                 self._debts[chunk.held_by] = self._debts.get(chunk.held_by, 0.0) + chunk.starved_s
 
     def _pay(self, causes: dict[str, float]) -> dict[str, float]:
-        """Put down to the want of room what it has cost; latency first, which room hides best."""
+        """Attribute waits to the lack of space as far as the debt goes; latency first, which more space hides best."""
         for network in (LATENCY, BANDWIDTH):
             for held_by, debt in self._debts.items():
                 moved = min(debt, causes.get(network, 0.0))
@@ -214,5 +214,5 @@ class Ledger:
 
     @property
     def order(self) -> str:
-        """A checksum of the chunks that were handed over, in their order: two runs that delivered the same have the same."""
+        """A checksum of the chunks that were handed over, in their order: equal for two runs that delivered the same."""
         return self._order.copy().hexdigest()

@@ -1,7 +1,7 @@
-"""A consumer's pace, and with it the time when a batch will be needed. PURE but for the clock that it is given.
+"""The consumer's pace, from which follows when a batch will be needed. PURE except for the clock.
 
-With a transform a batch is needed before it is handed over, by as long as a call takes. Where the calls, shared among the
-workers, take longer than the consumer's steps, they set the pace.
+With a transform a batch is needed earlier than it is handed over, by the duration of a call. If the calls, divided among the
+workers, take longer than the consumer's steps, they determine the pace.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-#: How much a step, or a call, counts beside those before it.
+#: The weight of a step, or a call, in the moving average.
 _WEIGHT = 0.25
 
 
 class CallPace:
-    """How long a transform's calls take: as many run at once as batches have ``places`` for them, or one where that is 0.
+    """How long the calls of a transform take. ``places`` batches are transformed at the same time, or one if that is 0.
 
-    A call begins when its batch is complete and a worker is free: that is reckoned, because only an executor knows. So its
-    way to the worker counts, and in an executor that others use as well their calls do, too.
+    A call is assumed to begin when its batch is complete and a worker is free, because only the executor knows when it does. So
+    the time until a worker takes it is included, and in an executor that is shared, other users' calls are, too.
     """
 
     def __init__(self, places: int) -> None:
         self.places = places
         self._workers = max(1, places)
-        self._ends: list[float] = []  # a heap of the latest, as many as there are workers: the first left a worker free
+        self._ends: list[
+            float
+        ] = []  # a heap of the last ends, one for each worker: the smallest is when a worker was free
         self._total_s = 0.0
         self.calls = 0
-        #: How long one takes, the latest ones counting most; 0 until one has ended.
+        #: The moving average of a call's duration, in seconds; 0 until one has ended.
         self.recent_s = 0.0
 
     def __repr__(self) -> str:
@@ -34,16 +36,16 @@ class CallPace:
 
     @property
     def mean_s(self) -> float:
-        """How long one took in the mean of all."""
+        """The mean duration of all calls, in seconds."""
         return self._total_s / self.calls if self.calls else 0.0
 
     @property
     def spacing_s(self) -> float:
-        """How far apart batches come out of it at best."""
+        """The seconds between two transformed batches, at best."""
         return self.recent_s / self._workers
 
     def ended(self, at: float, *, complete: float) -> None:
-        """A call has ended, for the batch that was complete then; batches are told in the plan's order."""
+        """A call has ended, for the batch that was complete at that time. Calls are recorded in the plan's order."""
         began = complete
         if len(self._ends) < self._workers:
             heapq.heappush(self._ends, at)
@@ -57,10 +59,10 @@ class CallPace:
 
 
 class Pace:
-    """How long the consumer's steps take, waits for the next batch not counted.
+    """How long the consumer's steps take, without waits for the next batch.
 
-    A step that has lasted for longer than usual counts as long as it has lasted: the batches of a stream that nobody
-    consumes any more are needed ever later, without anybody having to say that it was abandoned.
+    A step that has already taken longer than usual counts as long as it has taken: so the batches of a stream that is not
+    consumed any more are needed later and later, without being marked as abandoned.
     """
 
     def __init__(self, clock: Callable[[], float], calls: CallPace | None = None) -> None:
@@ -73,11 +75,11 @@ class Pace:
 
     @property
     def is_stepping(self) -> bool:
-        """Whether the consumer is busy with a batch, and does not wait for the next."""
+        """Whether the consumer is busy with a batch, and not waiting for the next."""
         return self._began is not None
 
     def handed_over(self, at: float) -> None:
-        """The consumer got a batch ``at`` that time, of which may be heard later, and began its next step."""
+        """The consumer got a batch at the time ``at``, which may be reported later, and began its next step."""
         self._end_step(at)
         self._began, self._started = at, True
 
@@ -92,11 +94,11 @@ class Pace:
         self._began = None
 
     def due(self, ahead: int) -> float:
-        """When the batch that comes so many after the next one will be needed, whole: for its transform, where there is one."""
+        """When the batch that many places after the next one will be needed, complete: by its transform, if there is one."""
         return self.handover_at(ahead) - (self._calls.recent_s if self._calls is not None else 0.0)
 
     def handover_at(self, ahead: int) -> float:
-        """When the consumer will want that batch handed over."""
+        """When the consumer will want that batch."""
         now = self._clock()
         step = max(self._step_s or 0.0, self._calls.spacing_s if self._calls is not None else 0.0)
         if self._began is None:

@@ -1,4 +1,4 @@
-"""Reading through a fetch group what describes a dataset: its manifest, and the proofs of its chunks."""
+"""Fetches what describes a dataset: its manifest, and the proofs of its chunks (the nodes above their leaves)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dnc_async.gateways.want import Priority
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import FilePlanner, Leaf, payload
 
-#: Of manifests: a few, and none of those that take much memory.
+#: The cache's limits: a few manifests, without those that take much memory.
 _MANIFESTS_KEPT, _MANIFEST_KEPT_BYTES = 8, 2**20
 
 
 class Manifests:
-    """Loads manifests and keeps the last ones: a dataset that is opened again, or twice at once, is there without a trip."""
+    """Loads manifests and caches the last ones, so that opening a dataset again, or twice at once, needs no request."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Manifest] = OrderedDict()
@@ -30,9 +30,9 @@ class Manifests:
         return f"<Manifests of {', '.join(self._kept) or 'no dataset'}>"
 
     async def load(self, group: FetchGroup, root: Cid, path: tuple[str, ...]) -> Manifest:
-        """The manifest of the dataset at ``root``, or at a path beneath it.
+        """The manifest of the dataset at ``root``, or at a path below it.
 
-        Raises :class:`~dnc_async.errors.ManifestError` where there is no dataset.
+        Raises :class:`~dnc_async.errors.ManifestError` if there is no dataset.
         """
         address = "/".join([str(root), *path])
         manifest = self._kept.get(address)
@@ -50,7 +50,7 @@ class Manifests:
 
 async def _manifest_bytes(group: FetchGroup, root: Cid, path: tuple[str, ...], shown: str) -> bytes:
     cid = root
-    # The blocks on the way and the file itself may come in one CAR.
+    # The blocks of the path and the file itself may arrive in one CAR.
     within = path_within(f"{shown}/manifest")
     for name in (*path, "manifest"):
         try:
@@ -72,14 +72,14 @@ async def _manifest_bytes(group: FetchGroup, root: Cid, path: tuple[str, ...], s
 async def read_file(
     group: FetchGroup, cid: Cid, *, limit_bytes: int, within: Sequence[DagRange] = (), priority: Priority = URGENT
 ) -> bytes:
-    """A whole small file in memory. Raises :class:`~dnc_async.errors.DagError` where it is larger, or not a file."""
+    """Read a small file into memory. Raises :class:`~dnc_async.errors.DagError` if it is too large, or not a file."""
     leaves = await _leaves(group, cid, priority, limit_bytes, within, ahead=True)
     blocks = await group.blocks([leaf.cid for leaf in leaves], priority=priority, within=within, ahead=True)
     return b"".join(payload(leaf, block) for leaf, block in zip(leaves, blocks, strict=True))
 
 
 def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[DagRange, ...]:
-    """Where a part of a chunk lies: in its file, which ``via`` names from the root, and in the directory around that."""
+    """Where a part of a chunk lies: in its file, which ``via`` names from the root, and in the directory that contains it."""
     size, offset, total = entry.size_bytes, entry.directory_offset, entry.directory_bytes
     file = DagRange(str(entry.cid), start, end, size, via=via)
     return file, DagRange(str(entry.directory), offset + start, offset + end, total, Scope.ALL, via.rpartition("/")[0])
@@ -88,9 +88,9 @@ def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[Dag
 async def chunk_leaves(
     group: FetchGroup, entry: ChunkEntry, *, priority: Priority, via: str, ahead: bool
 ) -> tuple[Leaf, ...]:
-    """The leaves of a chunk's file, from its page, else from its intermediate nodes alone.
+    """The leaves of a chunk's file, from its page, or else from its intermediate nodes.
 
-    ``ahead`` where they too are wanted at once.
+    ``ahead``: whether the leaves are wanted next, too.
     """
     if entry.names_leaves:
         return entry.leaves()

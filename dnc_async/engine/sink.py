@@ -1,4 +1,4 @@
-"""Where a chunk's verified bytes land: in its spool file, and from the moment its rows in memory are free, in those."""
+"""The destination of a chunk's verified bytes: its spool file, and its rows in memory from when those are free."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dnc_async.spool.files import SpoolFile
 
 
 class Sink:
-    """A sink for worker threads, which write leaves in any order. It may move from disk to memory in between.
+    """A destination for worker threads, which write leaves in any order. It may move from disk to memory meanwhile.
 
-    Moving early is what makes small budgets work: the lease of a chunk that is still on its way is free for the next
-    chunk as soon as the chunk's rows are, instead of when its last byte has arrived.
+    Moving early is what makes small budgets work: the lease of a chunk that is still being received is released as soon as the
+    chunk's rows are free, instead of when its last byte has arrived.
 
-    A disk may give back other bytes than were written to it, or somebody may have written there. Each leaf's checksum (CRC-32) is
-    taken when it is written, and compared when it is read. That finds what a disk does, not what an enemy on it would.
+    A disk may return other bytes than were written, or another process may have written to the file. So each leaf's checksum
+    (CRC-32) is computed when it is written, and compared when it is read. That detects faults of the disk, not manipulation.
     """
 
     def __init__(self, *, file: SpoolFile | None = None, place: ChunkPlace | None = None) -> None:
-        """Exactly one of them; the sink owns the file."""
+        """Give exactly one of them; the sink then owns the file."""
         self._file = file
         self._place = place
         self._written: list[tuple[int, int, int]] = []
@@ -33,8 +33,8 @@ class Sink:
         return self._file is not None
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
-        """Put verified bytes where they belong. Raises :class:`~dnc_async.errors.SpoolError`."""
-        with self._lock:  # of this chunk alone: it holds a write back only while the chunk moves
+        """Write verified bytes. Raises :class:`~dnc_async.errors.SpoolError`."""
+        with self._lock:  # a lock of this chunk's own: a write waits only while the chunk moves
             if self._place is None and self._file is not None:
                 self._file.write_at(offset, data)
                 self._written.append((offset, offset + len(data), zlib.crc32(data)))
@@ -44,9 +44,9 @@ class Sink:
             place.write_at(offset, data)
 
     def move_to(self, place: ChunkPlace) -> dict[int, str]:
-        """Bring what was written to memory, where all that is written from now on goes. The file may be discarded then.
+        """Copy to memory what was written to the file, which may be discarded then. All later writes go to memory.
 
-        Gives the offsets of the leaves that are not what was written any more, and what is wrong with each.
+        Returns the offsets of the leaves that differ from what was written, each with what is wrong.
         """
         damaged: dict[int, str] = {}
         with self._lock:
@@ -61,19 +61,19 @@ class Sink:
         return damaged
 
     def settle(self) -> None:
-        """Have the lease hold what the file takes, if that is more than was reserved (in the engine's thread)."""
+        """Have the lease cover what the file takes, if that is more than was reserved (in the engine's thread)."""
         if self._file is not None:
             self._file.settle()
 
     def discard(self) -> None:
-        """Delete the file and release its lease, if there is one. No worker may be writing to it."""
+        """Delete the file and release its lease, if there is one. No worker thread may be writing to it."""
         file, self._file = self._file, None
         if file is not None:
             file.discard()
 
 
 def _read_back(file: SpoolFile, place: ChunkPlace, start: int, end: int) -> int:
-    """Read a range into its place; gives the checksum of all of it, what has no place there included."""
+    """Read a range into its place; returns the checksum of the whole range, including bytes without a place there."""
     checksum, at = 0, start
     for offset, view in (*place.between(start, end), (end, memoryview(b""))):
         if offset > at:  # padding between columns

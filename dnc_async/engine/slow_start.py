@@ -1,8 +1,8 @@
-"""Whose the gateways' lines are at the start: the first two batches', until it is known what each gateway brings. PURE.
+"""Slow start: until each gateway's rate is known, only the first two batches may be requested. PURE.
 
-What is asked of a gateway at once shares its line. While its rate is not known, it may be taken for as fast as the best, and
-what comes after the first batches would delay them, and lie in a queue of the slowest. A chunk whose root must be fetched
-waits for that anyway, but it comes within a round trip, when nothing has been measured.
+Blocks that are requested from a gateway at the same time share its link. Before its rate is known, it is assumed to be as fast
+as the best one, so requests for later batches would delay the first batches, and wait in the queue of the slowest gateway. A
+chunk whose root must be fetched waits for that anyway, but the root arrives within a round trip, before anything is measured.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.progress import Progress
 
-#: Those that the stream begins with: the consumer has one while the other comes.
+#: These are not held back: the consumer works on the first one while the second one arrives.
 _FIRST_BATCHES = 2
-#: Since one gateway is known, the others are waited for so long: one may be silent, or not asked for anything.
+#: How long the other gateways are waited for once one is measured: one may be silent, or may not have been asked.
 _PATIENCE_S = 0.1
 
 
 class SlowStart:
-    """Says which batches of one stream may be asked for now; at its end once and for all."""
+    """Tells which batches of one stream may be requested now. Once it has ended, it does not begin again."""
 
     def __init__(self, *, window: Callable[[], BandwidthDelay], progress: Progress, clock: Callable[[], float]) -> None:
-        """``window`` tells what is known of the stream's gateways."""
+        """``window`` returns what is known of the stream's gateways."""
         self._window = window
         self._progress = progress
         self._clock = clock
@@ -34,7 +34,7 @@ class SlowStart:
         return f"<SlowStart {'over' if self._is_over else 'held'}>"
 
     def holds_back(self, position: int) -> bool:
-        """Whether a batch, by its position in the run, leaves the lines to those before it for now."""
+        """Whether a batch, by its position in the run, must not be requested yet."""
         if self._is_over or position < _FIRST_BATCHES:
             return False
         window, now = self._window(), self._clock()

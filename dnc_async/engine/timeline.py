@@ -1,7 +1,7 @@
-"""A run's gaps in bounded memory: bins over the whole of it, and a histogram for quantiles. PURE.
+"""A run's gaps in bounded memory: bins over the whole run, and a histogram for quantiles. PURE.
 
-A bin holds one batch until there are too many of them; then neighbours are merged, and each holds two, four, and so on. So
-a run without end keeps its whole course, only coarser.
+A bin contains one batch until there are too many bins. Then neighbours are merged, so that each contains two batches, later
+four, and so on. So an endless run keeps its whole course, at a coarser resolution.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SMALLEST_S = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Some batches in a row: ``at_s`` is when the last one was handed over, since the start; ``causes`` sum to ``waited_s``.
+    """Some consecutive batches: ``at_s`` is when the last was handed over, since the start; ``causes`` sum to ``waited_s``.
 
-    ``step_s`` is the time in which the consumer had the batches before each of these, and waited for nothing of ours.
+    ``step_s`` is how long the consumer worked on the batches before each of these, without waiting.
     """
 
     batches: int
@@ -30,7 +30,7 @@ class Bin:
     causes: dict[str, float]
 
     def merged(self, after: Bin) -> Bin:
-        """This one and the one after it as one."""
+        """This bin and the next one as one."""
         causes = dict(self.causes)
         for cause, seconds in after.causes.items():
             causes[cause] = causes.get(cause, 0.0) + seconds
@@ -45,7 +45,7 @@ class Bin:
 
 
 class Timeline:
-    """The gaps of one stream after its first batch. Adding one costs the same however long the run is, on average."""
+    """The gaps of one stream after its first batch. Adding one takes constant time on average."""
 
     def __init__(self) -> None:
         self._bins: list[Bin] = []
@@ -74,11 +74,11 @@ class Timeline:
         self._batches_per_bin *= 2
 
     def bins(self) -> tuple[Bin, ...]:
-        """The whole course, :data:`MAX_BINS` bins at most."""
+        """The whole run in at most :data:`MAX_BINS` bins."""
         return tuple(self._bins)
 
     def quantile(self, share: float) -> float:
-        """The gap that so large a share of the gaps does not exceed, within 1 %; 0 where there are none yet."""
+        """The gap that this share of the gaps does not exceed, within 1 %; 0 if there are none yet."""
         rank, seen = math.ceil(share * self._gaps), 0
         for key, count in sorted(self._counts.items()):
             seen += count

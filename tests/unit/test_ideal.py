@@ -6,7 +6,7 @@ import pytest
 
 from dnc_async.engine import ideal
 
-LINK = ideal.Link(latency_s=0.05, rate=10e6)
+LINK = ideal.GatewayLink(latency_s=0.05, rate=10e6)
 
 
 def run(
@@ -120,7 +120,7 @@ def test_to_ask_ahead_never_hurts(budget: float, fluid: bool) -> None:
 
 def test_the_window_of_links() -> None:
     """A round trip's bytes and a block of each."""
-    assert ideal.window_bytes([LINK, ideal.Link(latency_s=0.2, rate=30e6)], 1e5) == pytest.approx(6.7e6)
+    assert ideal.window_bytes([LINK, ideal.GatewayLink(latency_s=0.2, rate=30e6)], 1e5) == pytest.approx(6.7e6)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_the_window_of_links() -> None:
 )
 def test_a_rate_that_changes(changes: tuple[tuple[float, float], ...], begins: float, end: float) -> None:
     """1 MB at 10 MB/s, slower from then on, stalled for a while, or never."""
-    link = ideal.Link(latency_s=0.05, rate=10e6, changes=changes)
+    link = ideal.GatewayLink(latency_s=0.05, rate=10e6, changes=changes)
     assert link.finish(begins, 1e6) == pytest.approx(end)
 
 
 def test_a_gateway_that_dies_is_left_alone() -> None:
     """The other one brings all of it from then on."""
-    links = [LINK, ideal.Link(latency_s=0.05, rate=10e6, changes=((0.5, 0.0),))]
+    links = [LINK, ideal.GatewayLink(latency_s=0.05, rate=10e6, changes=((0.5, 0.0),))]
     plan = [[[250_000] * 2] * 2] * 40
     both = ideal.ideal_stream(plan, links=[LINK] * 2, budget_bytes=1e9, steps_s=[0.0] * 40)
     one = ideal.ideal_stream(plan, links=links, budget_bytes=1e9, steps_s=[0.0] * 40)

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from dnc_async import Report, ReportError
-from dnc_async.engine.ideal import Calls, Link, ideal_stream, window_bytes
+from dnc_async.engine.ideal import Calls, GatewayLink, ideal_stream, window_bytes
 from dnc_async.engine.report.page import page
 from dnc_async.engine.report.picture import draw, encode
 from dnc_async.engine.report.report import Gaps, RunSettings, TransformRun
@@ -22,10 +22,10 @@ from dnc_async.errors import ArgumentError, DncError
 from dnc_async.telemetry import GatewayStatistics
 
 BLOCK, BLOCKS, LEASE, FOLDER = 100_000, 5, 520_000, 65_536
-LINKS = (Link(latency_s=0.05, rate=10e6), Link(latency_s=0.2, rate=4e6))
+LINKS = (GatewayLink(latency_s=0.05, rate=10e6), GatewayLink(latency_s=0.2, rate=4e6))
 
 
-def gateway(url: str, link: Link, *, rejected: int = 0, jitter_s: float = 0.0) -> GatewayStatistics:
+def gateway(url: str, link: GatewayLink, *, rejected: int = 0, jitter_s: float = 0.0) -> GatewayStatistics:
     return GatewayStatistics(
         url=url,
         blocks=100 - rejected,
@@ -39,7 +39,9 @@ def gateway(url: str, link: Link, *, rejected: int = 0, jitter_s: float = 0.0) -
     )
 
 
-def report(steps: Sequence[float] = (0.03,) * 40, *, chunks_on_disk: int = 4, links: Sequence[Link] = LINKS) -> Report:
+def report(
+    steps: Sequence[float] = (0.03,) * 40, *, chunks_on_disk: int = 4, links: Sequence[GatewayLink] = LINKS
+) -> Report:
     """A run of two chunks a batch, whose times are made up."""
     waited = 0.004
     bins, at = [], 0.5
@@ -78,7 +80,9 @@ def report(steps: Sequence[float] = (0.03,) * 40, *, chunks_on_disk: int = 4, li
     )
 
 
-def model(steps: Sequence[float], chunks_on_disk: int, links: Sequence[Link], calls: Calls | None = None) -> float:
+def model(
+    steps: Sequence[float], chunks_on_disk: int, links: Sequence[GatewayLink], calls: Calls | None = None
+) -> float:
     """The ideal stream of the same run, straight from the model."""
     return ideal_stream(
         [[[BLOCK] * BLOCKS] * 2] * (len(steps) + 1),
@@ -240,7 +244,7 @@ def test_what_if_is_the_model(chunks_on_disk: int, step: float) -> None:
     assert run.what_if() == pytest.approx(model(steps, chunks_on_disk, LINKS))
     twice = FOLDER + 2 * chunks_on_disk * LEASE
     assert run.what_if(disk_budget=twice) == pytest.approx(model(steps, 2 * chunks_on_disk, LINKS))
-    more = [*LINKS, Link(latency_s=0.125, rate=7e6)]
+    more = [*LINKS, GatewayLink(latency_s=0.125, rate=7e6)]
     assert run.what_if(more_gateways=1) == pytest.approx(model(steps, chunks_on_disk, more))
     named = {scenario.name: scenario.idle_share for scenario in run.scenarios()}
     assert named["as it was"] == run.what_if()
@@ -255,7 +259,7 @@ def test_what_if_with_a_transform(places: int) -> None:
     run = replace(report(), transform=TransformRun(calls=41, mean_s=0.09, places=places))
     steps = [0.03] * 40
     assert run.what_if() == pytest.approx(model(steps, 4, LINKS, calls))
-    more = [*LINKS, Link(latency_s=0.125, rate=7e6)]
+    more = [*LINKS, GatewayLink(latency_s=0.125, rate=7e6)]
     assert run.what_if(more_gateways=1) == pytest.approx(model(steps, 4, more, calls))
     if places < 3:
         shares = [each.idle_share for each in run.scenarios() if each.name != "with half the budget"]
@@ -279,7 +283,7 @@ def test_a_transform_is_told() -> None:
 def test_what_if_of_a_gateway_that_lies() -> None:
     """Only the share of its blocks that were good counts for its rate."""
     run = report(links=LINKS[:1])
-    liar = replace(run, gateways=(gateway("http://liar", Link(latency_s=0.05, rate=20e6), rejected=50),))
+    liar = replace(run, gateways=(gateway("http://liar", GatewayLink(latency_s=0.05, rate=20e6), rejected=50),))
     assert liar.what_if() == pytest.approx(run.what_if())
 
 

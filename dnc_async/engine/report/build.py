@@ -1,4 +1,4 @@
-"""From what a stream counts to its report."""
+"""Builds the report of a stream from its counters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build(
     hedged_bytes: int,
     calls: CallPace | None = None,
 ) -> Report:
-    """The report of a stream so far. ``lease_bytes`` is what a chunk of the mean size costs on disk."""
+    """The report of a stream so far. ``lease_bytes`` is what a chunk of mean size takes of the budget."""
     settings = RunSettings(
         epochs=epochs,
         drop_last=drop_last,

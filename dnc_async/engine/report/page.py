@@ -1,4 +1,4 @@
-"""The report as HTML: tables for a notebook, and a page that needs no other file. PURE. All text is escaped."""
+"""The report as HTML: tables for a notebook, and a self-contained page. PURE. All text is escaped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BAR = '<span style="display:inline-block;height:0.7em;background:#0072b2;width:
 
 
 def page(report: Report, svg: str = "") -> str:
-    """A whole page; ``svg`` is a picture to put on top of it, and is not escaped."""
+    """A whole page; ``svg`` is a picture to place at its top, and is not escaped."""
     return _PAGE.format(title=escape(report.dataset), body=svg + tables(report))
 
 
@@ -55,7 +55,7 @@ def tables(report: Report) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Cells are HTML already."""
+    """A table; its cells are HTML already."""
     top = "".join(f'<th style="text-align:left">{name}</th>' for name in head)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in row) + "</tr>" for row in rows

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dnc_async.engine.report.report import Report
 
-# Okabe and Ito's colours, and one of Tol's, which the colour-blind can tell apart; a fault is whatever has no colour of its own.
+# Okabe and Ito's colours, and one of Tol's, for colour-blind readers; causes without a colour of their own are faults.
 _COLOURS = {
     BANDWIDTH: "#0072b2",
     LATENCY: "#56b4e9",
@@ -48,12 +48,12 @@ _COLOURS = {
 _FAULTS = ("#d55e00", "#a63603", "#7f2704")
 _FORMATS = ("png", "svg", "pdf")
 _OTHERS = "#bbbbbb"
-_LAYERS = 6  # beyond it the lesser causes are drawn as one
+_LAYERS = 6  # further causes are drawn as one
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One colour of the picture: a cause, or all the lesser ones; its seconds, and those of each bin."""
+    """One colour of the picture: a cause, or all smaller ones together; its seconds, in total and in each bin."""
 
     label: str
     colour: str
@@ -62,7 +62,7 @@ class _Layer:
 
 
 def draw(report: Report) -> Figure:
-    """Above, what each batch was waited for, by cause; below, how that added up."""
+    """Draw, above, the wait for each batch by cause; below, their running sum."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
@@ -89,7 +89,7 @@ def draw(report: Report) -> Figure:
 
 
 def encode(report: Report, name: str) -> bytes:
-    """The picture in the format that a file's name asks for. Raises :class:`~dnc_async.errors.ArgumentError`."""
+    """The picture in the format of a file name's suffix. Raises :class:`~dnc_async.errors.ArgumentError`."""
     form = PurePath(name).suffix.lower().removeprefix(".")
     if form not in _FORMATS:
         raise ArgumentError(f"{name}: expected a name that ends in {', '.join(f'.{each}' for each in _FORMATS)}")
@@ -118,7 +118,7 @@ def _layer(report: Report, causes: Sequence[str], label: str, colour: str) -> _L
 def _draw_gaps(axes: Axes, report: Report, layers: Sequence[_Layer]) -> None:
     bins = report.timeline
     ends = [each.at_s for each in bins]
-    # A bar ends at the hand-over and is as wide as the wait was long, but wide enough to be seen.
+    # A bar ends at the hand-over. Its width is the length of the wait, but at least visible.
     thinnest = (report.elapsed_s or 1.0) / 400
     widths = [-max(thinnest, each.waited_s / each.batches) for each in bins]
     bottom = [0.0] * len(bins)

@@ -1,4 +1,4 @@
-"""The report itself: a frozen snapshot of a run, that is saved, compared and rendered."""
+"""The report: a frozen snapshot of a run that can be saved, compared and rendered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Gaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What the run was asked for. Of the budget ``folder_bytes`` are the spool folder's and each chunk costs ``lease_bytes``."""
+    """The options of the run. ``folder_bytes`` of the budget are the spool folder's; each chunk takes ``lease_bytes``."""
 
     epochs: int | None
     drop_last: bool
@@ -50,9 +50,9 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformRun:
-    """The consumer's own function: how often it was called, and how long that took in the mean.
+    """The calls of the transform: their number, and their mean duration.
 
-    ``places`` batches had a place in memory for it beside the one that is received, and as many calls ran at once, or one.
+    ``places`` batches had memory for it in addition to the one that is being received, and as many calls ran at once, or one.
     """
 
     calls: int
@@ -64,19 +64,18 @@ class TransformRun:
 class Report:
     """Where a run's time went, up to the batch that was handed over last.
 
-    The first batch is apart (``first_batch_s``): ``waited_s``, ``causes``, ``gaps`` and ``timeline`` are about those after it,
-    and the causes add up to ``waited_s``. What the consumer did with a batch counts as computing, whatever it was.
-    ``timeline`` holds a batch per bin, in long runs several; its memory is bounded.
+    The first batch is separate (``first_batch_s``): ``waited_s``, ``causes``, ``gaps`` and ``timeline`` are about the later
+    ones, and the causes add up to ``waited_s``. Whatever the consumer did with a batch counts as computing. ``timeline`` has a
+    bin per batch, in long runs one for several; its memory is bounded.
 
-    ``fetched_bytes``, ``hedged_bytes`` and the gateways' lines are those of all streams that share a client's gateways; of
-    what was fetched, ``verified_bytes`` are blocks that were verified, so the rest was cut off, wrong, or given up when
-    another gateway was faster; ``useful_bytes`` are the chunks that this stream handed over, beside proofs, chunks that were
-    fetched and not consumed, and blocks that came twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is
-    what the file system counted when it was looked at; ``peak_memory_bytes`` is the most that the whole process ever had
-    resident, your model included, and ``None`` where the system does not tell. ``peak_ahead_bytes`` is the most that was
-    asked for before there was room for it, which memory holds if it comes too early. ``order`` is a checksum of the chunks in
-    the order of delivery: runs that delivered the same have the same. ``transform`` is ``None`` where no call of one has
-    ended.
+    ``fetched_bytes``, ``hedged_bytes`` and the gateways' statistics are those of all streams that share a client's gateways. Of
+    the fetched bytes, ``verified_bytes`` are those of verified blocks; the rest was cut off, wrong, or abandoned when another
+    gateway was faster. ``useful_bytes`` are the chunks that this stream handed over, without proofs, chunks that were fetched
+    and not consumed, and blocks that were received twice. ``peak_leased_bytes`` of the budget is exact; ``peak_disk_bytes`` is
+    what the file system reported when it was sampled; ``peak_memory_bytes`` is the peak resident memory of the whole process,
+    your model included, and ``None`` if it is not known. ``peak_ahead_bytes`` is the most that was requested before there was
+    space for it, which is held in memory if it arrives too early. ``order`` is a checksum of the chunks in the order of
+    delivery: equal for runs that delivered the same. ``transform`` is ``None`` if no call of one has ended.
     """
 
     dataset: str
@@ -108,7 +107,7 @@ class Report:
     verified_bytes: int = 0
 
     def __str__(self) -> str:
-        """As text, in what standard output can show: under some encodings in ASCII."""
+        """The report as text that standard output can show: in some encodings, as ASCII."""
         return encodable(render(self), getattr(sys.stdout, "encoding", None))
 
     def _repr_html_(self) -> str:
@@ -121,26 +120,26 @@ class Report:
 
     @property
     def idle_share(self) -> float:
-        """The share of the time after the first batch that the consumer waited."""
+        """The share of the time after the first batch for which the consumer waited."""
         return min(1.0, self.waited_s / self.steady_s) if self.steady_s else 0.0
 
     @property
     def computing_share(self) -> float:
-        """The rest: what an accelerator that works whenever it has a batch is used."""
+        """The rest: the utilization of an accelerator that works whenever it has a batch."""
         return 1.0 - self.idle_share
 
     def what_if(self, *, disk_budget: float | str | None = None, more_gateways: int = 0) -> float | None:
-        """The idle share of a perfectly planned run with another budget, or with more gateways like the mean of these.
+        """The idle share of a perfectly planned run with another budget, or with more gateways like the average of these.
 
-        A model, with its assumptions (:mod:`~dnc_async.engine.report.what_if`): compare it with ``what_if()``, the same for
-        the run as it was. ``None`` where too little was measured, or nothing was fetched ahead (``prefetch=0``).
+        It is a model with assumptions (:mod:`~dnc_async.engine.report.what_if`): compare it with ``what_if()``, which models
+        the run as it was. ``None`` if too little was measured, or nothing was fetched ahead (``prefetch=0``).
         """
         budget = None if disk_budget is None else parse_size(disk_budget, name="disk_budget")
         more = whole_number(more_gateways, name="more_gateways", least=0)
         return idle_share(self, budget_bytes=budget, more_gateways=more)
 
     def scenarios(self) -> tuple[Scenario, ...]:
-        """The model's idle share for the run as it was, and for some that were not. Empty where :meth:`what_if` is ``None``."""
+        """The model's idle share for the run as it was, and for some variations. Empty if :meth:`what_if` is ``None``."""
         return scenarios(self)
 
     def plot(self) -> Figure:
@@ -150,7 +149,7 @@ class Report:
         return draw(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """All values, as JSON types."""
         wire = asdict(self)
         return {
             "report_version": _VERSION,
@@ -161,14 +160,14 @@ class Report:
 
     @classmethod
     def from_dict(cls, wire: object, *, name: str = "report") -> Self:
-        """What :meth:`to_dict` gave. Raises :class:`~dnc_async.errors.ReportError`, which calls it by this name."""
+        """The report from :meth:`to_dict`. Raises :class:`~dnc_async.errors.ReportError`, in which ``name`` names it."""
         version = wire.get("report_version") if isinstance(wire, dict) else None
         if version != _VERSION:
             raise ReportError(f"{name}: expected a gap report with report_version {_VERSION}, got {version!r}")
         return decode(cls, json.loads(json.dumps(wire)), name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON; a file that stood there is replaced when the new one is whole.
+        """Write it as JSON. An existing file is replaced when the new one is complete.
 
         Raises :class:`~dnc_async.errors.ReportError`.
         """
@@ -176,7 +175,7 @@ class Report:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """What :meth:`save` wrote. Raises :class:`~dnc_async.errors.ReportError`."""
+        """Read what :meth:`save` wrote. Raises :class:`~dnc_async.errors.ReportError`."""
         name = os.fspath(path)
         try:
             wire = json.loads(Path(path).read_text(encoding="utf-8"))

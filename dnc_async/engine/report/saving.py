@@ -1,4 +1,4 @@
-"""Writing a report whole or not at all."""
+"""Writes a report completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dnc_async.system.writing import whole_file
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file; one that stood there is replaced when the new one is whole, and a device or pipe is written into.
+    """Write a file. An existing one is replaced when the new one is complete; a device or pipe is written into.
 
     Raises :class:`~dnc_async.errors.ReportError`.
     """
     try:
         with whole_file(path, replace=True, wait=False) as file:
             file.write(data)
-    except BrokenPipeError:  # its reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         pass
     except OSError as error:
         why = "nobody reads from this pipe" if error.errno == errno.ENXIO else error.strerror or error

@@ -1,4 +1,4 @@
-"""The report as text for a terminal, and the words and numbers that all its forms share. PURE."""
+"""The report as text for a terminal, and the words and numbers that all its forms use. PURE."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 _BAR = 24
 _WORTH_A_HINT = 0.02  # of the time
-_LEAST_HINT_S = 0.01  # below it, what was measured is chance
+_LEAST_HINT_S = 0.01  # smaller values are noise
 
 
 def samples_of(batch: Any) -> int:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
-    """How many samples a batch holds."""
+    """The number of samples in a batch."""
     if isinstance(batch, dict):
         return len(next(iter(batch.values())))
     return len(batch[0]) if isinstance(batch, tuple) else len(batch)
 
 
 def gap_line(row: Mapping[str, Any], total: int) -> str:
-    """A line for one batch."""
+    """One line about one batch."""
     return f"batch {row['batch'] + 1:>{len(str(total))}}/{total}  {row['samples']} samples  waited {row['waited_s'] * 1e3:.1f} ms"
 
 
 def size(count: float | None) -> str:
-    """Bytes for people: powers of 1000, three digits."""
+    """Bytes for the reader: powers of 1000, three digits."""
     if count is None:
         return "not known"
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -41,12 +41,12 @@ def size(count: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, or milliseconds below one."""
+    """Seconds, or milliseconds below one second."""
     return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.1f} ms"
 
 
 def headline(report: Report) -> str:
-    """The two sentences that matter."""
+    """The two most important sentences."""
     first = "no batch yet" if report.first_batch_s is None else f"first batch after {duration(report.first_batch_s)}"
     return (
         f"{report.batches:,} batches, {report.samples:,} samples in {duration(report.elapsed_s)}; {first}\n"
@@ -56,13 +56,13 @@ def headline(report: Report) -> str:
 
 
 def causes(report: Report) -> list[tuple[str, float, float]]:
-    """Cause, seconds, share of the waiting; the longest first."""
+    """(cause, seconds, share of the waiting), the longest first."""
     total = report.waited_s or 1.0
     return [(name, seconds, seconds / total) for name, seconds in sorted(report.causes.items(), key=lambda c: -c[1])]
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """A line for each thing that was counted."""
+    """(name, text) of each line of counters."""
     gaps, settings, transform = report.gaps, report.settings, report.transform
     disk = (
         f"{size(report.peak_leased_bytes)} of {size(report.budget_bytes)} reserved at most"
@@ -98,7 +98,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def hints(report: Report) -> list[str]:
-    """What would help, where the report alone can tell."""
+    """What would help, as far as the report can tell."""
     found, worth_s = [], max(_WORTH_A_HINT * report.steady_s, _LEAST_HINT_S)
     contended, engine = report.causes.get(CONTENTION, 0.0), report.causes.get(ENGINE, 0.0)
     if report.idle_share >= _WORTH_A_HINT and contended >= worth_s:
@@ -110,7 +110,7 @@ def hints(report: Report) -> list[str]:
 
 
 def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
-    """A gateway's columns."""
+    """The cells of a gateway's row."""
     return (
         gateway.url,
         f"{gateway.blocks:,}",
@@ -123,7 +123,7 @@ def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
 
 
 def _latency(gateway: GatewayStatistics) -> str:
-    """The least, and the mean where that can be told from it."""
+    """The minimum, and the mean if it differs."""
     if gateway.latency_s is None:
         return "-"
     least, mean = (round(each * 1e3) for each in (gateway.latency_s, gateway.latency_s + gateway.jitter_s))
@@ -134,7 +134,7 @@ GATEWAY_HEAD = ("gateway", "blocks", "bytes", "rate", "latency", "rejected", "fa
 
 
 def scenario_lines(report: Report) -> list[tuple[str, str]]:
-    """What was measured, the model for the same, and for what was not."""
+    """(name, idle share): as measured, as modelled for the same run, and as modelled for variations."""
     found = report.scenarios()
     if not found:
         return []
@@ -145,7 +145,7 @@ def scenario_lines(report: Report) -> list[tuple[str, str]]:
 
 
 def what_if_title(report: Report) -> str:
-    """What the lines of :func:`scenario_lines` are, and what of this run they do not know."""
+    """The title of :func:`scenario_lines`, with what the model does not include."""
     failed = report.requests_failed + report.blocks_rejected
     unknown = ", which knows no faults, and this run had some" if failed else ""
     return f"idle, had it been (a model of perfect planning{unknown}: read it beside the measured run)"

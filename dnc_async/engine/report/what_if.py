@@ -1,18 +1,18 @@
-"""What a run might have waited with another budget or another gateway: the ideal stream, fed with what was measured. PURE.
+"""How a run would have waited with another budget or another gateway: the ideal stream, with the measured values. PURE.
 
-The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are asked for ahead of their
-room, as the engine's are. It gets each gateway's rate and mean latency as they were estimated at the end of the run (a rate is
-lessened by the share of blocks that were rejected), the recorded steps of the consumer (the mean of each bin; of a long run the
+The model is :func:`~dnc_async.engine.ideal.ideal_stream`, whose chunks move to memory early and are requested before they have
+space, like the engine's. Its input: each gateway's rate and mean latency as estimated at the end of the run (the rate is
+reduced by the share of blocks that were rejected), the recorded steps of the consumer (the mean of each bin; of a long run the
 last 512 bins), and chunks and blocks of the mean size. So it assumes
 
-- gateways as fast all the time as at the end, which neither fail nor pause, and this stream alone on them;
-- that nobody shares the line in front of them: one more gateway brings its whole rate;
+- gateways that are always as fast as at the end, do not fail or pause, and serve this stream only;
+- that no link in front of them is shared: another gateway adds its whole rate;
 - perfect planning, and no time for proofs, verification, decoding and hand-over;
-- of a transform that each call takes as long as they took in the mean, beside whatever else the machine did then.
+- that each call of a transform takes the mean duration, whatever else the machine does.
 
-It says what is possible and not what will be. A run lies above it, unless a rate was estimated too low, or its first batch,
-which is not counted, took longer than the model's and left time to fetch ahead. Read a scenario beside the model of the run
-as it was, and that beside what was measured: the nearer those two are, the more the difference between scenarios is worth.
+It tells what is possible, not what will be. A run waits longer than the model, unless a rate was estimated too low, or its
+first batch, which is not counted, took longer than the model's and left time to fetch ahead. Compare a scenario with the model
+of the run as it was, and that with the measured run: the closer those two are, the more the difference between scenarios means.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from dnc_async.engine.ideal import Calls, Link, ideal_stream, window_bytes
+from dnc_async.engine.ideal import Calls, GatewayLink, ideal_stream, window_bytes
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
 
 _MOST_BATCHES = 512
-_MOST_BLOCKS = 32  # of one chunk; more are taken together
+_MOST_BLOCKS = 32  # of one chunk; more blocks are merged
 AS_IT_WAS = "as it was"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A run that was not, and the idle share that the model gives it."""
+    """A variation of a run, and its idle share in the model."""
 
     name: str
     idle_share: float
 
 
 def scenarios(report: Report) -> tuple[Scenario, ...]:
-    """The run as it was, then others."""
+    """The run as it was, then its variations."""
     budget = report.budget_bytes
     asked: list[tuple[str, int | None, int]] = [(AS_IT_WAS, None, 0)]
     if budget:
@@ -53,11 +53,11 @@ def scenarios(report: Report) -> tuple[Scenario, ...]:
 
 
 def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways: int = 0) -> float | None:
-    """The model's idle share; ``None`` where nothing can be said."""
+    """The model's idle share; ``None`` if it cannot be computed."""
     links = _links(report)
     if not links or not report.timeline or not report.useful_bytes or report.settings.prefetch == 0:
         return None
-    more = Link(latency_s=mean(link.latency_s for link in links), rate=mean(link.rate for link in links))
+    more = GatewayLink(latency_s=mean(link.latency_s for link in links), rate=mean(link.rate for link in links))
     links += [more] * more_gateways
     chunk = _chunk(report)
     batch = [chunk] * _chunks_per_batch(report)
@@ -75,9 +75,9 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
     return ideal.idle_share
 
 
-def _links(report: Report) -> list[Link]:
+def _links(report: Report) -> list[GatewayLink]:
     return [
-        Link(
+        GatewayLink(
             latency_s=gateway.latency_s + gateway.jitter_s,
             rate=gateway.rate * gateway.blocks / (gateway.blocks + gateway.rejected),
         )
@@ -108,13 +108,13 @@ def _calls(report: Report) -> Calls | None:
 
 
 def _places(report: Report) -> int:
-    """How many batches are in memory for a transform, beside the one that is received: ``prefetch`` counts them all."""
+    """How many batches are in memory for a transform, in addition to the one being received; ``prefetch`` includes them."""
     places, prefetch = report.transform.places if report.transform is not None else 0, report.settings.prefetch
     return places if prefetch is None else min(places, prefetch - 1)
 
 
 def _staged_chunks(report: Report, budget_bytes: int | None) -> int:
-    """How many chunks may lie on the disk: what the budget has room for, and what ``prefetch`` allows."""
+    """How many chunks may be on disk: what fits into the budget, and what ``prefetch`` allows."""
     settings = report.settings
     budget = report.budget_bytes if budget_bytes is None else budget_bytes
     room = max(0, budget - settings.folder_bytes) // max(1, settings.lease_bytes)

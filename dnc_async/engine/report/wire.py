@@ -1,4 +1,4 @@
-"""Frozen dataclasses to what JSON can hold, and back again, checked. PURE."""
+"""Converts frozen dataclasses to JSON types, and back, checked. PURE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ D = TypeVar("D")
 
 
 def decode(kind: type[D], wire: object, at: str) -> D:
-    """A dataclass from a decoded JSON object; names that it does not have are left out, for newer files.
+    """A dataclass from a decoded JSON object. Unknown names are ignored, so that newer files can be read.
 
-    Fields that have a default may be missing, in older ones.
-
-    ``at`` is what to call it in a :class:`~dnc_async.errors.ReportError`.
+    Fields with a default may be missing, as in older files. ``at`` is what to call the object in a
+    :class:`~dnc_async.errors.ReportError`.
     """
     if not isinstance(wire, dict):
         raise _unlike(at, "an object", wire)
