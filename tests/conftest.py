@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,6 +18,8 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, settings
 
 import dnc_async
 from dnc_async.gateways.fetcher import Fetcher
@@ -24,12 +27,20 @@ from dnc_async.gateways.transport import Transport
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import Cid
+from dnc_async.serve import Straight
 from dnc_async.store import BlockStore
+
+#: A wait of a test ends when what it waits for has happened. So long it lasts only where the test fails.
+PATIENCE_S = 120.0
 
 #: Nothing listens on the discard port, so no test reaches a public gateway by accident.
 NOBODY = "http://127.0.0.1:9"
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @dataclass(frozen=True)
@@ -59,14 +70,16 @@ class Shell:
             **self.extra,
         }
 
-    def __call__(self, *words: object, status: int = 0, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: object, status: int = 0, timeout_s: float = PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``dnc`` to its end, which must have this exit status."""
         done = self.python("-m", "dnc_async", *words, timeout_s=timeout_s)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
         return done
 
-    def python(self, *words: object, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def python(self, *words: object, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run Python to its end."""
         command = [sys.executable, *map(str, words)]
         return subprocess.run(
@@ -107,21 +120,57 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path / "home")
 
 
-def interrupt(process: subprocess.Popen[str], timeout_s: float = 30) -> tuple[int, str]:
+def interrupt(process: subprocess.Popen[str], timeout_s: float = PATIENCE_S) -> tuple[int, str]:
     """Press Ctrl-C; gives the exit status and stderr. What it still wrote to stdout is read, so that it cannot block."""
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=timeout_s)
     return process.returncode, said
 
 
-def eventually(check: Callable[[], bool], timeout_s: float = 30) -> bool:
-    """Poll until it is true, or time is up."""
+def eventually(check: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
+    """Poll until it is true; ``False`` where it never was."""
     deadline = time.monotonic() + timeout_s
     while not check():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)
     return True
+
+
+async def until(check: Callable[[], object]) -> None:
+    """Let this event loop run until it is true. Raises ``TimeoutError`` where it never is."""
+    deadline = time.monotonic() + PATIENCE_S  # not the loop's time, which a test may set forward
+    while not check():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        await asyncio.sleep(0.002)
+
+
+class Held(Straight):
+    """A gateway's delivery that answers requests only when the test lets it: all of them, or those that ``holds`` chooses."""
+
+    def __init__(self, holds: Callable[[web.Request], bool] = lambda _: True) -> None:
+        self.released = asyncio.Event()
+        self._holds = holds
+
+    async def admit(self, request: web.Request) -> web.StreamResponse | None:
+        if self._holds(request):
+            await self.released.wait()
+        return None
+
+
+@pytest.fixture
+async def leap() -> Callable[[float], None]:
+    """Set the clock of the test's event loop forward: its timers are due at once, and nobody waits for them."""
+    loop = asyncio.get_running_loop()
+    real_time, ahead_s = loop.time, 0.0
+
+    def forward(seconds: float) -> None:
+        nonlocal ahead_s
+        ahead_s += seconds
+
+    loop.time = lambda: real_time() + ahead_s  # type: ignore[method-assign]  # as the loop itself asks for it, to its end
+    return forward
 
 
 def read_car(data: bytes) -> list[Block]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..conftest import Shell
+from ..conftest import PATIENCE_S, Shell
 from .conftest import BATCH, SAMPLES, Dataset
 
 
@@ -104,7 +104,7 @@ def test_reader_has_seen_enough(shell: Shell, dataset: Dataset) -> None:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["batch"] == 0
         process.stdout.close()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE_S)
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert shell.files() == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import PATIENCE_S
 from .conftest import Dataset
 
 # platformdirs and Path.expanduser() ask pwd where HOME is not set; nobody knows this user.
@@ -22,7 +23,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         cwd=folder,
         env={"PYTHONPATH": ":".join(sys.path)},

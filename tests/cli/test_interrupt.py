@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ..conftest import Shell, eventually, interrupt
+from ..conftest import PATIENCE_S, Shell, eventually, interrupt
 from .conftest import Dataset
 
 
@@ -28,7 +28,7 @@ def test_stream(shell: Shell, dataset: Dataset, budget: str) -> None:
 
 def test_stream_that_waits(shell: Shell, dataset: Dataset) -> None:
     """While nothing comes: the gateway is silent."""
-    with shell.start("serve", "--store", dataset.store, "--port", 0, "--fault", "latency=60s") as gateway:
+    with shell.start("serve", "--store", dataset.store, "--port", 0, "--fault", "latency=600s") as gateway:
         assert gateway.stdout is not None
         url = gateway.stdout.readline().strip()
         with shell.start("stream", dataset.cid, "--gateway", url, "--budget", "1MB") as process:
@@ -42,7 +42,7 @@ def test_serve(shell: Shell, dataset: Dataset) -> None:
     with shell.start("serve", "--store", dataset.store, "--port", 0) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{url}/ipfs/{dataset.cid}?format=raw", timeout=30) as answer:  # noqa: S310 - our own URL
+        with urllib.request.urlopen(f"{url}/ipfs/{dataset.cid}?format=raw", timeout=PATIENCE_S) as answer:  # noqa: S310 - our own URL
             assert answer.status == 200
         assert interrupt(process) == (130, "interrupted\n")
 
@@ -71,7 +71,7 @@ def test_upload_while_a_table_is_read(shell: Shell, tmp_path: Path) -> None:
         while b"MB read" not in said:
             said += os.read(ours, 1024)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
     while b"interrupted" not in said:
         said += os.read(ours, 1024)
     os.close(ours)

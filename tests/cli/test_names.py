@@ -20,7 +20,7 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.store import BlockStore
 from dnc_async.testing import GatewayProcess
 
-from ..conftest import Shell
+from ..conftest import PATIENCE_S, Shell
 
 NAMES = [b"gr\xf6.bin", "grün.bin".encode(), b"\xff\xe6\x97\xa5", b"a?b#c%41"]
 
@@ -37,7 +37,9 @@ class Served:
         """Run ``dnc`` to its end, which must be a good one."""
         command = [sys.executable, "-m", "dnc_async", *words, "--gateway", self.url]
         env = {**self.shell.environment, **environment}
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=env, cwd=self.shell.home)
+        done = subprocess.run(
+            command, capture_output=True, timeout=PATIENCE_S, check=False, env=env, cwd=self.shell.home
+        )
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
         return done.stdout, done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import FIXTURES, Shell, eventually
+from ..conftest import FIXTURES, PATIENCE_S, Shell, eventually
 from .conftest import Dataset
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="devices and FIFOs of POSIX")
@@ -55,7 +55,7 @@ def test_a_fifo(write: Write, shell: Shell) -> None:
     reading = threading.Thread(target=lambda: got.append(path.read_bytes()))
     reading.start()
     write(path)
-    reading.join(30)
+    reading.join(PATIENCE_S)
     assert len(got[0]) > 1000
     assert stat.S_ISFIFO(path.stat().st_mode)
 
@@ -138,12 +138,17 @@ def test_standard_output_by_its_names(shell: Shell, dataset: Dataset, name: str)
     shell("export", dataset.cid, "--store", dataset.store, "-o", "whole.car")
     whole = (shell.home / "whole.car").read_bytes()
     command = [sys.executable, "-m", "dnc_async", "export", dataset.cid, "--store", str(dataset.store), "-o", name]
-    piped = subprocess.run(command, capture_output=True, check=True, env=shell.environment, timeout=60)
+    piped = subprocess.run(command, capture_output=True, check=True, env=shell.environment, timeout=PATIENCE_S)
     assert piped.stdout == whole
     with (shell.home / "out").open("wb") as out:
         inode = os.fstat(out.fileno()).st_ino
         subprocess.run(
-            [*command, "--json"], stdout=out, stderr=subprocess.PIPE, check=True, env=shell.environment, timeout=60
+            [*command, "--json"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=True,
+            env=shell.environment,
+            timeout=PATIENCE_S,
         )
     assert (shell.home / "out").stat().st_ino == inode
     assert (shell.home / "out").read_bytes() == whole
@@ -154,7 +159,7 @@ def test_get_to_standard_output(shell: Shell) -> None:
     """A file's bytes; a folder is refused."""
     cid = shell("add", FIXTURES / "directory.car", "--store", "s").stdout.strip()
     command = [sys.executable, "-m", "dnc_async", "get", cid, "--store", str(shell.home / "s"), "-o", "-"]
-    done = subprocess.run(command, capture_output=True, check=True, env=shell.environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=True, env=shell.environment, timeout=PATIENCE_S)
     assert done.stdout == (FIXTURES / "directory.car").read_bytes()
     root = shell("import", FIXTURES / "directory.car", "--store", "s").stdout.strip()
     assert "is a directory" in shell.refuses("get", root, "--store", "s", "-o", "/dev/null")
@@ -167,7 +172,7 @@ def through_sh(shell: Shell, script: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         env=shell.environment,
         cwd=shell.home,
@@ -230,7 +235,7 @@ def test_serve_goes_on(shell: Shell, dataset: Dataset, end: str) -> None:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - our own URL
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own URL
             return bool(answer.status == 200)
     except OSError:
         return False

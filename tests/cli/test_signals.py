@@ -14,7 +14,7 @@ import pytest
 
 from dnc_async.cli.process import ended_by_signals
 
-from ..conftest import Shell, eventually
+from ..conftest import PATIENCE_S, Shell, eventually
 from .conftest import Dataset
 
 ENDINGS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE_S)
     return process.returncode, said
 
 

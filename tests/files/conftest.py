@@ -14,6 +14,8 @@ from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
 from dnc_async.store import BlockStore
 
+from ..conftest import PATIENCE_S
+
 Keep = Callable[[Iterable[Block], Cid], Path]
 
 
@@ -38,8 +40,8 @@ def content(size: int, seed: int = 0) -> bytes:
 
 
 def threads() -> list[str]:
-    """The engine's threads, after at most five seconds' grace."""
-    deadline = time.monotonic() + 5
+    """The engine's threads that have not ended: one that is about to is waited for."""
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         found = [t.name for t in threading.enumerate() if t.name.startswith("dnc_async")]
         if not found or time.monotonic() > deadline:

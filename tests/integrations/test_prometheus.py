@@ -14,6 +14,8 @@ import dnc_async as dnc
 from dnc_async.integrations.prometheus import PrometheusObserver
 from dnc_async.testing import GatewayProcess
 
+from ..conftest import PATIENCE_S
+
 
 async def test_a_stream_is_scraped(tmp_path: Path) -> None:
     """What was counted is what the stream's own statistics say, for each gateway, and a liar shows."""
@@ -30,7 +32,7 @@ async def test_a_stream_is_scraped(tmp_path: Path) -> None:
                 assert len([batch async for batch in stream]) == 8
                 figures = stream.statistics()
         port = server.server_port
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()  # noqa: ASYNC210
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).read().decode()  # noqa: ASYNC210
     finally:
         server.shutdown()
         server.server_close()

@@ -22,7 +22,7 @@ from dnc_async.ipld.unixfs import Kind
 FOLDER = Path(__file__).parent.parent / "fixtures"
 CARS = [path.read_bytes() for path in sorted(FOLDER.glob("*.car"))]
 NODES = [block.data for car in CARS for block in CarReader().feed(car) if block.cid.codec == DAG_PB]
-FUZZ = settings(max_examples=300, deadline=None, derandomize=True)
+FUZZ = settings(max_examples=300, derandomize=True)
 
 
 @st.composite

@@ -23,7 +23,7 @@ from dnc_async.publish.kubo import KuboTarget
 from dnc_async.publish.target import publish
 from dnc_async.system.owner import Owner
 
-from ..conftest import Shell
+from ..conftest import PATIENCE_S, Shell
 from .conftest import Node
 
 ROWS = {"x": np.arange(60_000, dtype="f4").reshape(2_000, 30), "y": np.arange(2_000)}
@@ -60,7 +60,7 @@ async def test_missing_block_is_named_instead_of_waited_for(node: Node) -> None:
     """A node that lost a block would pin for ever; it is asked offline first."""
     node.drop = 7
     with pytest.raises(UploadError, match=r"dag/stat: .*could not find baf"):
-        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=100), 30)
+        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=100), PATIENCE_S)
     assert node.pins == set()
     assert node.files == {}
     assert "pin/add" not in node.calls
@@ -91,7 +91,7 @@ async def test_strange_answers(node: Node, name: str) -> None:
     command, text, status, expected = ANSWERS[name]
     node.answers[command] = web.Response(text=text, status=status)
     with pytest.raises(UploadError, match=expected) as raised:
-        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000), 30)
+        await asyncio.wait_for(dnc.upload(ROWS, f"kubo={node.url}", batch_size=1000), PATIENCE_S)
     assert node.url in str(raised.value)
     assert node.files == {}
 
@@ -160,7 +160,7 @@ async def uploading(shell: Shell, node: Node) -> AsyncIterator[asyncio.subproces
         env=shell.environment,
     )
     try:
-        await asyncio.wait_for(node.part_came.wait(), 60)
+        await asyncio.wait_for(node.part_came.wait(), PATIENCE_S)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -173,7 +173,7 @@ async def test_a_signal_leaves_nothing_at_the_node(node: Node, shell: Shell, num
     """The folder is removed before the process ends."""
     async with uploading(shell, node) as process:
         process.send_signal(number)
-        assert await asyncio.wait_for(process.wait(), 60) == 128 + number
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 128 + number
     assert (node.files, node.folders, node.pins) == ({}, set(), set())
 
 

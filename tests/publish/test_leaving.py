@@ -15,6 +15,7 @@ import pytest
 
 import dnc_async as dnc
 
+from ..conftest import PATIENCE_S
 from .rounds import nothing_published
 
 
@@ -55,7 +56,7 @@ async def test_a_source_that_never_goes_on(tmp_path: Path) -> None:
     await waits.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, PATIENCE_S)
     end.set()
     assert nothing_published(tmp_path)
 
@@ -81,6 +82,6 @@ except KeyboardInterrupt:
 def test_interrupting_the_blocking_face(tmp_path: Path) -> None:
     """Ctrl-C ends ``sync.upload``, which works in a thread, as it ends any call."""
     words = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
     assert nothing_published(tmp_path)

@@ -13,6 +13,8 @@ import pytest
 
 import dnc_async as dnc
 
+from ..conftest import PATIENCE_S
+
 ROWS, BATCH = 1000, 128
 X = np.arange(ROWS * 6, dtype="<f8").reshape(ROWS, 6) / 7
 Y = np.arange(ROWS, dtype="<i8") % 3
@@ -182,7 +184,7 @@ print(peak() - before)
 def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
     """A dataset 15 times as large, 250 MB, takes hardly more memory: less than ten batches of 2 MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert int(done.stdout) < 20 * 2**20
 
@@ -212,5 +214,5 @@ print((peak() - before) / ROW)
 def test_large_rows_are_held_once(batch_size: int | None, rows: int, tmp_path: Path) -> None:
     """A batch's rows, of which the last one is its maker's, and little beside them: what is encoded goes on as it is made."""
     words = [sys.executable, "-c", LARGE_ROWS, str(tmp_path), str(batch_size)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert float(done.stdout) < rows + 0.7

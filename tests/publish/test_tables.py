@@ -14,6 +14,7 @@ import pytest
 
 import dnc_async as dnc
 
+from ..conftest import PATIENCE_S
 from .rounds import publish
 
 KEPT: dict[str, Callable[[Any], tuple[Any, Any]]] = {
@@ -205,6 +206,6 @@ def test_none_of_them_is_imported(tmp_path: Path) -> None:
         "print({'pandas', 'polars', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stdout.strip() == "set()"

@@ -18,10 +18,10 @@ import pytest
 import dnc_async as dnc
 from dnc_async import system
 
+from ..conftest import PATIENCE_S
+
 SAMPLES, BATCH = 2_000, 100
 BATCHES = SAMPLES // BATCH
-#: No wait of a test lasts so long unless the test fails.
-PATIENCE_S = 20.0
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="engine='process' works on Linux alone")
 
 
@@ -119,8 +119,8 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 
 
 def left(spool: Path) -> list[str]:
-    """Threads, files and processes of the engine, after at most five seconds' grace for a close that was only posted."""
-    deadline = time.monotonic() + 5
+    """Threads, files and processes of the engine that are not gone: a close that was only posted is waited for."""
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         threads = [t.name for t in threading.enumerate() if t.name.startswith("dnc_async")]
         files = [f"{place}/{name}" for place, _, names in os.walk(spool) for name in names]

@@ -14,6 +14,7 @@ import dnc_async as dnc
 from dnc_async import sync
 from dnc_async.errors import EngineError
 
+from ..conftest import PATIENCE_S
 from .conftest import Published, left, needs_linux
 
 
@@ -81,7 +82,7 @@ async def test_a_call_that_fails_in_the_engine(read_only: Published, monkeypatch
 
     monkeypatch.setattr(client._engine._thread, "_spawn", broken)
     with pytest.raises(EngineError, match="ZeroDivisionError: ours"):
-        await asyncio.wait_for(client.inspect(read_only.result), 30)
+        await asyncio.wait_for(client.inspect(read_only.result), PATIENCE_S)
     monkeypatch.undo()
     await client.aclose()
     assert left(read_only.spool) == []

@@ -24,7 +24,7 @@ from dnc_async.errors import (
     TransformError,
 )
 
-from ..conftest import eventually
+from ..conftest import PATIENCE_S, eventually
 from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
 
 pytestmark = [needs_linux, pytest.mark.border]
@@ -194,7 +194,7 @@ def test_batches_that_are_kept(published: Published, kept: int) -> None:
         "            import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
         "        if n == 200: print(len(os.listdir('/proc/self/fd')) < 100); return"
     )
-    done = subprocess.run(consumer(published, then), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(consumer(published, then), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 

@@ -103,7 +103,7 @@ def strange(importable: Callable[[str, str], Any]) -> Any:
 async def test_strange_errors(published: Published, strange: Any, name: str, kind: type[DncError]) -> None:
     """However an exception or a result behaves when it is pickled: the stream ends, and the consumer is told."""
     batches = stream(published, transform=getattr(strange, name))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(kind):
             await anext(batches)
         await batches.aclose()
@@ -119,7 +119,7 @@ async def test_an_observer_that_asks(published: Published) -> None:
             told.append(batches.statistics().batches)
 
     batches = stream(published, progress=observe)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async for _ in batches:
             pass
     assert len(told) == 3
@@ -140,7 +140,7 @@ def test_opened_from_several_threads(published: Published) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert counts == [SAMPLES // BATCH] * 4
     assert len(engine_processes()) == 1
     asyncio.run(several.aclose())
@@ -155,7 +155,7 @@ async def test_a_process_that_does_not_start(
     monkeypatch.setattr(sys, "executable", executable)
     several = client(published)
     for _ in range(2):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(EngineError, match=r"could not be started|ended with exit status 1"):
                 await anext(several.stream(published.result))
     await several.aclose()
@@ -170,7 +170,7 @@ async def test_killed_while_a_fork_holds_its_sockets(published: Published, stran
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     os.kill(pid, signal.SIGKILL)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(EngineError, match="signal 9"):
                 async for _ in batches:
                     pass
@@ -216,7 +216,7 @@ async def test_an_engine_that_does_not_listen_holds_nobody_up(published: Publish
         os.kill(pid, signal.SIGSTOP)
         try:
             polls = 0
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while polls < 1000:
                     try:
                         await asyncio.wait_for(anext(batches), 0.001)

@@ -17,7 +17,7 @@ from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
 from dnc_async.spool.governor import Governor, Lease, Place
 
-from ..conftest import eventually
+from ..conftest import PATIENCE_S, eventually
 from .conftest import Published
 
 KIB = 1024
@@ -101,7 +101,7 @@ async def test_full_for_good(
 ) -> None:
     """With room for no chunk, for one or for two: the whole dataset comes, in order and right, with one warning."""
     fill(small_disk, leave)
-    async with asyncio.timeout(30), client_for(many_leaves, small_disk, disk_retry_s=0.02) as client:
+    async with asyncio.timeout(PATIENCE_S), client_for(many_leaves, small_disk, disk_retry_s=0.02) as client:
         stream = client.stream(many_leaves.result, epochs=2)
         many_leaves.check(await anext(stream), 0)
         assert eventually(lambda: stream.statistics().disk_is_full)
@@ -120,7 +120,7 @@ async def test_goes_on_when_there_is_room(
 ) -> None:
     """Full, then freed in mid-stream: without anybody asking, chunks are staged again."""
     filler = fill(small_disk, 1300 * KIB)
-    async with asyncio.timeout(30), client_for(many_leaves, small_disk, disk_retry_s=0.02) as client:
+    async with asyncio.timeout(PATIENCE_S), client_for(many_leaves, small_disk, disk_retry_s=0.02) as client:
         stream = client.stream(many_leaves.result, epochs=3)
         many_leaves.check(await anext(stream), 0)
         assert eventually(lambda: stream.statistics().disk_is_full)

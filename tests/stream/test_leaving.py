@@ -17,6 +17,7 @@ from dnc_async.store import BlockStore
 from dnc_async.telemetry import Gap
 from dnc_async.testing import Faults, ScriptedGateway
 
+from ..conftest import PATIENCE_S
 from .conftest import BATCH, SAMPLES, Published, left
 
 CHOSEN: dict[str, Any] = {}
@@ -57,7 +58,7 @@ async def test_close_before_the_engine_has_begun(published: Published) -> None:
         batches = stream(published)
         batches.handle.open()
         batches.handle.post_close()
-        await asyncio.wait_for(batches.aclose(), 5)
+        await asyncio.wait_for(batches.aclose(), PATIENCE_S)
     assert left(published.spool) == []
 
 
@@ -73,7 +74,7 @@ async def test_cancelled_while_it_opens(published: Published) -> None:
         await asyncio.sleep(0)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(opening, 5)
+            await asyncio.wait_for(opening, PATIENCE_S)
     assert left(published.spool) == []
 
 
@@ -222,7 +223,7 @@ def script(published: Published, then: str) -> list[str]:
 )
 def test_interpreter_exit(published: Published, then: str, status: int) -> None:
     """The interpreter ends in mid-stream: at once, without a word, and without a file left."""
-    done = subprocess.run(script(published, then), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(script(published, then), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (status, "")
     assert list(published.spool.rglob("*")) == []
 
@@ -233,7 +234,7 @@ def test_interrupt(published: Published) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
     assert list(published.spool.rglob("*")) == []
 
 
@@ -258,5 +259,5 @@ def test_forked_child_is_refused(published: Published) -> None:
         "            try: await anext(batches)\n"
         "            except dnc.StreamClosedError as e: os._exit(7 if 'fork' in str(e) else 8)"
     )
-    done = subprocess.run(script(published, then), capture_output=True, timeout=30, check=False)
+    done = subprocess.run(script(published, then), capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 7

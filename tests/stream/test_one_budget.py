@@ -11,7 +11,7 @@ from dnc_async.spool.governor import GovernorStatistics
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
-from ..conftest import eventually
+from ..conftest import PATIENCE_S, eventually
 from .conftest import DiskWatch, Published, left
 
 CHUNK = 2**20 + 32 * 2**10  # with what a file may take beyond its lease, where it is written out of order
@@ -26,7 +26,7 @@ def of(client: dnc.Client) -> GovernorStatistics:
 async def client(many_leaves: Published, watch: DiskWatch):
     budget = FOLDER + 6 * CHUNK
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(PATIENCE_S),
         dnc.Client(store=many_leaves.store, spool_dir=many_leaves.spool, disk_budget=budget) as client,
     ):
         yield client
@@ -98,7 +98,7 @@ async def test_called_back_before_it_has_a_file(many_leaves: Published, watch: D
     async with ScriptedGateway(BlockStore.open(many_leaves.store), Faults.parse("latency=200ms")) as gateway:
         budget = FOLDER + 4 * CHUNK
         options = {"gateways": gateway.url, "spool_dir": many_leaves.spool, "disk_budget": budget}
-        async with asyncio.timeout(60), dnc.Client(**options) as client:
+        async with asyncio.timeout(PATIENCE_S), dnc.Client(**options) as client:
             first = client.stream(many_leaves.result, epochs=2)
             many_leaves.check(await anext(first), 0)
             # Batches 1 and 2 were staged, 1 has moved to memory, and all space is the first stream's again, for batches 2 and 3.
@@ -118,7 +118,7 @@ async def test_dropped_in_flight(many_leaves: Published, watch: DiskWatch) -> No
     async with ScriptedGateway(BlockStore.open(many_leaves.store), Faults.parse("rate=20MB,latency=3ms")) as gateway:
         budget = FOLDER + 4 * CHUNK
         options = {"gateways": gateway.url, "spool_dir": many_leaves.spool, "disk_budget": budget}
-        async with asyncio.timeout(60), dnc.Client(**options) as client:
+        async with asyncio.timeout(PATIENCE_S), dnc.Client(**options) as client:
             first = client.stream(many_leaves.result, epochs=2)
             count = 0
             for pause in range(11):
@@ -160,7 +160,7 @@ async def test_any_coming_and_going(many_leaves: Published, client: dnc.Client, 
 async def test_on_demand_alone(published: Published) -> None:
     """With prefetch=0 a batch is fetched when it is asked for, the first one, too."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE_S),
         ScriptedGateway(BlockStore.open(published.store), Faults.parse("latency=3ms")) as gateway,
     ):
         stream, count = dnc.stream(published.result, gateways=gateway.url, spool_dir=published.spool, prefetch=0), 0

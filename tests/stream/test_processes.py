@@ -9,6 +9,7 @@ import dnc_async as dnc
 from dnc_async.spool.governor import Account, Lease, Place
 from dnc_async.system import tree_disk_bytes
 
+from ..conftest import PATIENCE_S
 from .conftest import DiskWatch, Published, left
 
 SCRIPT = """
@@ -68,7 +69,7 @@ async def test_two_at_once_and_one_is_killed(
             assert count == 20
             assert all(of_the_dead.name not in names and of_the_living.name in names for names in seen)
             assert {len(names) for names in seen} == {2}
-            said, _ = living.communicate("go on\n", timeout=60)
+            said, _ = living.communicate("go on\n", timeout=PATIENCE_S)
             assert said == "20\n"
             assert living.returncode == 0
     assert watch.writes

@@ -23,7 +23,7 @@ from dnc_async.spool.files import SpoolFile
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
-from ..conftest import eventually
+from ..conftest import PATIENCE_S, eventually
 from .conftest import BATCH, BATCHES, Published, left, number
 
 
@@ -181,7 +181,7 @@ async def test_few_files_may_be_open(tmp_path: Path, spare: int, engine: str) ->
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", FEW, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert (out.decode().strip(), err.decode()) == ("80", "")
 
 

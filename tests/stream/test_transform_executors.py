@@ -169,6 +169,6 @@ def test_interpreter_exit(published: Published, then: str, status: int) -> None:
     """While functions run: soon, without a word, and without a file left."""
     words = [sys.executable, "-c", SCRIPT.replace("{then}", then)]
     words += [str(published.result), str(published.store), str(published.spool)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (status, "")
     assert list(published.spool.rglob("*")) == []

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ import dnc_async.testing
 from dnc_async.errors import ArgumentError, DncError, StoreError
 from dnc_async.testing import Faults, GatewayProcess, serve_forever
 
+from ..conftest import PATIENCE_S, eventually
+
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - a URL of ours
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310 - a URL of ours
         return response.read()
 
 
@@ -37,6 +38,13 @@ def test_a_process_serves_and_tells_what_it_did(published: Any) -> None:
         url = gateway.url
     with pytest.raises(OSError, match="refused"):
         get(f"{url}/ipfs/{leaf.cid}?format=raw")
+
+
+def is_answered(url: str) -> bool:
+    try:
+        return get(f"{url}/ipfs/bafkqaaa?format=raw") == b""
+    except OSError:
+        return False
 
 
 async def test_async_with_works_too_and_kill_is_a_crash(published: Any) -> None:
@@ -70,17 +78,10 @@ def test_the_process_ends_when_its_parent_does(published: Any) -> None:
         "os._exit(9)\n"
     )
     command = [sys.executable, "-c", script, str(published.store.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 9
     url = done.stdout.strip()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            get(f"{url}/ipfs/bafkqaaa?format=raw")
-        except OSError:
-            return
-        time.sleep(0.01)
-    pytest.fail("the gateway outlived its parent")
+    assert eventually(lambda: not is_answered(url))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -92,7 +93,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals, expected: int, publis
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b"http://127.0.0.1:")
         process.send_signal(number)
-        assert process.wait(timeout=10) == expected
+        assert process.wait(timeout=PATIENCE_S) == expected
         assert process.stderr.read() == b""
 
 
@@ -103,7 +104,7 @@ def test_the_command_says_what_cannot_work(arguments: list[str], said: str, tmp_
     command = [sys.executable, "-m", "dnc_async.testing", "serve", "--store", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(dnc_async.__file__).parent.parent)}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path, env=environment
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=tmp_path, env=environment
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
@@ -118,7 +119,7 @@ def test_the_end_of_input_needs_a_pipe(published: Any) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     assert "needs a pipe" in done.stderr

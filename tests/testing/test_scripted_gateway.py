@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,8 @@ from dnc_async.errors import BlockMismatchError
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.car import CarReader
 from dnc_async.testing import Faults, GatewayStats, ScriptedGateway
+
+from ..conftest import PATIENCE_S
 
 
 async def raw(session: aiohttp.ClientSession, gateway: ScriptedGateway, cid: object) -> bytes:
@@ -61,17 +64,18 @@ async def test_the_rate_is_that_of_the_line(connections: int, published: Any, se
 
 async def test_many_connections_share_the_line_piece_by_piece(published: Any, session: aiohttp.ClientSession) -> None:
     async with ScriptedGateway(published.store, "rate=8MB") as gateway:
-        arrived: list[float] = []
+        arrived = [0, 0, 0]
+        when_first_ended: list[int] = []
 
-        async def get() -> None:
+        async def get(number: int) -> None:
             async with session.get(f"{gateway.url}/ipfs/{published.root}?format=car") as response:
-                await response.read()
-            arrived.append(time.perf_counter() - started)
+                async for piece in response.content.iter_any():
+                    arrived[number] += len(piece)
+            when_first_ended.extend(arrived if not when_first_ended else ())
 
-        started = time.perf_counter()
-        await asyncio.gather(*(get() for _ in range(3)))
-        # 3 MiB take 0.39 s; one after the other, the first would be there after a third of that
-        assert min(arrived) > 0.75 * 3 * 2**20 / 8e6
+        await asyncio.gather(*(get(number) for number in range(3)))
+        # One after the other, the last would have had nothing when the first had all.
+        assert min(when_first_ended) > 0.75 * 2**20
 
 
 async def test_latency_is_waited_for_together(published: Any, session: aiohttp.ClientSession) -> None:
@@ -79,7 +83,8 @@ async def test_latency_is_waited_for_together(published: Any, session: aiohttp.C
         started = time.perf_counter()
         await asyncio.gather(*(raw(session, gateway, leaf.cid) for leaf in published.leaves))
         took = time.perf_counter() - started
-    assert 0.1 <= took < 0.1 * len(published.leaves)  # one after the other they take so much
+        assert took >= 0.1
+        assert gateway.stats().peak_connections == len(published.leaves)
 
 
 async def test_jitter_comes_from_the_seed(
@@ -164,7 +169,7 @@ async def test_a_body_stalls_at_its_byte_with_its_connection_open(
 ) -> None:
     # To the end: leaving does not wait for stalled bodies, which never end.
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(PATIENCE_S),
         ScriptedGateway(published.store, "stall=30kB") as gateway,
         session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response,
     ):
@@ -175,53 +180,63 @@ async def test_a_body_stalls_at_its_byte_with_its_connection_open(
 
 
 async def test_silence_ends_and_the_body_goes_on(published: Any, session: aiohttp.ClientSession) -> None:
+    started = time.perf_counter()
     async with ScriptedGateway(published.store, "silent=0s-0.4s") as gateway:
-        started = time.perf_counter()
         async with session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response:
             assert await response.read() == published.leaves[0].data
-        assert time.perf_counter() - started > 0.3
+        assert time.perf_counter() - started > 0.399
 
 
 async def test_a_trickle_never_stops_and_never_ends(published: Any, session: aiohttp.ClientSession) -> None:
-    async with (
-        ScriptedGateway(published.store, "trickle=2kB") as gateway,
-        session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response,
-    ):
+    async with ScriptedGateway(published.store, "trickle=2kB") as gateway:
         started = time.perf_counter()
-        await response.content.readexactly(1000)
-        assert time.perf_counter() - started > 0.35
+        async with session.get(f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw") as response:
+            await response.content.readexactly(1000)
+        assert time.perf_counter() - started > 0.499
 
 
-async def test_a_busy_gateway_says_when_to_come_back(published: Any, session: aiohttp.ClientSession) -> None:
+async def test_a_busy_gateway_says_when_to_come_back(
+    published: Any, session: aiohttp.ClientSession, leap: Callable[[float], None]
+) -> None:
     path = f"{published.root}?format=raw"
-    async with ScriptedGateway(published.store, "busy=200ms,retry-after=1.2s") as gateway:
+    async with ScriptedGateway(published.store, "busy=600s,retry-after=1.2s") as gateway:
         async with session.get(f"{gateway.url}/ipfs/{path}") as response:
             assert (response.status, response.headers["Retry-After"]) == (429, "2")
-        await asyncio.sleep(0.2)
+        leap(600)
         assert await status(session, gateway, path) == 200
         assert gateway.stats().answered_busy == 1
 
 
-async def test_a_gateway_dies_and_returns_on_its_port(published: Any) -> None:
+async def refuses(session: aiohttp.ClientSession, gateway: ScriptedGateway, cid: object) -> bool:
+    try:
+        await session.head(f"{gateway.url}/ipfs/{cid}?format=raw")
+    except aiohttp.ClientError as error:
+        return isinstance(error, aiohttp.ClientConnectorError)
+    return False
+
+
+async def test_a_gateway_dies_and_returns_on_its_port(published: Any, leap: Callable[[float], None]) -> None:
     async with aiohttp.ClientSession() as session, ScriptedGateway(
-        published.store, "down=150ms-400ms,stall=1kB"
+        published.store, "down=100s-200s,stall=1kB"
     ) as gateway:  # fmt: skip
         url = f"{gateway.url}/ipfs/{published.leaves[0].cid}?format=raw"
         async with session.get(url) as response:
             await response.content.readexactly(1000)
+            leap(100)
             with pytest.raises(aiohttp.ClientError):  # the connection is reset when it dies
                 await response.content.readany()
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get(url)
-        await asyncio.sleep(0.35)
+        while not await refuses(session, gateway, published.root):
+            pass
+        leap(100)
+        while await refuses(session, gateway, published.root):
+            pass
         assert await status(session, gateway, f"{published.root}?format=raw") == 200
 
 
 async def test_a_gateway_may_never_return(published: Any, session: aiohttp.ClientSession) -> None:
     async with ScriptedGateway(published.store, "down=0s-") as gateway:
-        await asyncio.sleep(0.02)
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get(f"{gateway.url}/ipfs/{published.root}?format=raw")
+        while not await refuses(session, gateway, published.root):
+            pass
 
 
 async def test_a_web_page_comes_with_status_200(published: Any, session: aiohttp.ClientSession) -> None:

@@ -20,7 +20,7 @@ from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header, encode_section
 from dnc_async.ipld.cid import DAG_PB, Cid
 
-from ..conftest import fetcher_over
+from ..conftest import PATIENCE_S, fetcher_over
 
 SIZE = 1000
 LEAVES = [make(bytes([i]) * SIZE) for i in range(40)]
@@ -140,7 +140,7 @@ async def running(
             requests_per_minute=[per_minute] * len(gateways),
         )
         task = asyncio.create_task(fetcher.run())
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             yield fetcher
             await until(lambda: not fetcher._requests)
         assert len(fetcher._pending) == 0
@@ -151,7 +151,7 @@ async def running(
 
 
 async def until(check: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         while not check():
             await anyio.lowlevel.checkpoint()
 
@@ -186,7 +186,7 @@ class Wanted:
         self.event.set()
 
     async def came(self) -> bool:
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             await self.event.wait()
         return self.ended == [None] and len(self.got) == 1
 

@@ -17,7 +17,7 @@ from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import Cid
 
-from ..conftest import fetcher_over
+from ..conftest import PATIENCE_S, fetcher_over
 from .scripted import until
 
 BLOCK = make(b"a block")
@@ -170,7 +170,7 @@ async def test_given_up_while_it_waits(running: tuple[Fetcher, Clock]) -> None:
     fetcher.search_started()
     wanted = Wanted(fetcher)
     await until(lambda: old.asked == 1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await wanted.group.aclose()
     fetcher.search_ended()
     assert wanted.ended == []

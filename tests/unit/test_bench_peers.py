@@ -17,6 +17,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from ..conftest import PATIENCE_S
+
 
 class Bench:
     """Modules of ``bench.peers``, which is no part of the wheel."""
@@ -126,7 +128,7 @@ def test_a_task_survives_the_command_line(bench: Bench) -> None:
 
 def fetch(url: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
     request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 - our own server
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
         return answer.status, answer.read(), answer.headers
 
 
@@ -224,8 +226,9 @@ def test_the_large_dataset_fits_its_description(bench: Bench) -> None:
 
 
 _PARENT = """
-import subprocess, sys
+import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, process_group=0)
+while time.process_time() < 0.1: pass  # the system counts in hundredths
 print("up", flush=True)
 input()
 """
@@ -245,7 +248,7 @@ def test_whoever_is_in_the_session_is_seen_and_ended(bench: Bench) -> None:
         assert spent_s() >= sum(found.values()) * 0.5 > 0
         bench.session.kill(process.pid)
         assert process.wait() == -signal.SIGKILL
-    bench.session.kill(process.pid, patience_s=5.0)
+    bench.session.kill(process.pid, patience_s=PATIENCE_S)
     assert not bench.session.processes(process.pid)
 
 

@@ -14,7 +14,7 @@ from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.cid import Cid
 
-from ..conftest import fetcher_over
+from ..conftest import PATIENCE_S, fetcher_over
 
 CID = make(b"a block").cid
 
@@ -121,7 +121,7 @@ async def test_withdrawn_while_a_worker_has_it() -> None:
 
     def accept(_: Block) -> None:
         entered.set()
-        may_end.wait(10)
+        assert may_end.wait(PATIENCE_S)
         ended.append(True)
 
     with ThreadPoolExecutor(1) as executor:
@@ -130,7 +130,7 @@ async def test_withdrawn_while_a_worker_has_it() -> None:
             tasks.start_soon(fetcher.run)
             group = fetcher.open()
             want = group.submit(CID, size_bytes=7, priority=(0,), accept=accept, done=lambda *_: None)
-            assert await anyio.to_thread.run_sync(entered.wait, 10)
+            assert await anyio.to_thread.run_sync(entered.wait, PATIENCE_S)
             tasks.start_soon(group.withdraw, [want])
             await turn(20)
             assert set(group._open) == {want}

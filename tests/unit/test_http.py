@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
@@ -14,8 +14,14 @@ from dnc_async.gateways.http import HttpTransport, retry_after
 from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.cid import Cid
 
+from ..conftest import until
+
 CID = Cid.of(b"hello")
 RAW = {"Content-Type": "application/vnd.ipld.raw"}
+
+
+#: The gateway's silence is an error after so long.
+SILENCE_S = 600.0
 
 
 class Gateway:
@@ -26,7 +32,7 @@ class Gateway:
         self.transport: HttpTransport
         self.url = ""
         self.end = ""
-        self.released = asyncio.Event()
+        self.stalls, self.released = asyncio.Event(), asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         assert request.path_qs == f"/ipfs/{CID}?format=raw"
@@ -41,6 +47,7 @@ class Gateway:
         await response.prepare(request)
         await response.write(b"longer" if self.end == "endless" else b"long")
         if self.end == "stall":
+            self.stalls.set()
             await self.released.wait()
         elif self.end == "cut":
             assert request.transport is not None
@@ -56,7 +63,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     gateway = Gateway()
     app = web.Application()
     app.router.add_get("/{path:.*}", gateway.handle)
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=0.2)
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S)
     async with TestServer(app) as server, aiohttp.ClientSession(auto_decompress=False, timeout=timeout) as session:
         gateway.url = str(server.make_url("")).rstrip("/")
         gateway.transport = HttpTransport(gateway.url, session=session, headers={})
@@ -122,15 +129,24 @@ async def test_refused_answers(gateway: Gateway, headers: dict[str, str], text: 
     ("end", "kind", "text"),
     [
         ("endless", errors.GatewayOversizeError, "over the limit of 5"),
-        ("stall", errors.GatewayTimeoutError, "within the limit"),
         ("cut", errors.GatewayError, "connection failed"),
     ],
 )
 async def test_bodies_that_go_wrong(gateway: Gateway, end: str, kind: type[errors.GatewayError], text: str) -> None:
-    """A body that is too long, that stalls or that is cut is told for what it is."""
+    """A body that is too long or that is cut is told for what it is."""
     gateway.end = end
     with pytest.raises(kind, match=text):
         await gateway.ask()
+
+
+async def test_a_body_that_stalls(gateway: Gateway, leap: Callable[[float], None]) -> None:
+    """It is told as such after the time that it was given."""
+    gateway.end = "stall"
+    asking = asyncio.create_task(gateway.ask())
+    await gateway.stalls.wait()
+    await until(lambda: asking.done() or leap(SILENCE_S))
+    with pytest.raises(errors.GatewayTimeoutError, match="within the limit"):
+        await asking
 
 
 async def test_secrets_are_not_shown() -> None:

@@ -18,9 +18,13 @@ from dnc_async.gateways.http import HttpTransport
 from dnc_async.gateways.transport import Arrivals
 from dnc_async.ipld.cid import Cid
 
+from ..conftest import PATIENCE_S, until
+
 CID = Cid.parse("bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy")
 BODY = os.urandom(2**18 + 14)
 PACKET = 2**13
+#: A gateway's silence is an error after so long.
+SILENCE_S = 600.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a body is read as it comes")
 
 
@@ -70,12 +74,14 @@ class Host:
 class Heard:
     """What came of a body, as it was told."""
 
-    def __init__(self, piece_bytes: int) -> None:
+    def __init__(self, piece_bytes: int, then: Callable[[], None] = lambda: None) -> None:
         self.sizes = list[int]()
         self.arrivals = Arrivals(self.hear, lambda: piece_bytes)
+        self._then = then
 
     def hear(self, size_bytes: int) -> None:
         self.sizes.append(size_bytes)
+        self._then()
 
 
 @pytest.fixture(params=["http", "https"])
@@ -89,7 +95,7 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Host, Http
     server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     connector = aiohttp.TCPConnector(ssl=trusts)
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=1.0)
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=2**20) as session:
         yield host, HttpTransport(f"{request.param}://127.0.0.1:{port}", session=session, headers={})
     host.closes_after = 0
@@ -100,12 +106,6 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Host, Http
 
 async def fetch(transport: HttpTransport, heard: Heard) -> bytes:
     return await transport.raw(CID, limit_bytes=2**20, arrivals=heard.arrivals)
-
-
-async def eventually(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not check():  # noqa: ASYNC110 - there is no event to wait for: the far side is a socket
-            await asyncio.sleep(0.001)
 
 
 async def test_few_large_pieces(host: tuple[Host, HttpTransport]) -> None:
@@ -122,9 +122,11 @@ async def test_few_large_pieces(host: tuple[Host, HttpTransport]) -> None:
 
 
 async def test_small_ones_where_those_are_wanted(host: tuple[Host, HttpTransport]) -> None:
-    """As before anything is known of the gateway."""
-    heard = Heard(0)
-    assert await fetch(host[1], heard) == BODY
+    """As before anything is known of the gateway. The next packet is sent when the one before it was heard of."""
+    source, transport = host
+    source.let_go = asyncio.Semaphore(1)
+    heard = Heard(0, source.let_go.release)
+    assert await fetch(transport, heard) == BODY
     assert len(heard.sizes) > 15
 
 
@@ -134,14 +136,18 @@ async def test_what_is_here_is_counted_once(host: tuple[Host, HttpTransport]) ->
     source.let_go = asyncio.Semaphore(1)
     heard = Heard(10**6)
     fetching = asyncio.create_task(fetch(transport, heard))
-    await eventually(lambda: sum(heard.sizes) >= PACKET)
+    await until(lambda: sum(heard.sizes) >= PACKET)
     for _ in range(4):
         source.let_go.release()
-    await eventually(lambda: source.sent == 5)
-    await asyncio.sleep(0.02)
+    await until(lambda: source.sent == 5)
     assert sum(heard.sizes) <= 2 * PACKET  # nobody was woken for them
-    heard.arrivals.count_unread()
-    assert 5 * PACKET <= sum(heard.sizes) <= 5 * PACKET + 500  # of TLS, what is around its records, too
+
+    def seen() -> int:
+        heard.arrivals.count_unread()
+        return sum(heard.sizes)
+
+    await until(lambda: seen() >= 5 * PACKET)
+    assert seen() <= 5 * PACKET + 500  # of TLS, what is around its records, too
     for _ in range(100):
         source.let_go.release()
     heard.arrivals.count_unread()
@@ -154,16 +160,19 @@ async def test_a_connection_that_breaks_wakes(host: tuple[Host, HttpTransport]) 
     source, transport = host
     source.closes_after = 4
     with pytest.raises(GatewayError, match="connection failed"):
-        async with asyncio.timeout(0.8):
+        async with asyncio.timeout(PATIENCE_S):  # sooner than by its silence
             await fetch(transport, Heard(10**6))
 
 
-async def test_a_stall_is_noticed(host: tuple[Host, HttpTransport]) -> None:
+async def test_a_stall_is_noticed(host: tuple[Host, HttpTransport], leap: Callable[[float], None]) -> None:
     """As one that is read packet by packet; the next request is answered, on another connection."""
     source, transport = host
     source.let_go = asyncio.Semaphore(4)
+    fetching = asyncio.create_task(fetch(transport, Heard(10**6)))
+    await until(lambda: source.sent == 4)
+    await until(lambda: fetching.done() or leap(SILENCE_S))
     with pytest.raises(GatewayTimeoutError):
-        await fetch(transport, Heard(10**6))
+        await fetching
     source.let_go = asyncio.Semaphore(10**6)
     assert await fetch(transport, Heard(10**6)) == BODY
 
@@ -174,7 +183,7 @@ async def test_leaving_in_the_middle(host: tuple[Host, HttpTransport]) -> None:
     source.let_go = asyncio.Semaphore(4)
     heard = Heard(10**6)
     fetching = asyncio.create_task(fetch(transport, heard))
-    await eventually(lambda: source.sent == 4)
+    await until(lambda: source.sent == 4)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching

@@ -12,6 +12,7 @@ from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import encode_header
 from dnc_async.ipld.cid import DAG_PB
 
+from ..conftest import PATIENCE_S
 from .scripted import LEAVES, ROOT, SIZE, TOTAL, Gateway, Wanted, leaf, root, running, sections, until
 
 
@@ -109,7 +110,7 @@ async def test_what_lies_before_the_first_that_is_wanted_is_not_kept() -> None:
             done=lambda *_: came.set(),
             within=[file, place],
         )
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             await came.wait()
         await group.aclose()
     assert gateway.raws == []
@@ -228,7 +229,7 @@ async def test_a_group_may_be_closed_twice_at_once() -> None:
 
     def accept(_: Block) -> None:
         entered.set()
-        may_end.wait(10)
+        assert may_end.wait(PATIENCE_S)
 
     async with running(gateway) as fetcher:
         group = fetcher.open()

@@ -11,6 +11,7 @@ from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.block import Block
 
+from ..conftest import PATIENCE_S
 from .test_open_cars import LEAVES, Gateway, leaf, running, until
 
 BLOCK = LEAVES[0]
@@ -32,7 +33,7 @@ class Slow:
 
     def _accept(self, _: Block) -> None:
         self.entered.set()
-        self.may_end.wait(10)
+        assert self.may_end.wait(PATIENCE_S)
 
     async def takes(self) -> None:
         await until(self.entered.is_set)

@@ -21,6 +21,8 @@ from dnc_async.spool.files import FOLDER_BYTES, MAX_FILES, SpoolFile, SpoolFolde
 from dnc_async.spool.governor import Governor, Lease, Place
 from dnc_async.system import tree_disk_bytes
 
+from ..conftest import PATIENCE_S
+
 KIB = 1024
 
 
@@ -316,7 +318,7 @@ def test_processes_that_come_and_go(tmp_path: Path) -> None:
         "    f = SpoolFolder(Path(sys.argv[1]) / 'spool'); (f.path / '0').touch(); assert (f.path / '0').exists(); f.close()"
     )
     processes = [subprocess.Popen(python(code, tmp_path), stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=60)[1] for process in processes]
+    said = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
     assert said == [""] * 4
     assert list(tmp_path.iterdir()) == []
 
@@ -354,7 +356,7 @@ def test_forked_child_does_not_keep_the_space(tmp_path: Path) -> None:
         "assert (f.path / '0').exists(); f.close()\n"
         "sys.exit(os.waitstatus_to_exitcode(status))"
     )
-    done = subprocess.run(python(code, tmp_path), capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(python(code, tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -19,7 +19,7 @@ from dnc_async.gateways.transport import StoreTransport
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.cid import Cid
 
-from ..conftest import fetcher_over
+from ..conftest import PATIENCE_S, fetcher_over
 
 BLOCKS = [make(bytes([number]) * 1000) for number in range(20)]
 
@@ -61,7 +61,7 @@ async def test_the_first_block_waits_for_no_other() -> None:
                 log.append(("handed over", block.cid))
 
             group.submit(block.cid, size_bytes=1000, priority=(place,), accept=accept, done=told)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             await done.wait()
         (line,) = fetcher.statistics()
     assert log == [(what, block.cid) for block in BLOCKS for what in ("read", "handed over")]
@@ -96,7 +96,7 @@ async def test_what_goes_wrong_is_this_gateways_error(
 
         cid = make(b"x" * 1000).cid
         group.submit(cid, size_bytes=1000, priority=(0,), accept=lambda _: None, done=told)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             await done.wait()
         assert fetcher.statistics()[0].in_flight == 0
     (outcome,) = failed

@@ -8,6 +8,8 @@ import pytest
 
 from dnc_async.engine.wakeup import Wakeup
 
+from ..conftest import PATIENCE_S
+
 HERE, BELL = "the consumer", "the bell"
 
 
@@ -39,7 +41,7 @@ class Engine:
     def call_soon(self, number: int = 0, *, at_once: bool = False) -> str:
         """Returns who woke the engine."""
         self.wakeup.call_soon(lambda: self.heard.append(number), at_once=at_once)
-        return self.woken.get(timeout=10)
+        return self.woken.get(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def engine() -> Iterator[Engine]:
     yield made
     assert any(thread.name == "dnc_async bell" for thread in made.threads())
     made.wakeup.end()
-    made.wakeup.join(10)
+    made.wakeup.join(PATIENCE_S)
     assert not made.threads()
 
 
@@ -92,4 +94,4 @@ def test_a_consumer_that_waits_for_each_batch(engine: Engine) -> None:
 
 def test_it_never_began() -> None:
     """As where no thread could be started: nobody waits for it."""
-    Engine().wakeup.join(10)
+    Engine().wakeup.join(PATIENCE_S)
