@@ -235,8 +235,9 @@ async def test_a_gateway_dies_and_returns_on_its_port(published: Any, leap: Call
 
 async def test_a_gateway_may_never_return(published: Any, session: aiohttp.ClientSession) -> None:
     async with ScriptedGateway(published.store, "down=0s-") as gateway:
-        while not await refuses(session, gateway, published.root):
-            pass
+        assert gateway._outage is not None
+        await gateway._outage
+        assert await refuses(session, gateway, published.root)
 
 
 async def test_a_web_page_comes_with_status_200(published: Any, session: aiohttp.ClientSession) -> None:
