@@ -17,6 +17,11 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async import system
+from dnc_async.dataset.manifest import Manifest
+from dnc_async.ipld.block import Block
+from dnc_async.ipld.cid import Cid
+from dnc_async.store import BlockStore
+from dnc_async.store.integrity import walk
 
 from ..conftest import PATIENCE_S
 
@@ -128,6 +133,25 @@ def left(spool: Path) -> list[str]:
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.005)
+
+
+def halves(published: Published) -> tuple[list[Block], list[Block]]:
+    """The dataset's blocks without every other chunk, and without the others: neither is enough, and each has the manifest."""
+    store, root = BlockStore.open(published.store), Cid.parse(published.result.cid)
+    manifest = Manifest.decode(asyncio.run(dnc.cat(f"{root}/manifest", store=published.store)))
+    chunks = [entry.cid for entry in manifest.entries(0, manifest.first_page)]
+    blocks = list(walk(store, root, lambda *_: None))
+    first, second = ([block for block in blocks if block.cid not in chunks[half::2]] for half in (0, 1))
+    return first, second
+
+
+def keep(folder: Path, blocks: list[Block]) -> Path:
+    """A store of these blocks, the first of which is the root."""
+    with BlockStore.open(folder, create=True).begin() as transaction:
+        for block in blocks:
+            transaction.put(block)
+        transaction.commit(blocks[0].cid)
+    return folder
 
 
 class DiskWatch:

@@ -1,6 +1,5 @@
 """Bad input gets one typed error that says what was expected and what to do."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -140,13 +139,14 @@ async def test_liar_beside_an_honest_gateway(published: Published) -> None:
     """A gateway that lies in every block costs time, never correctness; alone, it is an error that says so."""
     store = BlockStore.open(published.store)
     async with ScriptedGateway(store, Faults.parse("flip=1")) as liar, ScriptedGateway(store) as honest:
-        batches = dnc.stream(published.result, gateways=[liar.url, honest.url], spool_dir=published.spool)
-        count = 0
-        async for batch in batches:
-            published.check(batch, count)
-            count += 1
-        assert count == SAMPLES // BATCH
-        assert batches.statistics().blocks_rejected
+        gateways = [liar.url, honest.url]
+        async with dnc.stream(published.result, gateways=gateways, spool_dir=published.spool, epochs=None) as batches:
+            count = 0
+            async for batch in batches:
+                published.check(batch, count % (SAMPLES // BATCH))
+                count += 1
+                if count >= SAMPLES // BATCH and batches.statistics().blocks_rejected:
+                    break
         with pytest.raises(dnc.ChunkUnavailableError) as caught:
             await consume(published, gateways=[liar.url])
         assert isinstance(caught.value.exceptions[0], errors.GatewayMismatchError)
@@ -179,15 +179,10 @@ def test_a_gateway_that_allows_no_requests(limit: float) -> None:
 async def test_requests_per_minute_reach_the_gateway(published: Published) -> None:
     """A few at once, and then no more than the limit allows."""
     with GatewayProcess(published.store) as gateway:
-        slow = dnc.Gateway(gateway.url, requests_per_minute=60)
+        slow = dnc.Gateway(gateway.url, requests_per_minute=1200)
         async with dnc.Client(gateways=slow, disk_budget=0) as client:
-
-            async def read_on() -> None:
-                while True:
-                    await client.cat(f"{published.result.cid}/manifest", 1)
-
             began = time.monotonic()
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(read_on(), 2)
+            for _ in range(30):
+                await client.cat(f"{published.result.cid}/manifest", 1)
             seconds = time.monotonic() - began
-        assert 2 <= gateway.stats().requests <= 11 + seconds
+        assert 30 <= gateway.stats().requests <= 11 + 20 * seconds

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,10 +27,13 @@ from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.providers import GATEWAY_PROTOCOL
 from dnc_async.gateways.session import Sessions
 from dnc_async.ipld.cid import Cid
+from dnc_async.serve import GatewayServer
+from dnc_async.store import BlockStore
+from dnc_async.telemetry import Event, RequestFailed
 from dnc_async.testing import GatewayProcess
 
-from ..conftest import NOBODY, Shell, fetcher_over
-from .conftest import BATCH, SAMPLES, Published, left
+from ..conftest import NOBODY, PATIENCE_S, Held, Shell, fetcher_over
+from .conftest import BATCH, SAMPLES, Published, halves, keep, left
 
 
 @dataclass
@@ -40,11 +43,13 @@ class Router:
     url: str = ""
     addresses: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     status: int = 200
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.match_info["cid"])
+        self.was_asked.set()
         await self.gate.wait()
         records = [
             {"Schema": "peer", "ID": "x", "Addrs": [address], "Protocols": [GATEWAY_PROTOCOL]}
@@ -76,12 +81,17 @@ def gateway(published: Published) -> Iterator[GatewayProcess]:
         yield process
 
 
-async def consume(published: Published, **options: object) -> dnc.BatchStream:
+async def consume(
+    published: Published, meanwhile: Callable[[dnc.BatchStream], Awaitable[object]] | None = None, **options: object
+) -> dnc.BatchStream:
+    """Stream all of it, each batch checked; ``meanwhile`` is awaited after each."""
     async with dnc.stream(published.result, spool_dir=published.spool, **options) as batches:
         count = 0
         async for batch in batches:
             published.check(batch, count)
             count += 1
+            if meanwhile is not None:
+                await meanwhile(batches)
     assert count == SAMPLES // BATCH
     assert left(published.spool) == []
     return batches
@@ -99,12 +109,19 @@ async def test_from_found_gateways_alone(published: Published, router: Router, g
     assert router.asked == [published.result.cid]
 
 
-async def test_beside_those_of_the_user(published: Published, router: Router, gateway: GatewayProcess) -> None:
-    """Both are used, each once, however often it is named."""
-    with GatewayProcess(published.store, "rate=200kB,latency=20ms") as slow:
-        router.addresses = [multiaddr(url) for url in (slow.url, gateway.url, gateway.url)]
-        batches = await consume(published, gateways=[slow.url], routers=[router.url, f"{router.url}/routing/v1/"])
-    assert names(batches) == [slow.url, gateway.url]
+@pytest.fixture
+def two_halves(published: Published, tmp_path: Path) -> tuple[Path, Path]:
+    """Two stores, each of which lacks every other chunk."""
+    first, second = halves(published)
+    return keep(tmp_path / "first half", first), keep(tmp_path / "second half", second)
+
+
+async def test_beside_those_of_the_user(published: Published, router: Router, two_halves: tuple[Path, Path]) -> None:
+    """Both are used, as each has what the other lacks; each once, however often it is named."""
+    with GatewayProcess(two_halves[0]) as named, GatewayProcess(two_halves[1]) as found:
+        router.addresses = [multiaddr(url) for url in (named.url, found.url, found.url)]
+        batches = await consume(published, gateways=[named.url], routers=[router.url, f"{router.url}/routing/v1/"])
+    assert names(batches) == [named.url, found.url]
     assert all(each.blocks for each in batches.statistics().gateways)
     assert len(router.asked) == 1
 
@@ -114,7 +131,7 @@ async def test_those_of_the_user_do_not_wait(
 ) -> None:
     """The stream is over before the router has said a word; nothing is left, and nothing is told of it."""
     router.gate.clear()
-    batches = await consume(published, gateways=gateway.url, routers=router.url)
+    batches = await consume(published, lambda _: router.was_asked.wait(), gateways=gateway.url, routers=router.url)
     assert names(batches) == [gateway.url]
     assert router.asked == [published.result.cid]
     assert caplog.messages == []
@@ -204,11 +221,19 @@ async def test_a_router_that_is_down_is_a_warning(
         assert [record.getMessage().startswith(f"router {NOBODY}, asked for") for record in caplog.records] == [True]
 
 
-async def test_providers_that_lie_and_die(published: Published, router: Router, gateway: GatewayProcess) -> None:
-    """They cost time only: every batch is right, and the wrong blocks are counted."""
-    with GatewayProcess(published.store, "flip=1") as liar:
-        router.addresses = [multiaddr(url) for url in (NOBODY, liar.url, gateway.url)]
-        batches = await consume(published, gateways="discover", routers=router.url)
+async def test_providers_that_lie_and_die(published: Published, router: Router) -> None:
+    """They cost time only: every batch is right, and the wrong blocks are counted. The good one answers last."""
+    good = Held()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RequestFailed) and event.mismatch:
+            loop.call_soon_threadsafe(good.released.set)
+
+    loop = asyncio.get_running_loop()
+    async with GatewayServer(BlockStore.open(published.store), delivery=good) as gateway:
+        with GatewayProcess(published.store, "flip=1") as liar:
+            router.addresses = [multiaddr(url) for url in (NOBODY, liar.url, gateway.url)]
+            batches = await consume(published, gateways="discover", routers=router.url, progress=observe)
     figures = batches.statistics()
     assert figures.blocks_rejected > 0
     assert [each.blocks > 0 for each in figures.gateways] == [False, False, True]
@@ -236,7 +261,11 @@ async def test_no_more_than_so_many(published: Published, router: Router, gatewa
 async def discovering(router: Router, is_local: bool) -> AsyncIterator[tuple[Fetcher, Discovery]]:
     """A fetcher and its discovery by a router that is taken to be here, or elsewhere."""
     sessions = Sessions(
-        requests_per_host=4, connect_timeout_s=5.0, stall_timeout_s=5.0, user_agent="test", trust_env=False
+        requests_per_host=4,
+        connect_timeout_s=PATIENCE_S,
+        stall_timeout_s=PATIENCE_S,
+        user_agent="test",
+        trust_env=False,
     )
     with ThreadPoolExecutor(1) as executor:
         fetcher = fetcher_over([], executor)
@@ -248,7 +277,7 @@ async def discovering(router: Router, is_local: bool) -> AsyncIterator[tuple[Fet
             private_providers=False,
             max_found=4,
             max_records=10,
-            timeout_s=5.0,
+            timeout_s=PATIENCE_S,
             clock=anyio.current_time,
             is_local=lambda _: is_local,
         )

@@ -24,7 +24,7 @@ from dnc_async.errors import (
     TransformError,
 )
 
-from ..conftest import PATIENCE_S, eventually
+from ..conftest import PATIENCE_S, eventually, until
 from .conftest import BATCH, SAMPLES, Published, engine_processes, left, needs_linux
 
 pytestmark = [needs_linux, pytest.mark.border]
@@ -38,8 +38,10 @@ def fail(batch):
 def opaque(batch):
     return threading.Lock()
 def slow(batch):
-    pathlib.Path(__file__).with_name("began").touch()
-    time.sleep(1.0)
+    here = pathlib.Path(__file__)
+    here.with_name("began").touch()
+    while not here.with_name("may end").exists():
+        time.sleep(0.01)
     return batch
 """
 
@@ -97,6 +99,13 @@ def test_blocking(published: Published) -> None:
 async def test_the_same_report(published: Published) -> None:
     """Statistics and report say the same as those of a thread, while it runs and after its end."""
     batches = stream(published)
+    first = asyncio.create_task(anext(batches))
+    await until(engine_processes)
+    (pid,) = engine_processes()
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(0.1)
+    os.kill(pid, signal.SIGCONT)
+    published.check(await first, 0)
     async for batch in batches:
         taken = batches.statistics().batches
         published.check(batch, taken - 1)
@@ -107,7 +116,7 @@ async def test_the_same_report(published: Published) -> None:
     assert (ours.order, ours.batches, ours.useful_bytes) == (theirs.order, theirs.batches, theirs.useful_bytes)
     assert sum(ours.causes.values()) == pytest.approx(ours.waited_s)
     assert ours.first_batch_s is not None
-    assert ours.first_batch_s > 0.1  # a process has to start first, and that is told
+    assert ours.first_batch_s > 0.1  # the process has to start first, and that is told
     assert "delivered" in repr(batches)
 
 
@@ -170,7 +179,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_the_consumer_is_killed(published: Published) -> None:
     """The engine ends by itself, and takes its files along; also where the consumer had forked."""
-    then = 'fork = os.fork() or time.sleep(30); print("ready", fork, flush=True); sys.stdin.read()'
+    then = 'fork = os.fork() or time.sleep(3600); print("ready", fork, flush=True); sys.stdin.read()'
     with subprocess.Popen(
         consumer(published, then), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as process:
@@ -179,7 +188,7 @@ def test_the_consumer_is_killed(published: Published) -> None:
         try:
             process.kill()
             process.wait()
-            assert eventually(lambda: not entries(published.spool), timeout_s=10)
+            assert eventually(lambda: not entries(published.spool))
         finally:
             os.kill(fork, signal.SIGKILL)
 
@@ -303,10 +312,10 @@ async def test_what_is_logged_comes_over(
     ) as client:
         batches = client.stream(published.result, transform=transforms.slow)
         waiting = asyncio.ensure_future(anext(batches))
-        while not Path(transforms.__file__).with_name("began").exists():  # noqa: ASYNC110 - it begins in another process
-            await asyncio.sleep(0.01)
+        await until(Path(transforms.__file__).with_name("began").exists)
         waiting.cancel()
         await asyncio.wait([waiting])
         await batches.aclose()
+        Path(transforms.__file__).with_name("may end").touch()
     assert "the transform slow of batch 0 is still running" in caplog.text
     assert left(published.spool) == []

@@ -49,7 +49,7 @@ def mute(batch): return Result(Mute())
 def leaves(batch): return Result(SystemExit(3))
 def forks(batch):
     if not os.fork():
-        time.sleep(30)
+        time.sleep(3600)
         os._exit(0)
     return batch
 """
@@ -297,8 +297,10 @@ async def test_somebody_ends_the_process(published: Published) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["the stream", "the client"])
-async def test_it_hangs(published: Published, leaves: str) -> None:
+async def test_it_hangs(published: Published, leaves: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was stopped (SIGSTOP): it is asked, told, killed; nothing is left of it, neither process nor file."""
+    monkeypatch.setattr(remote, "_THERE_S", 0.2)
+    monkeypatch.setattr(remote, "_TERMINATE_S", 0.1)
     async with dnc.Client(
         store=published.store, spool_dir=published.spool, disk_budget="1MB", engine="process"
     ) as client:

@@ -24,6 +24,7 @@ from dnc_async.errors import StreamClosedError
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
+from ..conftest import until
 from .conftest import BATCHES, PATIENCE_S, Published, left, needs_linux, number
 
 SLOW = "rate=1MB,latency=20ms"
@@ -87,8 +88,7 @@ async def test_a_stream_of_a_shared_client(read_only: Published, monkeypatch: py
             await anext(one)
             read_only.check(await anext(other), 0)
             await interrupted(one, kept)
-            while not one.handle.suspended:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.005)
+            await until(lambda: one.handle.suspended)
             read_only.check(await anext(other), 1)
             batch = await anext(one)
             read_only.check(batch, number(batch))

@@ -154,13 +154,14 @@ async def test_wait_for_loses_nothing(published: Published) -> None:
 
 async def test_cancelled_consumer(published: Published) -> None:
     """A cancelled task leaves nothing."""
+    consumes = asyncio.Event()
 
     async def consume() -> None:
         async for _ in stream(published, epochs=None):
-            pass
+            consumes.set()
 
     task = asyncio.create_task(consume())
-    await asyncio.sleep(0.1)
+    await consumes.wait()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()

@@ -23,7 +23,7 @@ from dnc_async.spool.files import SpoolFile
 from dnc_async.store import BlockStore
 from dnc_async.testing import Faults, ScriptedGateway
 
-from ..conftest import PATIENCE_S, eventually
+from ..conftest import PATIENCE_S, eventually, until
 from .conftest import BATCH, BATCHES, Published, left, number
 
 
@@ -146,6 +146,8 @@ async def test_what_was_staged_is_not_what_was_written(
             async for batch in dnc.stream(read_only.result, gateways=[gateway.url], **options):
                 read_only.check(batch, index)
                 index += 1
+                if index == 1:
+                    await until(lambda: files(read_only.spool))  # of which the next ones are read
     assert index == BATCHES
     assert harmed
     assert "fetched again" in caplog.text

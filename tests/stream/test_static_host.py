@@ -26,7 +26,7 @@ from dnc_async.store.integrity import check, walk
 from dnc_async.telemetry import StreamStatistics
 from dnc_async.testing import GatewayProcess
 
-from .conftest import BATCH, SAMPLES, Published
+from .conftest import BATCH, SAMPLES, Published, halves, keep
 
 # aiohttp's FileResponse leaves its file to the garbage collector where the client goes away while it is being opened.
 pytestmark = pytest.mark.filterwarnings(
@@ -109,12 +109,22 @@ def write_indexed(path: Path, blocks: list[Block]) -> None:
     path.write_bytes(layout.encode() + payload + b"".join(encode_index(entries)))
 
 
-async def test_beside_gateways(published: Published, host: Host, file: Path, tmp_path: Path) -> None:
-    """It takes its share; a tree comes by ``get`` as well."""
-    with GatewayProcess(published.store, "rate=100kB,latency=50ms") as gateway:  # alone it would take seconds
+@pytest.fixture
+def two_halves(published: Published) -> tuple[list[Block], list[Block]]:
+    return halves(published)
+
+
+async def test_beside_gateways(
+    published: Published, host: Host, two_halves: tuple[list[Block], list[Block]], tmp_path: Path
+) -> None:
+    """Each has what the other lacks; a tree comes by ``get`` as well."""
+    ours, theirs = two_halves
+    write_indexed(host.folder / "data.car", ours)
+    with GatewayProcess(keep(tmp_path / "theirs", theirs)) as gateway:
         async with dnc.stream(published.result, gateways=[gateway.url, host.url], spool_dir=published.spool) as batches:
             assert len([batch async for batch in batches]) == SAMPLES // BATCH
             assert all(each.blocks for each in batches.statistics().gateways)
+    write_indexed(host.folder / "data.car", list({block.cid: block for block in [*ours, *theirs]}.values()))
     saved = await dnc.get(published.result.cid, tmp_path / "tree", gateways=host.url)
     assert saved.size_bytes > published.x.nbytes
 
