@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import PATIENCE_S
+
 if "DNC_INTEROP" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
 
@@ -27,7 +29,7 @@ def announced(command: list[str]) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.stdin.close()
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from dnc_async.gateways.routing import Router
 from dnc_async.gateways.session import Sessions
 from dnc_async.ipld.cid import Cid
 
+from ..conftest import PATIENCE_S
 from .conftest import Boxo
 from .test_boxo import published
 
@@ -44,7 +45,13 @@ def serve(boxo: Boxo, tmp_path: Path) -> Serve:
 async def ask(url: str, *, local: bool = False, root: Cid = ROOT) -> list[str]:
     """The URLs that it names, and the types of the answers by the way."""
     sessions, found = (
-        Sessions(requests_per_host=4, connect_timeout_s=5.0, stall_timeout_s=5.0, user_agent="test", trust_env=False),
+        Sessions(
+            requests_per_host=4,
+            connect_timeout_s=PATIENCE_S,
+            stall_timeout_s=PATIENCE_S,
+            user_agent="test",
+            trust_env=False,
+        ),
         list[Provider](),
     )
     router = Router(url, session=sessions.named(), local=local, max_records=100)

@@ -20,8 +20,7 @@ from jupyter_client.manager import KernelManager
 import dnc_async
 from dnc_async.testing import GatewayProcess
 
-#: No wait of a test lasts so long unless the test fails.
-PATIENCE_S = 60.0
+from ..conftest import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Notebook:
     def left(self) -> list[str]:
         """The kernel's threads and files of ours, after a while in which they may go."""
         self.run(LEFT)
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE_S
         while (found := self.value("left()")) and time.monotonic() < until:
             time.sleep(0.1)
         return list(found)

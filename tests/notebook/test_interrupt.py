@@ -29,7 +29,7 @@ import asyncio
 async def train():
     batches = dnc.stream(CID, **options)
     while True:
-        await asyncio.wait_for(anext(batches), 30)
+        await asyncio.wait_for(anext(batches), 600)
         print('batch', flush=True)
 await train()
 """
