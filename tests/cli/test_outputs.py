@@ -241,6 +241,15 @@ def answers(url: str) -> bool:
         return False
 
 
+HELPS = """
+import contextlib
+from dnc_async.cli import main
+for command in ("upload", "stream", "report", "inspect", "get", "add", "import", "export", "verify", "serve"):
+    with contextlib.suppress(SystemExit):
+        main([command, "--help"])
+"""
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_encodings(shell: Shell, dataset: Dataset, encoding: str) -> None:
     """Reports have bars of '#' where there are no blocks, in the shell and in Python; everything else works, too."""
@@ -251,8 +260,9 @@ def test_encodings(shell: Shell, dataset: Dataset, encoding: str) -> None:
     for words in (["inspect", *dataset.here], ["verify", "--store", dataset.store], ["--help"]):
         assert there(*words).stdout.isascii()
     if encoding != "cp1252":  # which has an ellipsis
-        for command in ("upload", "stream", "report", "inspect", "get", "add", "import", "export", "verify", "serve"):
-            assert there(command, "--help").stdout.isascii()
+        helps = there.python("-c", HELPS).stdout
+        assert helps.isascii()
+        assert helps.count("usage: dnc ") == 10
     program = "from dnc_async.engine.report.report import Report; print(Report.load('run.json'))"
     done = there.python("-c", program)
     assert (done.returncode, done.stderr) == (0, "")

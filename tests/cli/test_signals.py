@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def test_add(shell: Shell, tmp_path: Path, number: signal.Signals, status: int) 
 def test_while_nobody_reads(shell: Shell, dataset: Dataset, number: signal.Signals) -> None:
     """The pipe behind standard output is full, so that the command waits in a write."""
     read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
     command = [sys.executable, "-m", "dnc_async", "stream", *dataset.here, "--epochs", "1000000", "--json"]
     with subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True, env=shell.environment) as process:
         state = Path(f"/proc/{process.pid}/wchan")

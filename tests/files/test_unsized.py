@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import dnc_async as dnc
+from dnc_async.engine.files import sequential
 from dnc_async.errors import DagError, PathError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make
@@ -179,14 +180,16 @@ def bomb(levels: int, data: bytes) -> tuple[list[Block], Cid]:
     return blocks, blocks[-1].cid
 
 
-async def test_bombs(keep: Keep, tmp_path: Path) -> None:
+async def test_bombs(keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Endless ones end at a bound, of nodes that are empty as of those that are not; so do chains."""
+    assert sequential.MAX_LEAVES == 131_072
+    monkeypatch.setattr(sequential, "MAX_LEAVES", 5_000)
     for data in (b"", b"x"):
         blocks, root = bomb(4, data)
         store = keep(blocks, root)
-        with pytest.raises(DagError, match="more than 131072 parts, and does not say"):
+        with pytest.raises(DagError, match="more than 5000 parts, and does not say"):
             await dnc.cat(root, store=store)
-        with pytest.raises(DagError, match="more than 131072 parts"):
+        with pytest.raises(DagError, match="more than 5000 parts"):
             await dnc.get(root, tmp_path / "out", store=store)
         assert await dnc.cat(root, 0, 1, store=store) == b"x" if data else True
     dag = Dag([])
