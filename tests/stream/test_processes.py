@@ -16,7 +16,7 @@ SCRIPT = """
 import asyncio, sys, dnc_async as dnc
 async def main():
     count = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(3600):
         async for batch in dnc.stream(sys.argv[1], store=sys.argv[2], spool_dir=sys.argv[3], disk_budget="200 kB"):
             assert batch["y"][0] == count * 100
             count += 1
