@@ -126,6 +126,12 @@ def interop(session: nox.Session) -> None:
     _run(session, "python", "-m", "pytest", "tests/interop", *session.posargs, env={**SAFE, "DNC_INTEROP": "1"})
 
 
+@nox.session(venv_backend="none", default=False, tags=["rest"])
+def chaos(session: nox.Session) -> None:
+    """Whole clients, simulated, until 10,000 faults were injected; ``nox -s chaos -- --seeds 100000`` is the long form."""
+    _run(session, "python", "-m", "dnc_async.testing", "chaos", *session.posargs, env=SAFE)
+
+
 @nox.session(python=PEERS_PYTHON, default=False)
 def peers(session: nox.Session) -> None:
     """``bench peers``, with the other loaders installed beside ours; ``nox -s peers -- --scenarios large`` passes its options."""
