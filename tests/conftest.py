@@ -27,7 +27,7 @@ from dnc_async.gateways.transport import Transport
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import Cid
-from dnc_async.serve import Straight
+from dnc_async.serve import NoHooks
 from dnc_async.store import BlockStore
 
 #: A wait of a test ends when what it waits for has happened. So long it lasts only where the test fails.
@@ -146,7 +146,7 @@ async def until(check: Callable[[], object]) -> None:
         await asyncio.sleep(0.002)
 
 
-class Held(Straight):
+class Held(NoHooks):
     """A gateway's delivery that answers requests only when the test lets it: all of them, or those that ``holds`` chooses."""
 
     def __init__(self, holds: Callable[[web.Request], bool] = lambda _: True) -> None:

@@ -110,7 +110,7 @@ async def test_two_streams_share_what_comes(published: Published) -> None:
     )
     chunks, came = Held(holds_chunks(published.result.cid, manifest)), list[Event]()
     async with (
-        GatewayServer(BlockStore.open(published.store), delivery=chunks) as gateway,
+        GatewayServer(BlockStore.open(published.store), hooks=chunks) as gateway,
         dnc.Client(
             gateways=gateway.url, disk_budget="8 MB", spool_dir=published.spool, observers=[came.append]
         ) as client,
@@ -185,7 +185,7 @@ async def test_the_first_two_batches_have_the_line(
             if len(large) == chunks * requests:
                 loop.call_soon_threadsafe(loop.call_later, 0.05, leaves.released.set)  # time for one too many
 
-    async with GatewayServer(BlockStore.open(tmp_path / "store"), delivery=leaves) as gateway:
+    async with GatewayServer(BlockStore.open(tmp_path / "store"), hooks=leaves) as gateway:
         options = {"gateways": gateway.url, "disk_budget": budget, "spool_dir": tmp_path / "spool"}
         # Not opened before: then there might be no consumer yet when the first chunks are asked for.
         async with aclosing(dnc.stream(cid, prefetch=prefetch, progress=note, **options)) as stream:

@@ -230,7 +230,7 @@ async def test_providers_that_lie_and_die(published: Published, router: Router) 
             loop.call_soon_threadsafe(good.released.set)
 
     loop = asyncio.get_running_loop()
-    async with GatewayServer(BlockStore.open(published.store), delivery=good) as gateway:
+    async with GatewayServer(BlockStore.open(published.store), hooks=good) as gateway:
         with GatewayProcess(published.store, "flip=1") as liar:
             router.addresses = [multiaddr(url) for url in (NOBODY, liar.url, gateway.url)]
             batches = await consume(published, gateways="discover", routers=router.url, progress=observe)
