@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, TypedDict, TypeVar
+from typing import Literal, Self, TypeVar
 from urllib.parse import unquote
 
 from dnc_async.config import (
@@ -19,7 +20,7 @@ from dnc_async.config import (
     spool_of,
     store_path,
 )
-from dnc_async.config.numbers import whole_number
+from dnc_async.config.signatures import method_takes
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.engine import Engine, EngineSetup, RunningStream
@@ -29,10 +30,11 @@ from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, in_working_directory, save
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import BatchReceiver
+from dnc_async.engine.options import StreamOptions, check_observer
 from dnc_async.engine.runtime import Origin, StreamRequest
 from dnc_async.engine.stream import BatchStream
 from dnc_async.engine.thread_engine import ThreadEngine
-from dnc_async.engine.transform import Transform, TransformFunction, Workers
+from dnc_async.engine.transform import Transform
 from dnc_async.errors import ArgumentError, CidError, GatewayMissError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
@@ -49,21 +51,38 @@ Size = int | float | str
 EngineKind = Literal["thread", "process"]
 
 
-class StreamOptions(TypedDict, total=False):
-    """The options of :func:`dnc_async.stream`, for functions that pass them on."""
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """Where a stream's blocks come from, and what they go through: the options of the client that it has for itself.
 
-    gateways: Gateways
-    routers: Routers
-    disk_budget: Size | None
-    epochs: int | None
-    drop_last: bool
-    prefetch: int | Literal["auto"]
-    transform: TransformFunction | None
-    transform_workers: Workers
-    store: StrPath | None
-    spool_dir: StrPath | None
-    progress: Observer | None
-    engine: EngineKind
+    gateways, routers, disk_budget, store, spool_dir:
+        As for :class:`Client`. ``disk_budget=0`` stages in memory alone.
+    engine:
+        ``"thread"``: a thread of this process. ``"process"``: a process of its own, for steps that hold Python's lock (the GIL),
+        such as loops in pure Python. It takes half a second longer to start and some 80 MB of memory. ``transform`` runs there,
+        too, so it must be defined in a module. On Linux.
+    """
+
+    gateways: Gateways = None
+    routers: Routers = None
+    disk_budget: Size | None = None
+    store: StrPath | None = None
+    spool_dir: StrPath | None = None
+    engine: EngineKind = "thread"
+
+
+@dataclass(frozen=True)
+class ClientStreamCall(StreamOptions):
+    """A dataset, and how a client's stream goes through it."""
+
+    cid: Address
+
+
+@dataclass(frozen=True)
+class StreamCall(StreamOptions, ClientOptions):
+    """A dataset, and how a stream with a client of its own goes through it."""
+
+    cid: Address
 
 
 class Client:
@@ -105,7 +124,7 @@ class Client:
             settings=settings or FetchSettings(),
             budget_bytes=budget,
             spool_parent=spool,
-            observers=tuple(_observer(each, "observers") for each in observers),
+            observers=tuple(check_observer(each, "observers") for each in observers),
         )
         self._limit_bytes = self._setup.settings.in_flight_bytes
         self._kind = engine
@@ -136,30 +155,19 @@ class Client:
     ) -> None:
         await self.aclose()
 
-    def stream(
-        self,
-        cid: Address,
-        *,
-        epochs: int | None = 1,
-        drop_last: bool = False,
-        prefetch: int | Literal["auto"] = "auto",
-        transform: TransformFunction | None = None,
-        transform_workers: Workers = 0,
-        progress: Observer | None = None,
-    ) -> BatchStream:
-        """Stream a dataset's batches; see :func:`dnc_async.stream`. Uses this client's engine, gateways and budget."""
-        return BatchStream(
-            self.handle(
-                cid,
-                epochs=epochs,
-                drop_last=drop_last,
-                prefetch=prefetch,
-                transform=transform,
-                transform_workers=transform_workers,
-                progress=progress,
-                owned=False,
-            )
-        )
+    @method_takes(ClientStreamCall)
+    def stream(self, call: ClientStreamCall) -> BatchStream:
+        """Stream a dataset's batches, as :func:`dnc_async.stream` does. Uses this client's engine, gateways and budget.
+
+        Parameters
+        ----------
+        cid:
+            A CID, ``ipfs://…``, ``/ipfs/<cid>/path`` or an ``UploadResult``.
+        **options:
+            Those of :class:`~dnc_async.engine.options.StreamOptions`.
+
+        """
+        return BatchStream(self.handle(call.cid, call, owned=False))
 
     async def inspect(self, cid: Address) -> DatasetInfo:
         """Describe a dataset; see :func:`dnc_async.inspect`."""
@@ -212,42 +220,17 @@ class Client:
         self._closed = True
         await self._engine.aclose()
 
-    def handle(
-        self,
-        cid: Address,
-        *,
-        epochs: int | None,
-        drop_last: bool,
-        prefetch: int | Literal["auto"],
-        transform: TransformFunction | None = None,
-        transform_workers: Workers = 0,
-        progress: Observer | None = None,
-        owned: bool,
-    ) -> StreamHandle:
+    def handle(self, cid: Address, options: StreamOptions, *, owned: bool) -> StreamHandle:
         """The handle of a stream, for the async and the blocking interface; an ``owned`` one closes this client."""
         root, path = parse_address(cid)
-        if epochs is not None:
-            epochs = whole_number(epochs, name="epochs", least=1, meaning="a number of passes, or None for no end")
-        ahead = None
-        if not (isinstance(prefetch, str) and prefetch == "auto"):
-            ahead = whole_number(
-                prefetch, name="prefetch", least=0, meaning="'auto' or how many batches ahead to fetch"
-            )
-        observers = () if progress is None else (_observer(progress, "progress"),)
-        checked = Transform.of(transform, transform_workers)
-        if checked is not None and self._kind == "process":
-            checked.check_portable()
+        observers = () if options.progress is None else (options.progress,)
+        transform = Transform.of(options.transform, options.transform_workers)
+        if transform is not None and self._kind == "process":
+            transform.check_portable()
 
         def start(first: int) -> tuple[Engine, RunningStream, BatchReceiver]:
             request = StreamRequest(
-                root=root,
-                path=path,
-                origin=self._origin(root),
-                epochs=epochs,
-                drop_last=drop_last,
-                prefetch=ahead,
-                transform=checked,
-                first=first,
+                root=root, path=path, origin=self._origin(root), options=options, transform=transform, first=first
             )
             return self._begin(request, observers, owned=owned)
 
@@ -296,12 +279,6 @@ def _process_engine(setup: EngineSetup) -> Engine:
     from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - of no use to most, and not importable everywhere
 
     return RemoteEngine(setup)
-
-
-def _observer(observer: object, name: str) -> Observer:
-    if not callable(observer):
-        raise ArgumentError(f"{name}: expected a callable that takes an event, got {observer!r}")
-    return observer
 
 
 def parse_address(cid: object, *, foreign: bool = False) -> tuple[Cid, tuple[str, ...]]:

@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Unpack
 
-from dnc_async.client import Address, Client, EngineKind, Gateways, Routers, Size, StreamOptions, StrPath
+from dnc_async.client import Address, Client, ClientOptions, Gateways, Routers, StreamCall, StrPath
+from dnc_async.config.signatures import chosen, takes
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.files.paths import DirectoryEntry
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.stream import BatchStream
-from dnc_async.engine.transform import TransformFunction, Workers
-from dnc_async.telemetry import Observer
 
 
-def stream(
-    cid: Address,
-    *,
-    gateways: Gateways = None,
-    routers: Routers = None,
-    disk_budget: Size | None = None,
-    epochs: int | None = 1,
-    drop_last: bool = False,
-    prefetch: int | Literal["auto"] = "auto",
-    transform: TransformFunction | None = None,
-    transform_workers: Workers = 0,
-    store: StrPath | None = None,
-    spool_dir: StrPath | None = None,
-    progress: Observer | None = None,
-    engine: EngineKind = "thread",
-) -> BatchStream:
+@takes(StreamCall)
+def stream(call: StreamCall) -> BatchStream:
     """Iterate over a dataset's batches: ``async for batch in dnc_async.stream(cid)``.
 
     Parameters
     ----------
     cid:
         A CID, ``ipfs://…``, ``/ipfs/<cid>/path`` or an ``UploadResult``.
-    gateways, routers, disk_budget, store, spool_dir:
-        As for :class:`Client`. ``disk_budget=0`` stages in memory alone.
-    epochs:
-        How often to go through the dataset; ``None`` goes on for ever.
-    drop_last:
-        Omit a short last batch.
-    prefetch:
-        How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
-    transform:
-        A function that takes a batch and returns what you get instead: decode, augment, copy to a device. It runs while your
-        step runs, never in an event loop, and keeps the order. Waiting for it is the cause ``transform`` in the report.
-    transform_workers:
-        0 calls it for one batch at a time, in one thread, and takes no memory beyond what a stream takes anyway. N calls it for
-        up to N batches at once, in N threads, with up to N more batches in memory; for functions that hold the GIL, give a
-        ``ProcessPoolExecutor`` of your own, with ``mp_context`` "spawn" or "forkserver". The module
-        :mod:`dnc_async.engine.transform` tells more about threads, contexts, memory and closing.
-    progress:
-        Called with frozen events: ``Gap`` for each batch that was handed over, ``BlockReceived`` and ``RequestFailed`` for the
-        gateways (:mod:`dnc_async.telemetry`). It is called in the engine's thread and must return quickly; exceptions
-        are logged and do no harm.
-    engine:
-        ``"thread"``: a thread of this process. ``"process"``: a process of its own, for steps that hold Python's lock (the GIL),
-        such as loops in pure Python. It takes half a second longer to start and some 80 MB of memory. ``transform`` runs there,
-        too, so it must be defined in a module. On Linux.
+    **options:
+        Those of :class:`~dnc_async.engine.options.StreamOptions` and of :class:`~dnc_async.client.ClientOptions`.
 
     Returns
     -------
@@ -78,45 +40,12 @@ def stream(
         From the iteration.
 
     """
-    return BatchStream(
-        stream_handle(
-            cid,
-            gateways=gateways,
-            routers=routers,
-            disk_budget=disk_budget,
-            epochs=epochs,
-            drop_last=drop_last,
-            prefetch=prefetch,
-            transform=transform,
-            transform_workers=transform_workers,
-            store=store,
-            spool_dir=spool_dir,
-            progress=progress,
-            engine=engine,
-        )
-    )
+    return BatchStream(stream_handle(call))
 
 
-def stream_handle(cid: Address, **options: Unpack[StreamOptions]) -> StreamHandle:
+def stream_handle(call: StreamCall) -> StreamHandle:
     """The handle of a stream with its own client, for the async and the blocking interface."""
-    client = Client(
-        gateways=options.get("gateways"),
-        routers=options.get("routers"),
-        disk_budget=options.get("disk_budget"),
-        store=options.get("store"),
-        spool_dir=options.get("spool_dir"),
-        engine=options.get("engine", "thread"),
-    )
-    return client.handle(
-        cid,
-        epochs=options.get("epochs", 1),
-        drop_last=options.get("drop_last", False),
-        prefetch=options.get("prefetch", "auto"),
-        transform=options.get("transform"),
-        transform_workers=options.get("transform_workers", 0),
-        progress=options.get("progress"),
-        owned=True,
-    )
+    return Client(**chosen(ClientOptions, vars(call))).handle(call.cid, call, owned=True)
 
 
 async def inspect(

@@ -23,15 +23,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
-from dnc_async.client import Size, StreamOptions, StrPath
+from dnc_async.client import Size, StreamCall, StrPath
+from dnc_async.config.signatures import takes
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import Found
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
-from dnc_async.ipld.cid import Cid
 from dnc_async.publish.target import UploadResult
 from dnc_async.publish.uploading import upload as _upload
 from dnc_async.shortcuts import stream_handle
@@ -137,9 +137,10 @@ def _wait_until_ended(handle: StreamHandle) -> None:
         handle.join()
 
 
-def stream(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> BlockingStream:
+@takes(StreamCall)
+def stream(call: StreamCall) -> BlockingStream:
     """Stream a dataset's batches: ``for batch in sync.stream(cid)``. Options as for :func:`dnc_async.stream`."""
-    return BlockingStream(stream_handle(cid, **options))
+    return BlockingStream(stream_handle(call))
 
 
 def upload(
@@ -210,9 +211,10 @@ class _Notebook:
 _notebook = _Notebook()
 
 
-def download_first(cid: str | Cid | UploadResult, **options: Unpack[StreamOptions]) -> Any:  # noqa: ANN401 - as uploaded
+@takes(StreamCall)
+def download_first(call: StreamCall) -> Any:  # noqa: ANN401 - as uploaded
     """The first batch of a dataset. Closes the stream that was open. Options as for :func:`stream`."""
-    return _notebook.first(stream(cid, **options))
+    return _notebook.first(BlockingStream(stream_handle(call)))
 
 
 def download_next() -> Any:  # noqa: ANN401 - as above

@@ -114,8 +114,8 @@ def _run_get(options: argparse.Namespace) -> None:
             get(
                 options.path,
                 options.output,
-                gateways=options.gateway,
-                routers=options.router,
+                gateways=options.gateways,
+                routers=options.routers,
                 store=options.store,
                 progress=progress,
             )
@@ -148,7 +148,7 @@ def _copy_out(options: argparse.Namespace) -> None:
     size_bytes = 0
     # Writing is done outside of the event loop, because a slow reader must not delay Ctrl-C.
     with asyncio.Runner() as runner:
-        file = open_file(options.path, gateways=options.gateway, routers=options.router, store=options.store)
+        file = open_file(options.path, gateways=options.gateways, routers=options.routers, store=options.store)
         try:
             runner.run(file.size())  # raises before anything is opened if this is not a file, or cannot be fetched
             with _sink(options.output, replace=False) as sink:

@@ -68,7 +68,8 @@ def add_stream(commands: Commands) -> None:
     stream = command(commands, "stream", _run_stream, "consume a dataset: a line per batch, then where the time went")
     stream.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
     gateway_option(stream)
-    stream.add_argument("--budget", metavar="SIZE", help="disk budget, such as 64MB, or 0 for memory alone")
+    budget = "disk budget, such as 64MB, or 0 for memory alone"
+    stream.add_argument("--budget", metavar="SIZE", dest="disk_budget", help=budget)
     stream.add_argument(
         "--epochs", type=whole_number, default=1, metavar="N", help="how often to go through the dataset"
     )
@@ -164,17 +165,11 @@ def _run_stream(options: argparse.Namespace) -> None:
 
 
 async def _consume(options: argparse.Namespace, reported: Callable[[Report], None]) -> None:
+    from dnc_async.client import StreamCall  # noqa: PLC0415
+    from dnc_async.config.signatures import chosen  # noqa: PLC0415
     from dnc_async.shortcuts import stream  # noqa: PLC0415
 
-    batches = stream(
-        options.cid,
-        gateways=options.gateway,
-        routers=options.router,
-        disk_budget=options.budget,
-        epochs=options.epochs,
-        store=options.store,
-        spool_dir=options.spool_dir,
-    )
+    batches = stream(**chosen(StreamCall, vars(options)))
     async with batches:
         try:
             await _print_batches(batches, as_json=options.json)
@@ -200,7 +195,7 @@ async def _print_batches(batches: BatchStream, *, as_json: bool) -> None:
 def _run_inspect(options: argparse.Namespace) -> None:
     from dnc_async.shortcuts import inspect  # noqa: PLC0415
 
-    info = asyncio.run(inspect(options.cid, gateways=options.gateway, routers=options.router, store=options.store))
+    info = asyncio.run(inspect(options.cid, gateways=options.gateways, routers=options.routers, store=options.store))
     if options.json:
         print_line(json.dumps(asdict(info)))
         return

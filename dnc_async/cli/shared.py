@@ -39,9 +39,9 @@ def store_option(parser: argparse.ArgumentParser) -> None:
 def gateway_option(parser: argparse.ArgumentParser) -> None:
     """``--gateway URL`` and ``--router URL``, repeatable."""
     gateway = "ask this gateway (repeatable), or with 'discover' those that routers name"
-    parser.add_argument("--gateway", action="append", metavar="URL", help=gateway)
+    parser.add_argument("--gateway", action="append", metavar="URL", dest="gateways", help=gateway)
     router = "ask this delegated router for more gateways (repeatable; by default none, for 'discover' a local Kubo)"
-    parser.add_argument("--router", action="append", metavar="URL", help=router)
+    parser.add_argument("--router", action="append", metavar="URL", dest="routers", help=router)
 
 
 def whole_number(text: str) -> int:

@@ -28,7 +28,8 @@ def in_shell_words(error: DncError, options: argparse.Namespace) -> str:
     """
     message = str(error)
     names = {name: f"--{name.replace('_', '-')}" for name in vars(options) if name not in _NO_OPTIONS}
-    names |= {name: f"--{option}" for name, option in _RENAMED.items() if option in names}
+    renamed = [pair for pair in _RENAMED.items() if not names.keys().isdisjoint(pair)]
+    names |= {name: f"--{option}" for argument, option in renamed for name in (argument, option)}
     either = "|".join(map(re.escape, names)) or "(?!)"
     long = "|".join(re.escape(name) for name in names if "_" in name) or "(?!)"
     for words in _PYTHON_ALONE:

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from dnc_async.config import FetchSettings, Gateway, user_agent
 from dnc_async.engine.credit import CreditLimit
 from dnc_async.engine.environment import Environment
+from dnc_async.engine.options import StreamOptions
 from dnc_async.engine.proofs import Manifests
 from dnc_async.engine.transform import Transform, Transforms
 from dnc_async.errors import DncError, GatewayMissError
@@ -59,9 +60,8 @@ class StreamRequest:
     root: Cid
     path: tuple[str, ...]
     origin: Origin
-    epochs: int | None
-    drop_last: bool
-    prefetch: int | None
+    options: StreamOptions
+    #: That of the options, checked, with the context in which the stream was asked for.
     transform: Transform | None = None
     #: The position in the plan to begin at.
     first: int = 0

@@ -117,7 +117,8 @@ class StreamTask:
         transforms = runtime.transforms(request.transform, group)
         try:
             manifest = await runtime.manifests.load(group, request.root, request.path)
-            plan = Plan(manifest=manifest, epochs=request.epochs, drop_last=request.drop_last, first=request.first)
+            options = request.options
+            plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last, first=request.first)
             await self._deliver(plan, fetcher, group, spool, transforms)
         finally:
             fetcher.observers.remove(self.observers.tell)
@@ -145,7 +146,7 @@ class StreamTask:
                     mailbox=self._mailbox,
                     clock=runtime.environment.clock,
                     thread_clock=runtime.environment.thread_clock,
-                    prefetch=self._request.prefetch,
+                    prefetch=self._request.options.batches_ahead,
                     window=lambda: BandwidthDelay.of(fetcher.statistics()),
                     measured=fetcher.measured,
                     credit=runtime.credit,
@@ -234,9 +235,7 @@ class StreamTask:
             self.statistics(),
             ledger,
             dataset=request.dataset,
-            epochs=request.epochs,
-            drop_last=request.drop_last,
-            prefetch=request.prefetch,
+            options=request.options,
             folder_bytes=FOLDER_BYTES,
             lease_bytes=runtime.lease_bytes(chunk_bytes),
             hedged_bytes=self._fetcher.hedged_bytes if self._fetcher else 0,

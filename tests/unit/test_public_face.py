@@ -1,13 +1,16 @@
 """The public names are pinned: adding or losing one is a decision."""
 
+import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import dnc_async
-from dnc_async import errors
+from dnc_async import errors, sync
 
 
 def test_exported_names() -> None:
@@ -95,3 +98,43 @@ def test_the_tree_of_errors() -> None:
     public = {name for name in dnc_async.__all__ if name.endswith("Error")}
     assert {name for name, (parent, _) in there.items() if parent == "DncError"} | {"DncError"} <= public
     assert public <= {*there, "DncError"}
+
+
+_OF_CLIENT = (
+    "gateways: 'Gateways' = None, routers: 'Routers' = None, disk_budget: 'Size | None' = None, store: 'StrPath | None' = None, "
+    "spool_dir: 'StrPath | None' = None, engine: 'EngineKind' = 'thread', "
+)
+_OF_STREAM = (
+    "epochs: 'int | None' = 1, drop_last: 'bool' = False, prefetch: \"int | Literal['auto']\" = 'auto', "
+    "transform: 'TransformFunction | None' = None, transform_workers: 'Workers' = 0, progress: 'Observer | None' = None"
+)
+STREAMS: dict[Callable[..., Any], str] = {
+    dnc_async.stream: f"(cid: 'Address', *, {_OF_CLIENT}{_OF_STREAM}) -> 'BatchStream'",
+    sync.stream: f"(cid: 'Address', *, {_OF_CLIENT}{_OF_STREAM}) -> 'BlockingStream'",
+    sync.download_first: f"(cid: 'Address', *, {_OF_CLIENT}{_OF_STREAM}) -> 'Any'",
+    dnc_async.Client.stream: f"(self, cid: 'Address', *, {_OF_STREAM}) -> 'BatchStream'",
+}
+
+
+@pytest.mark.parametrize("function", STREAMS)
+def test_signatures_of_streams(function: Callable[..., Any]) -> None:
+    """All faces take the same options, with the same defaults."""
+    assert str(inspect.signature(function)) == STREAMS[function]
+
+
+@pytest.mark.parametrize("function", [dnc_async.stream, dnc_async.Client.stream])
+def test_every_option_is_documented(function: Callable[..., Any]) -> None:
+    """Where help() looks: once, in the place that its docstring has for the options."""
+    text = inspect.getdoc(function) or ""
+    documented = re.findall(r"^(\w+(?:, \w+)*):$", text, re.MULTILINE)
+    options = [name for name in inspect.signature(function).parameters if name != "self"]
+    assert sorted(", ".join(documented).split(", ")) == sorted(options)
+    assert "**options" not in text
+
+
+@pytest.mark.parametrize("function", STREAMS)
+def test_an_option_that_there_is_not(function: Callable[..., Any]) -> None:
+    """It is refused by the name of what was called, in every face."""
+    name = re.escape(function.__qualname__)
+    with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'shuffel'$"):
+        function(*[None] * function.__qualname__.count("."), "bafy", shuffel=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dnc_async.config import installed_version
 from dnc_async.engine.ledger import Ledger
+from dnc_async.engine.options import StreamOptions
 from dnc_async.engine.pace import CallPace
 from dnc_async.engine.report.report import Gaps, Report, RunSettings, TransformRun
 from dnc_async.engine.timeline import Timeline
@@ -18,9 +19,7 @@ def build(
     ledger: Ledger,
     *,
     dataset: str,
-    epochs: int | None,
-    drop_last: bool,
-    prefetch: int | None,
+    options: StreamOptions,
     folder_bytes: int,
     lease_bytes: int,
     hedged_bytes: int,
@@ -28,9 +27,9 @@ def build(
 ) -> Report:
     """The report of a stream so far. ``lease_bytes`` is what a chunk of mean size takes of the budget."""
     settings = RunSettings(
-        epochs=epochs,
-        drop_last=drop_last,
-        prefetch=prefetch,
+        epochs=options.epochs,
+        drop_last=options.drop_last,
+        prefetch=options.batches_ahead,
         folder_bytes=folder_bytes,
         lease_bytes=lease_bytes,
         library_version=installed_version(),
