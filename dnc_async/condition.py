@@ -1,4 +1,4 @@
-"""What tasks of one event loop wait on until something has changed, and look again."""
+"""A condition on which the tasks of one event loop wait."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import anyio
 
 
 class Condition:
-    """Wakes all tasks that wait when something has changed; each looks again whether what it waits for is so.
+    """Tasks wait until a predicate is true; it is checked whenever something has changed.
 
-    Unlike :class:`asyncio.Condition` it has no lock: in one event loop nothing changes between two awaits. It may be made, and
-    notified, outside of any task.
+    Unlike :class:`asyncio.Condition` it has no lock, because in one event loop nothing changes between two awaits. It may be
+    created and notified outside of any task.
     """
 
     def __init__(self) -> None:
-        #: How often something has changed.
+        #: The number of changes so far.
         self.changes = 0
         self._event: anyio.Event | None = None
 
@@ -24,19 +24,19 @@ class Condition:
         return f"<Condition changed {self.changes} times, {waiting} tasks wait>"
 
     def notify_all(self) -> None:
-        """Something has changed."""
+        """Something has changed: have all waiting tasks check their predicates."""
         self.changes += 1
         event, self._event = self._event, None
         if event is not None:
             event.set()
 
     async def until(self, predicate: Callable[[], object]) -> None:
-        """Wait until this is true: it is asked at once, and at each change."""
+        """Wait until ``predicate()`` is true. It is checked at once, and after each change."""
         while not predicate():
             await self.past(self.changes)
 
     async def past(self, changes: int) -> None:
-        """Wait until there have been more changes than that: none is missed that came since it was read."""
+        """Wait until there were more than ``changes`` changes: none is missed that happened since ``changes`` was read."""
         while self.changes <= changes:
             if self._event is None:
                 self._event = anyio.Event()

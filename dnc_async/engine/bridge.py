@@ -1,9 +1,10 @@
-"""The bridge between the engine's event loop, in a background thread of its own, and the caller's.
+"""The bridge between the engine's event loop, which has its own background thread, and the caller's.
 
-The engine must go on while a notebook's cell computes without a pause, so it does not share the caller's loop. It is plain
-async code; only this module and its bell know that there are other threads. They alone hold what nothing else in the library
-may: daemon threads that are joined at exit, and a finalizer per iterator, because nothing tells an iterator that its loop was
-left by a bare ``break``. The finalizer only posts "close", and only in the process that made the iterator.
+The engine has to run while a notebook's cell computes without a pause, so it does not share the caller's loop. It is plain
+async code; only this module and :mod:`~dnc_async.engine.wakeup` know about other threads. Only these use what is forbidden
+elsewhere in the library: daemon threads, which are joined at exit, and a finalizer per iterator, because nothing tells an
+iterator that its loop was left by a bare ``break``. The finalizer only posts "close", and only in the process that created the
+iterator.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from dnc_async.telemetry import logger
 
 T = TypeVar("T")
 _JOIN_S = 10.0
-#: Opens what an engine needs onto a stack that is unwound when the engine ends.
+#: Opens what an engine needs onto a stack that is closed when the engine ends.
 Setup = Callable[[contextlib.AsyncExitStack], Awaitable[None]]
 
 
 class LoopThread:
-    """An event loop in a daemon thread, with one task group that owns everything in it."""
+    """An event loop in a daemon thread, with one task group that owns all its tasks."""
 
     def __init__(self, setup: Setup) -> None:
-        """``setup`` opens what the engine needs onto a stack that is unwound when the thread ends."""
+        """``setup`` opens what the engine needs onto a stack that is closed when the thread ends."""
         self._setup = setup
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +53,7 @@ class LoopThread:
         self.ended: Future[None] = Future()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async engine", daemon=True)
-        #: For what a consumer has to tell while it goes on.
+        #: Passes on what the consumer does while its step goes on.
         self.wakeup = Wakeup(self.post)
 
     def __repr__(self) -> str:
@@ -60,11 +61,11 @@ class LoopThread:
 
     @property
     def ours(self) -> bool:
-        """Whether this process is the one in which the thread runs, not a fork of it."""
+        """Whether this process is the one in which the thread runs, and not a fork of it."""
         return os.getpid() == self._pid
 
     def start(self) -> None:
-        """Start the thread; it is joined at interpreter exit at the latest. Raises :class:`EngineError` where it cannot."""
+        """Start the thread, which is joined at interpreter exit at the latest. Raises :class:`EngineError` if it cannot start."""
         check_threads()
         end_at_exit(self)
         try:
@@ -79,7 +80,7 @@ class LoopThread:
         check_not_forked(self._pid)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:  # noqa: ANN401
-        """Run a coroutine function as a task of the engine; its result, or its error, is the future's."""
+        """Run a coroutine function as a task of the engine; returns a future with its result or error."""
         self.check_process()
         result: Future[T] = Future()
         self._unanswered.add(result)
@@ -89,15 +90,15 @@ class LoopThread:
         return result
 
     def reason(self) -> DncError:
-        """Why the engine does nothing more."""
+        """Why the engine does not run any more."""
         return self._failure or StreamClosedError("the client was closed")
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called in the engine's thread after so long, if that still runs."""
+        """Call a function in the engine's thread after a delay, if it still runs then."""
         self.post(lambda: asyncio.get_running_loop().call_later(seconds, function))
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:  # noqa: ANN401
-        """Run a coroutine function in the engine and wait for it here; when cancelled, until it has cleaned up there."""
+        """Run a coroutine function in the engine and wait for it here; if cancelled, until it has cleaned up there."""
         scope = anyio.CancelScope()
 
         async def scoped() -> T:
@@ -115,7 +116,7 @@ class LoopThread:
             raise
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Have a function called in the engine's thread; ``False`` when the engine has ended."""
+        """Call a function in the engine's thread; returns ``False`` if the engine has ended."""
         if self._thread.ident is None or os.getpid() != self._pid:  # never started, or the parent's
             return False
         try:
@@ -176,9 +177,7 @@ class LoopThread:
             ):  # at exit the loop can no longer start the thread that joins its executor
                 logger.exception("the engine's thread ended with an error")
         finally:
-            for result in list(
-                self._unanswered
-            ):  # posted when the loop had turned its last round: nobody will run them
+            for result in list(self._unanswered):  # posted after the loop's last iteration: they will not run
                 _refuse(result, self.reason())
             self.wakeup.end()
             self.ended.set_result(None)
@@ -205,7 +204,7 @@ class LoopThread:
 
 
 def check_not_forked(pid: int) -> None:
-    """Raise :class:`~dnc_async.errors.StreamClosedError` where this process is not the one with that number."""
+    """Raise :class:`~dnc_async.errors.StreamClosedError` if this process does not have that pid: it is a fork."""
     if os.getpid() != pid:
         raise StreamClosedError(
             f"this stream was opened in process {pid}, and process {os.getpid()} is a fork of it: "
@@ -214,7 +213,7 @@ def check_not_forked(pid: int) -> None:
 
 
 def check_threads() -> None:
-    """Raise :class:`EngineError` where threads are not threads: the engine would share the caller's, and its event loop."""
+    """Raise :class:`EngineError` if gevent or eventlet replaced threads: the engine would share the caller's event loop."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     name = (gevent is not None and gevent.is_module_patched("threading") and "gevent") or (
         eventlet is not None and eventlet.is_monkey_patched("thread") and "eventlet"
@@ -242,7 +241,7 @@ _exiting = False
 
 
 def end_at_exit(engine: _Ending) -> None:
-    """Have an engine stopped, and waited for, at interpreter exit at the latest."""
+    """Have an engine stopped and joined at interpreter exit at the latest."""
     _engines.add(engine)
 
 
@@ -260,7 +259,7 @@ atexit.register(_at_exit)
 
 
 def finalize(owner: object, close: Callable[[], object]) -> Callable[[], object]:
-    """Have ``close`` called when ``owner`` is dropped, in this process only, and not at exit (there is a hook for that)."""
+    """Call ``close`` when ``owner`` is garbage-collected, in this process only, and not at exit, which has its own hook."""
     pid = os.getpid()
 
     def post() -> None:
@@ -273,13 +272,13 @@ def finalize(owner: object, close: Callable[[], object]) -> Callable[[], object]
 
 
 def resolve(waiter: asyncio.Future[None]) -> None:
-    """Wake whoever awaits this, if it still does (in the waiter's own loop)."""
+    """Wake the task that waits for this, if it still waits (in its own loop)."""
     if not waiter.done():
         waiter.set_result(None)
 
 
 async def wait_for_future(future: Future[T]) -> T:
-    """Wait in the caller's loop for a future of the engine; being cancelled does not cancel what the engine does."""
+    """Wait in the caller's loop for a future of the engine. Being cancelled does not cancel what the engine does."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 

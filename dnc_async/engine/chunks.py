@@ -1,4 +1,4 @@
-"""A chunk on its way through a stream: what it is, where it is, and what is still missing of it."""
+"""A chunk in a stream: what it is, where it is, and which of its blocks are missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dnc_async.ipld.plan import Leaf
 
 
 class State(enum.Enum):
-    """Where a chunk is: without space, in a file, on its way out of it in either direction, or in its rows in memory."""
+    """Where a chunk is: without space, in a file, being moved to memory or dropped, or in its rows in memory."""
 
     PLANNED = enum.auto()
     STAGED = enum.auto()
@@ -27,7 +27,7 @@ class State(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """One chunk on its way."""
+    """One chunk of a stream."""
 
     batch: PlannedBatch
     part: int
@@ -44,7 +44,7 @@ class Chunk:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it is in the plan."""
+        """Its place in the plan."""
         return self.batch.position, self.part
 
     @property
@@ -53,6 +53,6 @@ class Chunk:
         return self.part == len(self.batch.chunks) - 1
 
     def look_if_ready(self) -> None:
-        """It is ready when all of it is in its rows, or it has failed."""
+        """Mark it as ready if all of it is in its rows, or it has failed."""
         if self.error is not None or (self.state is State.PLACED and not self.missing):
             self.ready.set()

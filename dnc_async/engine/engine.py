@@ -1,7 +1,7 @@
-"""What an engine is to a client: it runs streams, and calls that fetch, somewhere else than in the consumer's code.
+"""The interface of an engine: it runs streams, and calls that fetch, outside of the consumer's code.
 
-There are two: :class:`~dnc_async.engine.thread_engine.ThreadEngine` in a thread of the consumer's process, and
-:class:`~dnc_async.engine.process.remote.RemoteEngine` in a process of its own.
+There are two implementations: :class:`~dnc_async.engine.thread_engine.ThreadEngine` in a thread of the consumer's process, and
+:class:`~dnc_async.engine.process.remote.RemoteEngine` in its own process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSetup:
-    """What an engine is made of. ``observers`` are told what all its streams and calls do."""
+    """What an engine is created with. ``observers`` receive the events of all its streams and calls."""
 
     settings: FetchSettings
     budget_bytes: int
@@ -35,13 +35,13 @@ class EngineSetup:
 
 
 class RunningStream(Protocol):
-    """What a stream is in the engine. ``opened`` is how many batches there will be, ``None`` where there is no end."""
+    """A stream in the engine. ``opened`` is the number of its batches, ``None`` if it is endless."""
 
     opened: Future[int | None]
     finished: Future[None]
 
     def cancel(self) -> None:
-        """Stop, in the engine's thread."""
+        """Stop the stream (in the engine's thread)."""
 
     def statistics(self) -> StreamStatistics:
         """A snapshot, from any thread."""
@@ -51,47 +51,47 @@ class RunningStream(Protocol):
 
 
 class Engine(Protocol):
-    """Where a client's streams run, and its calls. It is made in the consumer's thread, and starts nothing before it must."""
+    """Where a client's streams and calls run. It is created in the consumer's thread, and starts on first use."""
 
     @property
     def is_started(self) -> bool:
-        """Whether it was started: it must be closed then, and is not started anew."""
+        """Whether it was started: then it must be closed, and cannot be started again."""
 
     @property
     def ours(self) -> bool:
-        """Whether this process is the one that made it, not a fork of that."""
+        """Whether this process created it, and is not a fork."""
 
     def check_process(self) -> None:
         """Raise :class:`~dnc_async.errors.StreamClosedError` in a forked child."""
 
     def start(self) -> None:
-        """Start what streams need, where it was not started yet. Raises :class:`~dnc_async.errors.EngineError`."""
+        """Start what streams need, unless it is started. Raises :class:`~dnc_async.errors.EngineError`."""
 
     def open_stream(
         self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool
     ) -> tuple[RunningStream, BatchReceiver]:
-        """Start a stream, and the engine where it was not started yet; give the stream, and where its batches come to.
+        """Start a stream, and the engine if necessary; returns the stream, and the mailbox for its batches.
 
-        ``observers`` are this stream's alone. The engine ends with a stream that is ``owned``: there is no other.
+        ``observers`` are this stream's only. The engine ends with a stream that is ``owned``, because it is the only one.
         """
 
     async def manifest(self, origin: Origin, root: Cid, path: tuple[str, ...]) -> Manifest:
-        """Load the manifest of the dataset at a path beneath a root."""
+        """Load the manifest of the dataset at a path below a root."""
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Run a function that fetches what lies beneath a root; a call that is cancelled returns when it has cleaned up."""
+        """Run a function that fetches blocks below a root. A cancelled call returns when it has cleaned up."""
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Have a function called where it may talk to the engine; ``False`` when that has ended."""
+        """Call a function where it may talk to the engine; returns ``False`` if the engine has ended."""
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called in another thread after so long, if the engine still runs."""
+        """Call a function in another thread after a delay, if the engine still runs then."""
 
     def stop(self) -> None:
-        """Ask it to end, with all that runs in it; returns at once, from any thread."""
+        """Ask it to end, with everything that runs in it; returns at once, from any thread."""
 
     def join(self) -> None:
-        """Wait, blocking, until it has ended. Whoever calls knows that it has nothing left to do."""
+        """Wait, blocking, until it has ended. Call it only when it has nothing left to do."""
 
     async def aclose(self) -> None:
-        """Stop it, where it was started, and return when nothing is left of it. May be called again."""
+        """Stop it if it was started, and return when nothing of it is left. May be called again."""

@@ -1,6 +1,6 @@
-"""What an engine has of the machine that it runs on: time, worker threads, a disk, gateways, dice.
+"""What an engine uses of the machine: time, worker threads, a disk, gateways, random numbers.
 
-The default is the real machine. A simulation (:class:`dnc_async.testing.Simulation`) brings its own, on a virtual clock.
+The default is the real machine. A simulation (:class:`dnc_async.testing.Simulation`) provides its own, on a virtual clock.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dnc_async.spool.disk import Disk, SystemDisk
 
 
 def worker_threads(workers: int, name: str) -> Executor:
-    """Worker threads that are all started: where the process may have no more, this fails, and no work is lost half-way later.
+    """Create worker threads, all started: if the process may have no more threads, this fails, and not some later call.
 
-    Our own, not the loop's: at interpreter exit asyncio cannot join its own any more, and these need no new thread then.
+    They are our own, not the loop's, because asyncio cannot join its threads at interpreter exit any more, when these need no
+    new thread.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
     barrier = threading.Barrier(workers + 1)
@@ -38,19 +39,19 @@ def worker_threads(workers: int, name: str) -> Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """The parts that an engine does not make itself. The event loop's own time must go with ``clock``."""
+    """The parts that an engine does not create itself. The event loop's own time must agree with ``clock``."""
 
-    #: Seconds, monotonic.
+    #: Monotonic time, in seconds.
     clock: Callable[[], float] = time.monotonic
-    #: Seconds of processor time that the calling thread has used.
+    #: The processor time of the calling thread, in seconds.
     thread_clock: Callable[[], float] = time.thread_time
-    #: A random number in [0, 1), to spread retries.
+    #: A random number in [0, 1), which spreads retries.
     dice: Callable[[], float] = random.random
-    #: Worker threads by their number and a name, for what blocks: hashing, the disk, a transform.
+    #: Creates worker threads, by their number and a name, for blocking calls: hashing, the disk, a transform.
     workers: Callable[[int, str], Executor] = worker_threads
     #: Where chunks are staged.
     disk: Disk = field(default_factory=SystemDisk)
-    #: How many files more may be opened; ``None`` where there is no limit.
+    #: How many more files may be opened; ``None`` if there is no limit.
     spare_files: Callable[[], int | None] = system.spare_files
     #: The transports of gateways; ``None`` is HTTP.
     transports: Callable[[Sequence[Gateway]], Sequence[Transport]] | None = None

@@ -1,11 +1,11 @@
-"""One stream as its consumer's side holds it, whichever face that has: started on first use, interrupted, gone on with, closed.
+"""The consumer's handle of one stream, for both interfaces: it is started on first use, suspended, resumed and closed.
 
-A consumer whose wait is interrupted may come back, or not. A traceback that somebody keeps (a notebook keeps the last one)
-holds all frames of the call, so that what is bound there is never dropped, and nothing else tells that nobody comes back. So an
-interrupted stream is *suspended*: everything is freed, and only the place in the plan is kept; when it is asked again it
-starts anew, there. That happens at once after ``KeyboardInterrupt``, and after an error or a cancellation when the task in which
-that was has ended and nobody has asked for a batch for a moment. A timeout around one batch, after which the same task asks
-again, is no interruption. What a notebook's cell leaves: :mod:`~dnc_async.engine.ipython_cells`.
+A consumer whose wait is interrupted may or may not ask again. A traceback that is kept (a notebook keeps the last one) keeps
+all frames of the call alive, so what they refer to is never garbage-collected, and nothing else tells that the consumer is
+gone. So an interrupted stream is *suspended*: everything is freed except its position in the plan, and when it is asked again
+it starts anew from there. This happens at once after ``KeyboardInterrupt``. After an error or a cancellation it happens when
+the task has ended and no batch was asked for during a short time. A timeout around one batch, after which the same task asks
+again, is not an interruption. For notebook cells see :mod:`~dnc_async.engine.ipython_cells`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from dnc_async.engine.engine import Engine, RunningStream
 from dnc_async.engine.mailbox import BatchReceiver, Found
 from dnc_async.errors import StreamClosedError
 
-#: How long after the end of a cancelled task nobody may have asked for a batch. It grows with each suspension: whoever asks more
-#: seldom, from a new task each time, must get a batch in the end.
+#: A stream is suspended if no batch was asked for in this time after the end of a cancelled task. The time grows with each
+#: suspension, so that a consumer that asks rarely, each time from a new task, gets a batch in the end.
 _GRACE_S = 2.0
 _GRACE_GROWS = 4.0
 
 
 class StreamHandle:
-    """One stream as both faces, the async and the blocking one, hold it. Opens the engine on first use."""
+    """One stream, as used by the async and the blocking interface. Opens the engine on first use."""
 
     def __init__(
         self, start: Callable[[int], tuple[Engine, RunningStream, BatchReceiver]], *, owns_engine: bool, about: str
     ) -> None:
-        """``start`` starts the stream at a batch's position in the plan."""
+        """``start`` starts the stream at a position in the plan."""
         self._start = start
         self._owns_engine = owns_engine
         self.about = about
@@ -50,7 +50,7 @@ class StreamHandle:
         self.closed = self.delivered = self.suspended = False
 
     def open(self) -> RunningStream:
-        """The running stream, started when it was not. A suspended one must have ended (:meth:`closing`)."""
+        """The running stream, which is started if necessary. A suspended one must have ended (:meth:`closing`)."""
         if self.closed:
             raise StreamClosedError(f"{self.about} was closed; make a new one with stream()")
         if self._running is None or self._engine is None or self.suspended:
@@ -61,7 +61,7 @@ class StreamHandle:
 
     @property
     def mailbox(self) -> BatchReceiver:
-        """Where the stream's batches come to, started when it was not."""
+        """The mailbox for the stream's batches; starts the stream if necessary."""
         self.open()
         return self._mailbox
 
@@ -72,7 +72,7 @@ class StreamHandle:
 
     @property
     def begun(self) -> RunningStream:
-        """The running stream. Raises ``RuntimeError`` where it was never started."""
+        """The running stream. Raises ``RuntimeError`` if it was never started."""
         if self._running is None:
             raise RuntimeError("nothing has happened yet: the stream starts when its first batch is asked for")
         return self._running
@@ -83,7 +83,7 @@ class StreamHandle:
             self._engine.check_process()
 
     def check_not_delivered(self) -> None:
-        """Raise :class:`~dnc_async.errors.StreamClosedError` where a loop would begin over a stream that has ended."""
+        """Raise :class:`~dnc_async.errors.StreamClosedError` if a loop begins over a stream that has ended."""
         if self.delivered:
             raise StreamClosedError(
                 f"{self.about}: all batches of this stream were handed over; for several passes use stream(…, epochs=N), "
@@ -91,7 +91,7 @@ class StreamHandle:
             )
 
     def enter_thread(self) -> None:
-        """Let this thread alone ask for batches until it sets ``thread`` to ``None``. Raises ``RuntimeError`` in another."""
+        """Let only this thread ask for batches until it sets ``thread`` to ``None``. Raises ``RuntimeError`` in another."""
         me = threading.get_ident()
         with self._lock:
             if self.thread not in (None, me):
@@ -99,7 +99,7 @@ class StreamHandle:
             self.thread = me
 
     def asks(self, task: asyncio.Task[Any] | None = None) -> None:
-        """The consumer, in a task or a plain thread, asks for a batch, so that it is not one who left."""
+        """The consumer, in a task or a plain thread, asks for a batch: it has not left the stream."""
         with self._lock:
             self._asked += 1
         if task is not None and self._consumer() is not task:
@@ -109,12 +109,12 @@ class StreamHandle:
 
     @property
     def is_consumed(self) -> bool:
-        """Whether the task that asked last is not over."""
+        """Whether the task that asked last is still running."""
         task = self._consumer()
         return task is not None and not task.done()
 
     def take(self) -> tuple[Found, Any]:
-        """The next batch if it is there. Raises what ended the stream."""
+        """The next batch if it is ready. Raises the error that ended the stream."""
         mailbox = self.mailbox
         try:
             found, batch = mailbox.take()
@@ -134,22 +134,22 @@ class StreamHandle:
         self._post_end()
 
     def suspend(self) -> None:
-        """Ask the engine to free everything, and keep the place: asked again, the stream goes on with the next batch."""
+        """Ask the engine to free everything, and keep the position: when asked again, the stream goes on with the next batch."""
         with self._lock:
             self._suspend()
 
     def interrupted(self, handed_over: int) -> None:
-        """Suspend it in the middle of a call, before which so many batches were handed over: what that took nobody got."""
+        """Suspend it inside a call before which this many batches were handed over; what the call took was not delivered."""
         with self._lock:
             self.handed_over = handed_over
             self._suspend()
 
     def cancelled(self) -> None:
-        """A wait is cancelled now: the stream is suspended if its task ends, however it does, and nobody asks again."""
+        """A wait is cancelled: the stream is suspended if its task ends, for whatever reason, and no task asks again."""
         self._left = self._asked
 
     def task_ended(self, task: asyncio.Task[Any]) -> None:
-        """A consumer's task has ended: by an error, or cancelled here or in its own code, it may have left."""
+        """A consumer's task has ended. If it ended with an error, or was cancelled, it may have left the stream."""
         # Not exception(): who asks for that takes it upon himself to tell of it.
         has_failed = task.cancelled() or getattr(task, "_exception", None) is not None
         asked, engine = self._asked, self._engine
@@ -176,13 +176,13 @@ class StreamHandle:
                 self._engine.stop()
 
     def closing(self) -> Future[None] | None:
-        """What to wait for after :meth:`post_close`, and before a suspended stream goes on."""
+        """What to wait for after :meth:`post_close`, and before a suspended stream is resumed."""
         if self._running is None or self._engine is None or not self._engine.ours:
             return None
         return self._running.finished
 
     def join(self) -> None:
-        """The engine's thread, if it is ours, has ended when this returns. It has nothing left to do."""
+        """Wait for the end of the engine's thread, if it is ours and has nothing left to do."""
         if self._engine is not None and self._owns_engine:
             self._engine.join()
 
@@ -205,4 +205,4 @@ def _ended(task: asyncio.Task[Any]) -> None:
 
 
 def _nobody() -> None:
-    """No task asked."""
+    """No task has asked yet."""

@@ -1,8 +1,8 @@
-"""Streams that a notebook's cell leaves by an error.
+"""Suspends streams that a notebook's cell leaves by an error.
 
-IPython keeps the error with the frames of all functions that it passed through, and so every stream in their variables: neither
-a finalizer nor a task tells that its loop has ended. IPython itself does: a stream for which a cell asked is suspended when that
-cell has failed. One that a background task or another thread consumes is left alone.
+IPython keeps the error with the frames of all functions that it passed through, and so every stream in their variables. Neither
+a finalizer nor a task tells then that the loop has ended, but IPython does: a stream that a cell asked for batches is suspended
+when that cell has failed. A stream that a background task or another thread consumes is left alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 
 class Stream(Protocol):
-    """What a cell asks for batches."""
+    """A stream that a cell asks for batches."""
 
     @property
     def is_consumed(self) -> bool:
-        """Whether a task that is not over is its consumer."""
+        """Whether a running task consumes it."""
 
     def suspend(self) -> None:
-        """Free everything but its place."""
+        """Free everything except its position."""
 
 
 _asked: weakref.WeakKeyDictionary[Stream, int] = weakref.WeakKeyDictionary()

@@ -101,7 +101,7 @@ class Handover:
     transformed: float = 0.0
 
     def causes(self) -> dict[str, float]:
-        """What was waited for, in seconds."""
+        """The causes of the wait, in seconds."""
         causes: dict[str, float] = {}
         if not self.waits:
             return causes

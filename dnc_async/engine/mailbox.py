@@ -1,7 +1,7 @@
-"""The place between the engine's thread and the consumer: at most one batch waits in it.
+"""The mailbox between the engine's thread and the consumer, for at most one batch.
 
-Nothing here belongs to an event loop: a consumer is woken by a callable, so it may be a coroutine in any loop, another
-loop next time, or a plain thread.
+It belongs to no event loop: a consumer is woken by a callable, so it may be a coroutine in any loop, in another loop next time,
+or a plain thread.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ class BatchSender(Protocol):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the consumer waits for what comes next."""
+        """Whether the consumer waits for the next batch."""
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
-        """Lay down the next batch, how its chunks came and when it was transformed; the one before must have been taken."""
+        """Put the next batch, with its chunks' times and when it was transformed. The one before must have been taken."""
 
     def finish(self, error: Exception | None) -> None:
-        """Nothing will come after what lies here: the plan was delivered, or this went wrong. The first call counts."""
+        """Nothing follows the current content: the plan was delivered, or failed with this error. Only the first call counts."""
 
 
 class BatchReceiver(Protocol):
     """The consumer's side of a mailbox."""
 
     def take(self) -> tuple[Found, Any]:
-        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        """What the mailbox contains, and the batch if it is one. Raises the error that ended the stream."""
 
     def wait(self, wake: Callable[[], None]) -> bool:
-        """Have ``wake`` called, in another thread, when something lies here; ``False`` if it already does."""
+        """Have ``wake`` called, in another thread, when there is something to take; ``False`` if there is already."""
 
     def give_up(self) -> None:
-        """The consumer no longer waits, without having got anything."""
+        """The consumer stops waiting, without having taken anything."""
 
 
 class Mailbox:
@@ -73,11 +73,11 @@ class Mailbox:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the consumer waits for what comes next."""
+        """Whether the consumer waits for the next batch."""
         return self._waiting_since is not None
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
-        """Lay down the next batch, how its chunks came and when it was transformed; the one before must have been taken."""
+        """Put the next batch, with its chunks' times and when it was transformed. The one before must have been taken."""
         now = self._clock()
         with self._lock:
             self._batch, self._full, self._samples, self._chunks = batch, True, samples, chunks
@@ -87,7 +87,7 @@ class Mailbox:
             wake()
 
     def finish(self, error: Exception | None) -> None:
-        """Nothing will come after what lies here: the plan was delivered, or this went wrong. The first call counts."""
+        """Nothing follows the current content: the plan was delivered, or failed with this error. Only the first call counts."""
         with self._lock:
             if self._ended:
                 return
@@ -97,7 +97,7 @@ class Mailbox:
             wake()
 
     def take(self) -> tuple[Found, Any, Handover | None]:
-        """What lies here; if it is a batch, that and how it was handed over. Raises the error that ended the stream."""
+        """What the mailbox contains; a batch with how it was handed over. Raises the error that ended the stream."""
         now = self._clock()
         with self._lock:
             if self._full:
@@ -112,7 +112,7 @@ class Mailbox:
             return (Found.END if self._ended else Found.NOTHING), None, None
 
     def wait(self, wake: Callable[[], None]) -> bool:
-        """Have ``wake`` called, in the engine's thread, when something lies here; ``False`` if it already does."""
+        """Have ``wake`` called, in the engine's thread, when there is something to take; ``False`` if there is already."""
         with self._lock:
             if self._full or self._ended:
                 return False
@@ -122,7 +122,7 @@ class Mailbox:
             return True
 
     def give_up(self) -> None:
-        """The consumer no longer waits, without having got anything."""
+        """The consumer stops waiting, without having taken anything."""
         with self._lock:
             self._wake = None
             self._close_wait(self._clock())
@@ -134,10 +134,10 @@ class Mailbox:
 
 
 class Receiver:
-    """The consumer's side of a mailbox: takes what lies there, and tells the stream that the consumer took it, or waits."""
+    """The consumer's side of a mailbox: takes its content, and tells the stream that the consumer took it, or waits."""
 
     def __init__(self, mailbox: Mailbox, *, on_taken: Callable[[Handover], None], on_wait: Callable[[], None]) -> None:
-        """The two are called in the consumer's thread."""
+        """Both callables are called in the consumer's thread."""
         self._mailbox = mailbox
         self._on_taken = on_taken
         self._on_wait = on_wait
@@ -146,19 +146,19 @@ class Receiver:
         return f"<Receiver of {self._mailbox!r}>"
 
     def take(self) -> tuple[Found, Any]:
-        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        """What the mailbox contains, and the batch if it is one. Raises the error that ended the stream."""
         found, batch, handover = self._mailbox.take()
         if handover is not None:
             self._on_taken(handover)
         return found, batch
 
     def wait(self, wake: Callable[[], None]) -> bool:
-        """Have ``wake`` called, in the engine's thread, when something lies here; ``False`` if it already does."""
+        """Have ``wake`` called, in the engine's thread, when there is something to take; ``False`` if there is already."""
         waits = self._mailbox.wait(wake)
         if waits:
             self._on_wait()
         return waits
 
     def give_up(self) -> None:
-        """The consumer no longer waits, without having got anything."""
+        """The consumer stops waiting, without having taken anything."""
         self._mailbox.give_up()

@@ -1,4 +1,4 @@
-"""The pages of a manifest, as the plan reaches them: each is fetched while the one before it is gone through."""
+"""Fetches the pages of a manifest as the plan reaches them, each while the plan is on the one before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dnc_async.errors import DagError, DncError, ManifestError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.want import Priority
 
-#: The one that is gone through, and the next.
+#: How many pages are kept: the current one and the next.
 _PAGES_KEPT = 2
 
 
@@ -35,11 +35,11 @@ class PageReader:
         return f"<PageReader with pages {list(self._pages)} of {len(self._manifest.pages) + 1}>"
 
     async def entry(self, index: int, tasks: TaskGroup, priority: Priority) -> ChunkEntry:
-        """One chunk's entry. Half way through a page the next one is fetched by ``tasks``, with this priority."""
+        """The entry of a chunk. In the middle of a page, the next one is fetched in ``tasks``, with this priority."""
         number, place = self._manifest.page_of(index)
         if number not in self._pages and number == self._ahead:
             await self._loaded.until(lambda: not self._is_loading)
-        if number not in self._pages:  # it was not fetched ahead, or that failed, which is for us to say
+        if number not in self._pages:  # it was not fetched ahead, or that failed: fetch it now, and raise the error
             await self._load(number, URGENT)
         page, following = self._pages[number], number + 1
         is_new = following not in self._pages and self._ahead != following <= len(self._manifest.pages)
@@ -52,7 +52,7 @@ class PageReader:
         try:
             await self._load(number, priority)
         except DncError:
-            pass  # the plan may never get there
+            pass  # ignored, because the plan may never get there
         finally:
             self._is_loading = False
             self._loaded.notify_all()

@@ -7,17 +7,17 @@
           of large ones,  lease on disk, or   over all   batch's rows, off the disk,
           a few ahead     the batch's rows    gateways   and released
                              ^                   |
-                             +---- dropped <-----+  a loan that was called back, or a full disk
+                             +---- dropped <-----+  a revoked lease, or a full disk
 
 *Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it
-is free as soon as the batch before it was handed over, or earlier where a transform has further places for that one
-(:mod:`~dnc_async.engine.transform`). A chunk of that batch lands in its rows directly and needs no
-lease; chunks further ahead need one, granted in plan order, before anything is asked for. A chunk that was leased moves to
-its rows when they are free, wholly or as far as it has come, and its lease is released at once. Where neither is to be had, a
-chunk may be asked for on credit, so that it comes when its rows are free (:mod:`~dnc_async.engine.credit`).
+is free as soon as the batch before it was handed over, or earlier if a transform has further places for that one
+(:mod:`~dnc_async.engine.transform`). A chunk of that batch is written directly to its rows and needs no lease. Chunks further
+ahead need a lease, granted in plan order, before anything is requested. A chunk on disk moves to its rows when they are free,
+completely or as far as it was received, and its lease is released at once. If there is neither, a chunk may be requested on
+credit, so that it arrives when its rows are free (:mod:`~dnc_async.engine.credit`).
 
-A chunk on disk may be dropped: its blocks are given up, its file is deleted and its lease released, and it is granted again
-in its turn, at the latest when its rows are free. So no stream ever waits for a lease to go on, only to go on sooner.
+A chunk on disk may be dropped: its blocks are withdrawn, its file is deleted and its lease released, and it is granted space
+again when its turn comes, at the latest when its rows are free. So a stream never needs a lease to continue, only to be faster.
 """
 
 from __future__ import annotations
@@ -58,26 +58,27 @@ from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Borrower, Lease, Place
 from dnc_async.telemetry import logger
 
-#: Chunks whose proofs may be there, or asked for, before they have room. Those live in memory: a few hundred bytes each.
+#: How many chunks without space may have proofs, or have them requested. Proofs take a few hundred bytes of memory each.
 _PROOFS_AHEAD = 32
-#: As long as that covers what gateways must have on their way, they are no more than these: each is a request.
+#: …but no more than this if that keeps the gateways busy, because each is a request.
 _PROOFS_AT_LEAST = 8
-#: Chunks on their way at once: as many as the spool has files, and those in memory and before their lease.
+#: How many chunks a stream has at once: as many as the spool has files, and those in memory and without a lease.
 _CHUNKS_AHEAD = 2048
-#: A chunk that was refused is not asked about again sooner, unless something has happened.
+#: A refused chunk is not tried again sooner, unless something has happened.
 _LOOK_S = 0.001
-# Priorities: what a later stage waits for goes first.
+# Priorities: what a later stage waits for comes first.
 _PROOF, _LEAF = 0, 1
 
 
 class Pipeline:
     """Runs one stream's plan from its first chunk to its last batch, in the stream's ``tasks``.
 
-    It is the borrower of the account that it opens, and that :meth:`close` gives back.
+    It is the borrower of the account that it opens, and that :meth:`close` closes.
 
-    ``root`` is the dataset's CID, perhaps with a path behind it. ``prefetch`` limits how many batches ahead of the consumer's
-    demand are fetched; ``None`` is no limit. ``window`` tells what must be on its way for all gateways to be busy, ``measured``
-    that one more of them is known, and ``credit`` is what all streams may ask for before they have room.
+    ``root`` is the dataset's CID, optionally followed by a path. ``prefetch`` limits how many batches ahead of the consumer's
+    demand are fetched; ``None`` means no limit. ``window`` returns the bytes in flight that keep all gateways busy,
+    ``measured`` is notified when another gateway was measured, and ``credit`` limits what all streams may request before they
+    have space.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Pipeline:
         credit: CreditLimit,
         transforms: Transforms | None,
     ) -> None:
-        """One run of a plan."""
+        """Prepare one run of a plan."""
         self._root = root
         self._plan = plan
         self._tasks = tasks
@@ -110,7 +111,7 @@ class Pipeline:
         self._window = window
         self._measured = measured
         self._starvation = Starvation(window_bytes=lambda: window().size_bytes)
-        #: How long the calls of the transform take, where there is one.
+        #: How long the calls of the transform take, if there is one.
         self.calls = CallPace(transforms.places) if transforms is not None else None
         self._pace = Pace(clock, self.calls)
         self._pages = PageReader(plan.manifest, group)
@@ -145,16 +146,16 @@ class Pipeline:
 
     @property
     def peak_disk_bytes(self) -> int:
-        """The most that the spool was seen to take on disk."""
+        """The peak of what the spool took on disk."""
         return self._placement.peak_disk_bytes
 
     @property
     def peak_ahead_bytes(self) -> int:
-        """The most that was asked for before there was room for it."""
+        """The most that was requested before there was space for it."""
         return self._credit.peak_bytes
 
     async def run(self) -> None:
-        """Deliver the whole plan. What runs in the stream's tasks is to be cancelled then: nothing is left to be granted."""
+        """Deliver the whole plan. Afterwards the stream's tasks have to be cancelled: nothing is left to be granted."""
         planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
         self._tasks.start_soon(self._prove_all, planned)
         self._tasks.start_soon(self._grant_all)
@@ -164,17 +165,17 @@ class Pipeline:
         await self._assemble_all(to_assemble)
 
     def close(self) -> None:
-        """Give back all files, leases and credit, and the account. The tasks have ended, and no worker has a file of ours."""
+        """Return all files, leases and credit, and the account. The tasks have ended, and no worker thread uses our files."""
         self._credit.close()
         for chunk in self._on_the_way():
             if chunk.sink is not None:
                 chunk.sink.discard()
         self._account.close()
 
-    # What the consumer's side tells us, in the engine's thread.
+    # Called by the consumer's side, in the engine's thread.
 
     def taken(self, at: float) -> None:
-        """A batch was handed over then: the next one's place in memory is free."""
+        """A batch was handed over at this time: the place in memory for the next one is free."""
         self._pace.handed_over(at)
         progress = self._progress
         self._chunks.pop(progress.taken, None)
@@ -188,14 +189,14 @@ class Pipeline:
         self._progress.wanted = self._progress.taken + 1
         self.changed()
 
-    # What the governor tells us.
+    # Called by the governor.
 
     def changed(self) -> None:
-        """Something was released or handed over: look again."""
+        """Something was released or handed over: try to grant space again."""
         self._progress.changed()
 
     def revoked(self, lease: Lease) -> None:
-        """A loan is called back. A chunk that is moving to memory, or has no file yet, gives it back by itself."""
+        """Return a revoked lease. A chunk that is moving to memory, or has no file yet, returns it anyway."""
         position, part = lease.place
         self._tiering.evict_if_staged(self._chunks[position][part])
 
@@ -212,7 +213,7 @@ class Pipeline:
                     await self._progress.change.until(lambda: len(self._to_grant) < self._proofs_ahead())
                     try:
                         entry = await self._pages.entry(index, self._tasks, (_LEAF, batch.position, part))
-                    except DncError:  # nobody knows this chunk, nor any after it
+                    except DncError:  # this chunk, and all after it, are not known
                         await self._progress.until_taken(batch.position)
                         raise
                     chunk = Chunk(batch, part, entry)
@@ -236,7 +237,7 @@ class Pipeline:
                 ahead=ahead,
             )
         except DncError as error:
-            chunk.error = error  # it ends the stream when the consumer gets there, not before
+            chunk.error = error  # the error is raised when the consumer gets there, not before
         chunk.proved = True
         if chunk.sink is not None and chunk.state is not State.EVICTING:
             chunk.times.proved = self._clock()
@@ -245,16 +246,16 @@ class Pipeline:
         self.changed()
 
     def _proofs_ahead(self) -> int:
-        """How many chunks may be proved, or about to be, that have no space yet."""
+        """How many chunks without space may have proofs, or have them requested."""
         chunk_bytes = max(1, self._plan.manifest.largest_chunk_bytes)
         return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window().size_bytes // chunk_bytes))
 
     def _enqueue(self, chunk: Chunk) -> None:
-        """It has no space: it is granted some in its turn."""
+        """Queue a chunk that has no space."""
         heapq.heappush(self._to_grant, (chunk.place, chunk))
 
     async def _grant_all(self) -> None:
-        """Grant the first chunk in plan order that has no space; a dropped one comes before those that never had any."""
+        """Grant space to the first chunk in plan order without any; dropped ones come before those that never had any."""
         while True:
             changes = self._progress.change.changes
             first = heapq.heappop(self._to_grant)[1] if self._to_grant else None
@@ -267,13 +268,13 @@ class Pipeline:
                 await self._progress.change.past(changes)
 
     async def _hear_of_rates(self) -> None:
-        """Slow start may end whenever a gateway's rate becomes known: look again then."""
+        """Try to grant again whenever a gateway's rate becomes known, because slow start may end then."""
         while True:
             await self._measured.past(self._measured.changes)
             self.changed()
 
     def _looks_again_s(self, refused: Chunk | None) -> float:
-        """How long a chunk that was refused waits, if nothing happens before, until it is worth asking again."""
+        """After how many seconds it is worth asking again for a refused chunk, if nothing happens before."""
         if refused is not None and self._slow_start.holds_back(refused.batch.position):
             return max(_LOOK_S, self._slow_start.until - self._clock())
         # A consumer that waits will say when it got its batch; until then that moves on with the clock.
@@ -281,13 +282,13 @@ class Pipeline:
         return min(self._disk.wait_s or math.inf, max(_LOOK_S, credit_s))
 
     def _may_grant(self, chunk: Chunk) -> bool:
-        """Whether its leaves can be asked for, or are on their way with its proofs: then what comes after it need not wait."""
+        """Whether a chunk's leaves can be requested, or arrive with its proofs: then the chunks after it need not wait."""
         if self._slow_start.holds_back(chunk.batch.position):
             return False
         return chunk.proved or self._placement.is_sure(chunk)
 
     async def _grant(self, chunk: Chunk) -> bool:
-        """Give a chunk space and have it fetched, as soon as it is proved; ``False`` where there is no space now."""
+        """Give a chunk space and have it fetched as soon as it is proved; returns ``False`` if there is no space now."""
         if chunk.proved:
             chunk.times.proved = chunk.times.proved or self._clock()  # and all before it
         if chunk.error is None:
@@ -311,7 +312,7 @@ class Pipeline:
             self._fetch(chunk, leaf, sink)
 
     def _fetch_again(self, chunk: Chunk, sink: Sink, damaged: dict[int, str]) -> None:
-        """Leaves that the disk did not give back as they were: they come again, to memory."""
+        """Fetch leaves again, to memory, that the disk did not return as they were written."""
         for reason in set(damaged.values()):
             logger.warning("%s; %d leaves of chunk %d are fetched again", reason, len(damaged), chunk.entry.index)
         chunk.missing += len(damaged)
@@ -343,7 +344,7 @@ class Pipeline:
         if isinstance(error, DiskFullError):
             self._disk.refused(error)
             self._tiering.evict_if_staged(chunk)
-            if chunk.state is not State.EVICTING:  # it moves, or has moved, to memory: there is room
+            if chunk.state is not State.EVICTING:  # it is moving, or has moved, to memory: there is space
                 self._fetch(chunk, leaf, sink)
                 return
         self._starvation.block_done(want.size_bytes, now)
@@ -385,7 +386,7 @@ class Pipeline:
         try:
             if rows.decodes:
                 await self._group.in_worker(rows.finish, chunk.part)
-            else:  # sooner done than handed to a worker
+            else:  # faster than handing it to a worker thread
                 rows.finish(chunk.part)
         except DecodeError as error:
             chunk.error = error
@@ -405,7 +406,7 @@ class Pipeline:
         self._rows_may_be_free()
 
     def _rows_may_be_free(self) -> None:
-        """The first batch that is not complete may have its rows now: move there what is on the disk, and settle the rest."""
+        """If the first incomplete batch has its rows now, move its chunks there from disk, and settle the credit of the rest."""
         for chunk in self._chunks.get(self._progress.complete, []):
             self._tiering.promote_if_due(chunk)
             if self._progress.has_rows(chunk.batch):
@@ -413,7 +414,7 @@ class Pipeline:
         self.changed()
 
     async def _deliver_all(self) -> None:
-        """Hand over what was transformed, in plan order; an error when all before it was taken, and not before."""
+        """Hand over transformed batches, in plan order; raise an error when all batches before it were taken, and not before."""
         while True:
             await self._progress.change.until(lambda: self._jobs)
             job = self._jobs.popleft()

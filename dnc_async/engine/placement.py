@@ -1,7 +1,7 @@
-"""Room for chunks: their rows in memory where those are free, else a file that a lease pays for, else their rows on credit.
+"""Finds space for chunks: their rows in memory if those are free, else a leased file on disk, else their rows on credit.
 
-A chunk of the batch that is received now needs no lease. A file system that is full although the budget is not is tried
-again now and then (:mod:`~dnc_async.spool.disk_backoff`), by making the file before anything is asked for in vain.
+A chunk of the batch that is being received needs no lease. If the file system was full although the budget was not, it is tried
+again now and then (:mod:`~dnc_async.spool.disk_backoff`), by creating the file before anything is requested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dnc_async.spool.governor import Account, Lease
 
 
 class Placement:
-    """Finds room for one stream's chunks, and holds the rows of its batches until they are complete."""
+    """Finds space for one stream's chunks, and holds the rows of its batches until they are complete."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Placement:
         group: FetchGroup,
         credit: Credit,
     ) -> None:
-        """Without a ``spool`` there is memory alone."""
+        """Without a ``spool``, chunks are staged in memory only."""
         self._plan = plan
         self._account = account
         self._spool = spool
@@ -48,7 +48,7 @@ class Placement:
         return f"<Placement of {len(self._buffers)} batches in memory, {'with' if self._spool else 'without'} a spool>"
 
     async def find(self, chunk: Chunk) -> Sink | None:
-        """Room for a chunk, whose state says then where it is; ``None`` where there is none now."""
+        """Find space for a chunk, and set its state accordingly; returns ``None`` if there is none now."""
         if self._progress.is_too_far(chunk.batch):
             self._account.withdraw()
             return None
@@ -72,24 +72,24 @@ class Placement:
         return await self._stage(chunk, lease, self._spool) if lease is not None else None
 
     def is_sure(self, chunk: Chunk) -> bool:
-        """Whether all of it is wanted as soon as it is proved: it has its rows, or is of the second batch at the start.
+        """Whether a chunk's leaves are wanted as soon as it is proved: it has its rows, or is of the second batch at the start.
 
-        All of that must fit on the disk at once, or be asked for on credit. To have it proved first would cost a round trip; with
-        more batches than this one the first come later, too.
+        All of these must fit on the disk at once, or be requested on credit. Waiting for the proofs first would cost a round
+        trip; with more batches than this one, the first ones would arrive later.
         """
         progress, batch = self._progress, chunk.batch
         if progress.has_rows(batch):
             return True
         if batch.position != 1 or progress.taken or progress.is_too_far(batch):
             return False
-        rest = len(batch.chunks) - chunk.part  # those before it have their room
+        rest = len(batch.chunks) - chunk.part  # the chunks before it have their space
         if self._credit.may_begin_with(batch, rest * chunk.entry.size_bytes):
             return True
         cost = self._spool.cost(chunk.entry.size_bytes) if self._spool is not None else 0
         return bool(cost) and self._account.allows(rest * cost, chunk.place)
 
     async def _stage(self, chunk: Chunk, lease: Lease, spool: SpoolFolder) -> Sink | None:
-        """The file that the lease pays for. Where it was called back meanwhile, or the disk is full, it is released."""
+        """Create the file for a lease. If the lease was revoked meanwhile, or the disk is full, release it."""
         file = spool.reserve(lease, chunk.entry.size_bytes)
         if self._disk.is_full and not await self._fits(file):
             return None
@@ -101,7 +101,7 @@ class Placement:
         return Sink(file=file)
 
     async def _fits(self, file: SpoolFile) -> bool:
-        """Whether there is room again on a disk that was full: looked at before anything is asked for in vain."""
+        """Whether a disk that was full has space again: checked before anything is requested in vain."""
         self._disk.tries()
         try:
             await self._group.in_worker(file.open)
@@ -114,7 +114,7 @@ class Placement:
         return True
 
     def rows(self, batch: PlannedBatch) -> BatchBuffer:
-        """The batch's rows, made when they are first asked for."""
+        """The batch's rows, allocated when they are first used."""
         buffer = self._buffers.get(batch.position)
         if buffer is None:
             manifest = self._plan.manifest
@@ -123,10 +123,10 @@ class Placement:
         return buffer
 
     def complete(self, batch: PlannedBatch) -> object:
-        """All rows of the batch are there: hand it out, and hold it no more."""
+        """Return a batch whose rows are complete, and forget it."""
         return self._buffers.pop(batch.position).batch()
 
     def look_at_disk(self) -> None:
-        """Note what the spool takes on disk, if that is more than ever before (in any thread)."""
+        """Update the peak of what the spool takes on disk (in any thread)."""
         if self._spool is not None:
             self.peak_disk_bytes = max(self.peak_disk_bytes, self._spool.disk_bytes())

@@ -1,4 +1,4 @@
-"""How far a stream has come, in batches, and what may be done by that. Lives in the engine's thread."""
+"""How far a stream has come, in batches, and what may be done next. Used in the engine's thread."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dnc_async.dataset.plan import PlannedBatch
 
 
 class Progress:
-    """How many batches are ``complete``, were ``taken`` by the consumer, and are ``wanted``, the one it waits for counted."""
+    """The numbers of batches that are ``complete``, ``taken`` by the consumer, and ``wanted``, including the one it waits for."""
 
     def __init__(self, *, prefetch: int | None, places: int) -> None:
-        """So many batches ahead of the consumer's demand may be fetched; ``places`` in memory has a transform for others."""
+        """``prefetch`` batches ahead of the demand may be fetched; a transform has ``places`` in memory for further batches."""
         self._prefetch = prefetch
         self._places = places
         self.complete = self.taken = self.wanted = 0
-        #: Notified when whoever waits for something shall look again.
+        #: Notified whenever one of the numbers changes.
         self.change = Condition()
 
     def __repr__(self) -> str:
         return f"<Progress {self.complete} batches complete, {self.taken} taken, {self.wanted} wanted>"
 
     def changed(self) -> None:
-        """Whoever waits for something shall look again."""
+        """Have all waiting tasks check again."""
         self.change.notify_all()
 
     async def until_taken(self, batches: int) -> None:
-        """Wait until so many batches were handed over: then the place in memory is free for the next one."""
+        """Wait until this many batches were handed over: then the place in memory is free for the next one."""
         await self.change.until(lambda: self.taken >= batches)
 
     def has_rows(self, batch: PlannedBatch) -> bool:
@@ -33,5 +33,5 @@ class Progress:
         return batch.position <= min(self.complete, self.taken + self._places)
 
     def is_too_far(self, batch: PlannedBatch) -> bool:
-        """Whether the batch comes later than what may be fetched ahead."""
+        """Whether the batch is beyond what may be fetched ahead."""
         return self._prefetch is not None and batch.position >= self.wanted + self._prefetch

@@ -1,4 +1,4 @@
-"""What all streams of a client share in the engine's thread: session, fetchers, governor, spool; and a stream's own life."""
+"""What all streams of a client share in the engine's thread: sessions, fetchers, governor, spool."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from dnc_async.gateways.session import Sessions
 
 T = TypeVar("T")
-#: What an engine has open besides connections and staged chunks: its event loop, a lock, the local store's block.
+#: How many files an engine has open besides connections and staged chunks: its event loop, a lock, the local store's block.
 _OWN_FILES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a root's blocks come from: gateways, and those that routers name; or the local store's reader under a name.
+    """Where a root's blocks come from: gateways and routers, or the local store's reader and its name.
 
-    ``passed_over`` says why the local store is not asked, where it came first.
+    ``passed_over`` says why the local store is not used, if it would have had precedence.
     """
 
     gateways: tuple[Gateway, ...] = ()
@@ -55,7 +55,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
-    """What a consumer asked for, checked."""
+    """A consumer's checked options for a stream."""
 
     root: Cid
     path: tuple[str, ...]
@@ -73,7 +73,7 @@ class StreamRequest:
 
 
 class Runtime:
-    """The shared parts. Lives in the engine's thread from :meth:`setup` until its stack is unwound."""
+    """The shared parts. Used in the engine's thread from :meth:`setup` until its stack is closed."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Runtime:
         observers: Iterable[Observer] = (),
         environment: Environment | None = None,
     ) -> None:
-        """``observers`` are told what all streams and calls do; the ``environment`` is the real machine by default."""
+        """``observers`` receive the events of all streams and calls; the default ``environment`` is the real machine."""
         self.environment = environment or Environment()
         self.observers = Observers(observers)
         self.manifests = Manifests()
@@ -99,7 +99,9 @@ class Runtime:
         if spare is not None:
             at_once = min(settings.requests_per_gateway, max(1, (spare - _OWN_FILES) // 8))
             self._settings = replace(settings, requests_per_gateway=at_once)
-            files = min(MAX_FILES, max(1, (spare - _OWN_FILES) // 3))  # the rest is for connections, and the consumer's
+            files = min(
+                MAX_FILES, max(1, (spare - _OWN_FILES) // 3)
+            )  # the rest is for connections, and for the consumer
         self.governor = Governor(budget_bytes=budget_bytes, overhead_bytes=overhead, max_leases=files)
         self.disk = DiskBackoff(
             clock=self.environment.clock, retry_s=settings.disk_retry_s, longest_retry_s=settings.disk_longest_retry_s
@@ -111,7 +113,7 @@ class Runtime:
         self._http: Sessions | None = None
 
     async def setup(self, stack: contextlib.AsyncExitStack) -> None:
-        """Open what needs closing onto the engine's stack."""
+        """Open what has to be closed onto the engine's stack."""
         self._stack = stack
         self._spool_lock = anyio.Lock()
         self._executor = self.environment.workers(self._settings.workers, "dnc_async worker")
@@ -125,19 +127,19 @@ class Runtime:
             self._spool.close()
 
     async def spool(self) -> SpoolFolder | None:
-        """The spool's folder, made when it is first needed; ``None`` where the budget is 0."""
+        """The spool's folder, created when it is first needed; ``None`` if the budget is 0."""
         if not self.governor.budget_bytes:
             return None
         async with self._spool_lock:
             if self._spool is None:
                 loop = asyncio.get_running_loop()
                 making = loop.run_in_executor(self._executor, SpoolFolder, self._spool_parent, self.environment.disk)
-                with anyio.CancelScope(shield=True):  # else a folder would be made that nobody closes
+                with anyio.CancelScope(shield=True):  # else a folder would be created and never removed
                     self._spool = await making
             return self._spool
 
     def lease_bytes(self, size_bytes: int) -> int:
-        """What a chunk of such a size costs of the budget; its bare size where nothing is staged on disk."""
+        """How many bytes of the budget a chunk of this size takes; its size if nothing is staged on disk."""
         return self._spool.cost(size_bytes) if self._spool is not None else size_bytes
 
     def fetcher(self, origin: Origin) -> Fetcher:
@@ -224,13 +226,13 @@ class Runtime:
         return self._http
 
     async def _close_sessions(self, sessions: Sessions) -> None:
-        # First: a router's answer that is cut off by us is not to be told as the router's error.
+        # First, so that a router's answer that we cut off is not reported as the router's error.
         self._tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await sessions.aclose()
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Have a function fetch from an origin what lies beneath a root; what it wanted and did not wait for is given up."""
+        """Run a function that fetches blocks below a root. Blocks that it requested and did not wait for are withdrawn."""
         group = self.fetcher(origin).open(root)
         try:
             return await function(group)
@@ -241,7 +243,7 @@ class Runtime:
                 await group.aclose()
 
     def transforms(self, transform: Transform | None, group: FetchGroup) -> Transforms | None:
-        """What runs a stream's transform, if it has one; to be closed by the stream."""
+        """The runner of a stream's transform, if it has one; the stream closes it."""
         if transform is None:
             return None
         return Transforms(
@@ -255,7 +257,7 @@ class Runtime:
 
 
 def culprit(error: Exception) -> Exception:
-    """The one error to tell of a task group's: ours if there is one, else the first."""
+    """The error to report of a task group's errors: ours if there is one, else the first."""
     if isinstance(error, DncError) or not isinstance(error, ExceptionGroup):
         return error
     inner = [culprit(each) for each in error.exceptions]

@@ -1,9 +1,9 @@
-"""The iterator that the consumer holds: ``async for batch in stream``.
+"""The iterator for the consumer: ``async for batch in stream``.
 
-It is a class, not an async generator: a generator that is cancelled once has ended, this loses nothing. ``__anext__``
+It is a class, not an async generator: a generator ends when it is cancelled once, but this one loses nothing. ``__anext__``
 makes one checkpoint and takes the batch synchronously after its last await, so whether it is cancelled or not, a batch is
-either returned or still there. What an interrupted call leaves in a traceback holds the handle and not the iterator, which is
-so dropped, and closed, where nothing else holds it (:mod:`~dnc_async.engine.handle`).
+either returned or still there. The traceback of an interrupted call refers to the handle and not to the iterator, which is
+therefore garbage-collected, and closed, if nothing else refers to it (:mod:`~dnc_async.engine.handle`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _USE = (
 
 
 class _Asking:
-    """The one call that may ask a handle for a batch at a time. It is over when its loop is, though nobody ended it."""
+    """The only call that may ask a handle for a batch at a time. It is over when its loop is closed, even if it was not ended."""
 
     def __init__(self, handle: StreamHandle) -> None:
         self._handle = handle
@@ -38,7 +38,7 @@ class _Asking:
 
     async def next(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
         """The next batch; raises ``StopAsyncIteration`` at the end."""
-        self._handle.check_process()  # first: a forked child has no running loop, to Python's mind
+        self._handle.check_process()  # first, because in a forked child Python sees no running loop
         loop = asyncio.get_running_loop()
         if self._loop is not None and not self._loop.is_closed():
             raise RuntimeError("two tasks ask this stream for a batch at once; give each its own, or use a lock")
@@ -81,7 +81,7 @@ class _Asking:
         ready: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:  # in another thread
-            with contextlib.suppress(RuntimeError):  # this loop was closed without the consumer coming back
+            with contextlib.suppress(RuntimeError):  # this loop was closed before the consumer asked again
                 loop.call_soon_threadsafe(resolve, ready)
 
         mailbox = self._handle.mailbox
@@ -94,7 +94,7 @@ class _Asking:
 
 
 async def ended(handle: StreamHandle) -> None:
-    """Wait until nothing is left of what runs, or ran, after it was told to end."""
+    """Wait until nothing is left of the stream that runs, or ran, after it was told to end."""
     closing = handle.closing()
     if closing is not None:
         await wait_for_future(closing)
@@ -102,7 +102,7 @@ async def ended(handle: StreamHandle) -> None:
 
 
 async def close(handle: StreamHandle) -> None:
-    """Free everything; returns when it is gone."""
+    """Free everything; returns when that is done."""
     handle.post_close()
     await ended(handle)
 
@@ -110,14 +110,15 @@ async def close(handle: StreamHandle) -> None:
 class BatchStream:
     """The batches of a dataset, one after the other.
 
-    Iterate it, or hold it with ``async with`` for ``len()`` before the first batch. Leaving the loop by ``break`` or by an
-    exception frees everything as soon as the iterator is dropped; one that is still bound to a name goes on at the next
-    batch. :meth:`aclose` returns when nothing is left: no task, socket, thread or file.
+    Iterate over it, or use ``async with`` for ``len()`` before the first batch. Leaving the loop by ``break`` or an exception
+    frees everything as soon as the iterator is garbage-collected; an iterator that is still referred to continues with the next
+    batch. :meth:`aclose` returns when no task, socket, thread or file is left.
 
-    A cancelled ``__anext__`` loses nothing, and may be called again. Where it was interrupted by ``KeyboardInterrupt``, or the
-    task that asked last was cancelled or failed and nobody asks again, or IPython ran it in a cell that failed, the stream is
-    suspended: it frees everything but its place, and goes on from there if it is asked again; its statistics begin anew then.
-    ``StopAsyncIteration`` means that the whole plan was delivered. Two calls at once raise ``RuntimeError``.
+    A cancelled ``__anext__`` loses nothing, and may be called again. The stream is suspended if it was interrupted by
+    ``KeyboardInterrupt``, if the task that asked last was cancelled or failed and no task asks again, or if IPython ran it in a
+    cell that failed. Then it frees everything except its position, and continues from there if it is asked again, with new
+    statistics. ``StopAsyncIteration`` means that the whole plan was delivered. Two calls at the same time raise
+    ``RuntimeError``.
     """
 
     def __init__(self, handle: StreamHandle) -> None:
@@ -133,7 +134,7 @@ class BatchStream:
             handle = self.handle
             state = "suspended" if handle.suspended else "closed" if handle.closed else "streaming"
             state = "delivered" if handle.delivered else state
-            with contextlib.suppress(EngineError, StreamClosedError):  # its process is gone, or is another's
+            with contextlib.suppress(EngineError, StreamClosedError):  # its process is gone, or this is a fork
                 stats = running.statistics()
                 state += f", {stats.batches} batches, waited {stats.waited_s:.2f} s"
                 state += ", the disk is full" if stats.disk_is_full else ""
@@ -147,7 +148,7 @@ class BatchStream:
         try:
             return await self._asking.next()
         finally:
-            del self  # a traceback that somebody keeps holds this frame
+            del self  # a traceback that is kept keeps this frame alive
 
     def __iter__(self) -> NoReturn:
         raise TypeError(f"this stream is asynchronous: {_USE}")
@@ -188,16 +189,15 @@ class BatchStream:
         return self.handle.begun.statistics()
 
     def report(self) -> Report:
-        """Where the time went, up to the batch that was handed over last; print it, save it, plot it. Also after the end.
+        """Where the time went, up to the batch that was handed over last; print, save or plot it. Also after the end.
 
         Raises ``RuntimeError`` before the first batch was asked for.
         """
         return self.handle.begun.report()
 
     async def aclose(self) -> None:
-        """Free everything; returns when the files are gone and the engine's thread is joined. May be called again.
+        """Free everything; returns when the files are deleted and the engine's thread has ended. May be called again.
 
-        A transform that runs is waited for, up to ``FetchSettings.transform_patience_s``
-        (:mod:`~dnc_async.engine.transform`).
+        A running transform is waited for, up to ``FetchSettings.transform_patience_s`` (:mod:`~dnc_async.engine.transform`).
         """
         await close(self.handle)

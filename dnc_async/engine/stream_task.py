@@ -1,4 +1,4 @@
-"""One stream's life in the engine's thread, from its opening to the last file deleted."""
+"""One stream in the engine's thread, from its opening until its last file is deleted."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamS
 
 
 class CallSoon(Protocol):
-    """How the engine's thread is told what a consumer did."""
+    """Tells the engine's thread what a consumer did."""
 
     def __call__(self, call: Callable[[], None], *, at_once: bool = False) -> None:
-        """Have it called there: soon, or ``at_once``; in order."""
+        """Call it in the engine's thread: soon, or ``at_once``; in order."""
 
 
 def _told(error: Exception) -> Exception:
-    """An error as the consumer is told: a limit of the system's (threads, files, memory mappings) is none of its own code's."""
+    """The error as the consumer gets it: exhausted threads, files or memory mappings become an error of ours."""
     if isinstance(error, DncError) or not isinstance(error, (OSError, RuntimeError)):
         return error
     told = EngineError(f"the engine could not go on: {type(error).__name__}: {error}")
@@ -44,7 +44,7 @@ def _told(error: Exception) -> Exception:
 
 
 class StreamTask:
-    """One stream from its opening to the last file deleted. Made in the caller's thread, run in the engine's."""
+    """One stream, from its opening until its last file is deleted. Created in the caller's thread, runs in the engine's."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class StreamTask:
         started: float,
         observers: Iterable[Observer] = (),
     ) -> None:
-        """Of a request.
+        """Prepare the stream of a request.
 
-        ``call_soon`` tells it what its consumer did; batches go to ``mailbox``; ``started`` is when it was asked for;
-        ``observers`` are this stream's alone.
+        ``call_soon`` tells the engine's thread what the consumer did; batches are put into ``mailbox``; ``started`` is when the
+        stream was requested; ``observers`` are this stream's only.
         """
         self._runtime = runtime
         self._request = request
@@ -85,7 +85,7 @@ class StreamTask:
             self._scope.cancel()
 
     async def run(self) -> None:
-        """Stream until the plan is delivered, something went wrong, or nobody wants more; never raises but to be cancelled."""
+        """Stream until the plan is delivered, something fails, or the stream is closed. Raises nothing but cancellation."""
         error: Exception | None = StreamClosedError("the stream was closed")
         try:
             with anyio.CancelScope() as self._scope:
@@ -97,11 +97,11 @@ class StreamTask:
                 except Exception as failure:  # noqa: BLE001 - the consumer is told
                     error = _told(culprit(failure))
         finally:
-            self._tell_gaps()  # before the end, though the consumer may have left before this thread heard of its last batch
+            self._tell_gaps()  # before the end, although the consumer may have left before this thread learned of its last batch
             self.end(error)
 
     def end(self, error: Exception | None) -> None:
-        """Tell everybody who waits that nothing more comes. Also called where the engine stopped before :meth:`run` began."""
+        """Tell all who wait that nothing more follows. Also called if the engine stopped before :meth:`run` began."""
         if not self.opened.done():
             self.opened.set_exception(error or StreamClosedError("the stream was closed"))
         self._mailbox.finish(error)
@@ -124,13 +124,13 @@ class StreamTask:
             fetcher.observers.remove(self.observers.tell)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
-                if transforms is not None:  # last: it may take its time
+                if transforms is not None:  # last, because it may take long
                     await transforms.aclose()
 
     async def _deliver(
         self, plan: Plan, fetcher: Fetcher, group: FetchGroup, spool: SpoolFolder | None, transforms: Transforms | None
     ) -> None:
-        """Run the plan; on the way out, whatever the way, no file and no lease is left."""
+        """Run the plan. Afterwards no file and no lease is left, however it ended."""
         runtime, pipeline = self._runtime, None
         floor = spool.cost(plan.manifest.largest_chunk_bytes) if spool else 0
         try:
@@ -196,14 +196,14 @@ class StreamTask:
             self._rejected += event.mismatch
 
     def _books(self) -> Ledger:
-        """The ledger, with all that was taken so far: entered by whoever looks first."""
+        """The ledger, with all batches taken so far: they are entered when it is first looked at."""
         with self._entering:
             while self._taken:
                 self._gaps.append(self._ledger.enter(self._taken.popleft()))
         return self._ledger
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread. In the consumer's own it holds what that has taken; the rest may be a moment old."""
+        """A snapshot, from any thread. In the consumer's own it includes all taken batches; the rest may be a moment old."""
         gateways = self._fetcher.statistics() if self._fetcher else ()
         governor, ledger, pipeline = self._runtime.governor.statistics(), self._books(), self._pipeline
         return StreamStatistics(

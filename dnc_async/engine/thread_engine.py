@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class ThreadEngine:
-    """Runs streams and calls in an event loop of its own, in one background thread."""
+    """Runs streams and calls in its own event loop, in one background thread."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class ThreadEngine:
         environment: Environment | None = None,
         make_thread: Callable[[Setup], LoopThread] = LoopThread,
     ) -> None:
-        """Make it; the thread is started with the first stream or call.
+        """Create it; the thread is started by the first stream or call.
 
-        A simulation brings an ``environment`` of its own, and runs the engine in the loop that is there.
+        A simulation provides its own ``environment``, and runs the engine in the current loop.
         """
         environment = environment or Environment()
         self._clock = environment.clock
-        #: What its streams and calls share.
+        #: The parts that its streams and calls share.
         self.runtime = Runtime(
             settings=setup.settings,
             budget_bytes=setup.budget_bytes,
@@ -53,7 +53,7 @@ class ThreadEngine:
 
     @property
     def ours(self) -> bool:
-        """Whether this process is the one in which the thread runs, not a fork of it."""
+        """Whether this process is the one in which the thread runs, and not a fork of it."""
         return self._thread.ours
 
     def check_process(self) -> None:
@@ -61,7 +61,7 @@ class ThreadEngine:
         self._thread.check_process()
 
     def start(self) -> None:
-        """Start the thread, once. Raises :class:`~dnc_async.errors.EngineError` where it cannot."""
+        """Start the thread, once. Raises :class:`~dnc_async.errors.EngineError` if it cannot start."""
         self.check_process()
         if not self.is_started:
             self.is_started = True
@@ -82,7 +82,7 @@ class ThreadEngine:
             observers=observers,
         )
         running: Future[None] = thread.call(partial(self._run_owned, task) if owned else task.run)
-        # Where the engine was stopped before the task began, nobody else would tell those who wait for it.
+        # If the engine was stopped before the task began, nothing else would tell those who wait for it.
         running.add_done_callback(lambda _: task.end(thread.reason()))
         return task, Receiver(mailbox, on_taken=task.taken, on_wait=task.awaited)
 
@@ -93,20 +93,20 @@ class ThreadEngine:
             self.stop()
 
     async def manifest(self, origin: Origin, root: Cid, path: tuple[str, ...]) -> Manifest:
-        """Load the manifest of the dataset at a path beneath a root; it is kept for streams, and for the next call."""
+        """Load the manifest of the dataset at a path below a root, and cache it for streams and the next call."""
         return await self.with_group(origin, root, lambda group: self.runtime.manifests.load(group, root, path))
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Run a function that fetches in the engine's thread; a call that is cancelled returns when it has cleaned up."""
+        """Run a function that fetches in the engine's thread. A cancelled call returns when it has cleaned up."""
         self.start()
         return await self._thread.run(self.runtime.with_group, origin, root, function)
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Have a function called in the engine's thread; ``False`` when the engine has ended."""
+        """Call a function in the engine's thread; returns ``False`` if the engine has ended."""
         return self._thread.post(function, *args)
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called in the engine's thread after so long, if that still runs."""
+        """Call a function in the engine's thread after a delay, if it still runs then."""
         self._thread.call_later(seconds, function)
 
     def stop(self) -> None:
@@ -118,7 +118,7 @@ class ThreadEngine:
         self._thread.join()
 
     async def aclose(self) -> None:
-        """Stop the thread, where it was started, and return when it has ended. May be called again."""
+        """Stop the thread if it was started, and return when it has ended. May be called again."""
         if not self.is_started:
             return
         self.stop()

@@ -1,7 +1,7 @@
-"""Chunks on their way out of their files: to their rows in memory, wholly or as far as they have come, or away.
+"""Moves chunks from their files to their rows in memory, completely or as far as they were received, or drops them.
 
-A chunk moves when its rows are free. It is dropped when its loan is called back or the disk is full: its blocks are given
-up, its file is deleted, its lease released, and it is granted again in its turn.
+A chunk moves when its rows are free. It is dropped when its lease is revoked or the disk is full: its blocks are withdrawn, its
+file is deleted, its lease is released, and it is granted space again when its turn comes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dnc_async.gateways.group import FetchGroup
 
 
 class Tiering:
-    """Promotes one stream's chunks to memory, and evicts them, in the stream's ``tasks``; once those end, nothing begins."""
+    """Promotes one stream's chunks to memory, and evicts them, in the stream's ``tasks``; when those end, nothing new begins."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Tiering:
     ) -> None:
         """``dropped`` is called with a chunk that has no space any more, and needs some.
 
-        ``damaged`` is called with the leaves, by their offsets, that were staged and could not be read back as they were.
+        ``damaged`` is called with the offsets of leaves that were staged and could not be read back unchanged.
         """
         self._tasks = tasks
         self._placement = placement
@@ -53,12 +53,12 @@ class Tiering:
         return f"<Tiering {'ended' if self._tasks.cancel_scope.cancel_called else 'running'}>"
 
     def promote_if_due(self, chunk: Chunk) -> None:
-        """Where a chunk's rows are free and it has a file, begin to move it."""
+        """Begin to move a chunk if it has a file and its rows are free."""
         if chunk.state is State.STAGED and self._progress.has_rows(chunk.batch):
             self._begin(chunk, State.PROMOTING, self._move)
 
     def evict_if_staged(self, chunk: Chunk) -> None:
-        """Begin to drop it; one that moves to memory, or has no file yet, needs none soon."""
+        """Begin to drop a chunk, unless it has no file yet or is being moved to memory: then it returns its lease soon anyway."""
         if chunk.state is State.STAGED:
             self._begin(chunk, State.EVICTING, self._drop)
 
@@ -82,7 +82,7 @@ class Tiering:
         chunk.look_if_ready()
 
     def _move_in_worker(self, chunk: Chunk, sink: Sink, rows: BatchBuffer) -> tuple[dict[int, str], float]:
-        """Gives the leaves that cannot be read back, and the processor's time."""
+        """Move a chunk; returns the leaves that could not be read back, and the processor time in seconds."""
         began = self._thread_clock()
         self._placement.look_at_disk()
         damaged = sink.move_to(rows.place(chunk.part, chunk.entry.size_bytes))

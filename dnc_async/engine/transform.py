@@ -1,27 +1,27 @@
-"""The consumer's own function, between a batch's last chunk and its hand-over: ``transform=``, ``transform_workers=``.
+"""The consumer's transform, between a batch's last chunk and its hand-over: ``transform=``, ``transform_workers=``.
 
-It never runs in the engine's loop, which must go on fetching, nor in the consumer's thread, where it would be idle time: it
-runs beside the consumer's step, in threads of its own. Results are handed over in the plan's order.
+It never runs in the engine's loop, which has to keep fetching, nor in the consumer's thread, where it would be idle time. It
+runs at the same time as the consumer's step, in its own threads. Results are handed over in the plan's order.
 
 =====================  ============================================================================================
-``transform_workers``  what runs, and what is in memory beside the batch that is with the consumer
+``transform_workers``  what runs, and what is in memory in addition to the batch that the consumer has
 =====================  ============================================================================================
-0                      one call at a time, in one thread; one batch, as without a transform: what was transformed,
-                       or is being transformed, keeps the place in which the next batch would arrive
-N                      N threads; N batches that are being or have been transformed, and one that arrives
-an executor            yours, a process pool for instance; as many as it has workers, and one that arrives
+0                      one call at a time, in one thread; one batch, as without a transform: a batch that was, or
+                       is being, transformed keeps the place in which the next batch would be received
+N                      N threads; N batches that are being or have been transformed, and one that is being received
+an executor            yours, such as a process pool; as many as it has workers, and one that is being received
 =====================  ============================================================================================
 
-While it is being transformed a batch counts once, whatever the function makes of it: what goes in is let go when the call
-returns, and where a call makes more than it was given, the memory grows by as much. An executor of yours keeps what it was
-given until the result has come back.
+While it is being transformed a batch counts once, whatever the function returns: its input is dropped when the call returns,
+and if a call returns more than its input, memory grows by that much. An executor of yours keeps the input until the result has
+arrived.
 
-With 0 or 1 a function need not be safe for threads; with more, several calls run at once. Each runs in a copy of the context
-(:mod:`contextvars`) in which ``stream()`` was called, but not in an executor of yours, whose threads have their own.
+With 0 or 1 the function need not be thread-safe; with more, several calls run at once. Each runs in a copy of the context
+(:mod:`contextvars`) in which ``stream()`` was called, except in your executor, whose threads have their own.
 
-Nothing can stop a function that runs. On leaving, calls that have not begun are given up, and those that run are waited for,
-so that no thread is left behind; where one takes longer than ``FetchSettings.transform_patience_s``, a warning names it, its
-result is dropped and its thread ends with it. The interpreter's own exit waits for such a thread.
+A running function cannot be stopped. When the stream is closed, calls that have not begun are cancelled, and those that run are
+waited for, so that no thread is left behind. If one takes longer than ``FetchSettings.transform_patience_s``, a warning names
+it, its result is dropped, and its thread ends with it. The interpreter's exit waits for such a thread.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Workers = int | Executor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """What a consumer asked for, checked; ``context`` is where it was."""
+    """A consumer's checked transform; ``context`` is the context of the call of ``stream()``."""
 
     function: TransformFunction
     workers: Workers
@@ -59,7 +59,7 @@ class Transform:
         return _here, (self.function, self.workers)  # a context stays where it is
 
     def check_portable(self) -> None:
-        """Raise :class:`~dnc_async.errors.ArgumentError` where it cannot run in another process."""
+        """Raise :class:`~dnc_async.errors.ArgumentError` if it cannot run in another process."""
         if isinstance(self.workers, Executor):
             raise ArgumentError(
                 "transform_workers: an executor belongs to this process, and with engine='process' the transform runs in "
@@ -73,12 +73,12 @@ class Transform:
 
     @property
     def name(self) -> str:
-        """What to call the function in messages."""
+        """The function's name in messages."""
         return str(getattr(self.function, "__qualname__", None) or type(self.function).__qualname__)
 
     @classmethod
     def of(cls, function: object, workers: object) -> Transform | None:
-        """Check the two arguments; ``None`` where nothing is to be done. Raises :class:`~dnc_async.errors.ArgumentError`."""
+        """Check the two arguments; ``None`` if there is no transform. Raises :class:`~dnc_async.errors.ArgumentError`."""
         if not isinstance(workers, Executor):
             meaning = "how many threads (0: one call at a time), or an executor such as concurrent.futures.ProcessPoolExecutor()"
             workers = whole_number(workers, name="transform_workers", least=0, meaning=meaning)
@@ -113,11 +113,11 @@ def _check_picklable(function: object) -> bytes:
 
 
 class Job:
-    """One batch with the function."""
+    """The transform of one batch."""
 
     def __init__(self, planned: PlannedBatch, transform: Transform) -> None:
         self.planned = planned
-        #: When its batch was complete and had its place, and when the function had returned.
+        #: When its batch was complete and had its place in memory, and when the function returned.
         self.complete_at = self.done_at = 0.0
         self.finished = asyncio.Event()
         self.future: Future[Any] | None = None
@@ -128,12 +128,12 @@ class Job:
         return f"<Job batch {self.planned.position}, {'finished' if self.finished.is_set() else 'running'}>"
 
     def cancel(self) -> None:
-        """Give it up where it has not begun."""
+        """Cancel it unless it has begun."""
         if self.future is not None:
             self.future.cancel()
 
     def take(self) -> Any:  # noqa: ANN401 - whatever the function returned
-        """The result, which is then no longer held here. Raises :class:`~dnc_async.errors.TransformError`."""
+        """The result, which is not kept here any longer. Raises :class:`~dnc_async.errors.TransformError`."""
         future, self.future = self.future, None
         assert future is not None  # noqa: S101 - taken once, after it was started
         try:
@@ -152,7 +152,7 @@ class Job:
 
 
 def _remedy(error: BaseException, workers: Workers) -> str:
-    """What to do about an error that may come from the executor, and not from the function."""
+    """What to do about an error that may be the executor's, and not the function's."""
     if not isinstance(workers, Executor):
         return ""
     if isinstance(error, pickle.PicklingError) or "pickle" in str(error):
@@ -170,7 +170,7 @@ def _remedy(error: BaseException, workers: Workers) -> str:
 
 
 class Transforms:
-    """Runs one stream's function. Lives in the engine's thread, until :meth:`aclose`."""
+    """Runs one stream's function. Used in the engine's thread, until :meth:`aclose`."""
 
     def __init__(
         self,
@@ -184,8 +184,8 @@ class Transforms:
     ) -> None:
         """Prepare to run a stream's function.
 
-        ``in_worker`` runs what may block, and ``threads`` makes worker threads by their number and name; ``executor_batches`` go
-        at once to an executor that does not tell how many workers it has.
+        ``in_worker`` calls blocking functions, and ``threads`` creates worker threads by their number and name.
+        ``executor_batches`` are given at once to an executor that does not tell how many workers it has.
         """
         self._transform = transform
         self._in_worker = in_worker
@@ -196,7 +196,7 @@ class Transforms:
         workers = transform.workers
         if isinstance(workers, Executor):
             self._executor = workers
-            #: How many batches may be here beside the one that arrives.
+            #: How many batches may be here in addition to the one that is being received.
             self.places = int(getattr(workers, "_max_workers", executor_batches))
         else:
             self._own = self._executor = threads(max(1, workers), "dnc_async transform")
@@ -206,19 +206,19 @@ class Transforms:
         return f"<Transforms {self._transform.name}, {len(self._running)} of {self.places} running>"
 
     async def start(self, planned: PlannedBatch, batch: object) -> Job:
-        """Have a batch transformed. Fails only by way of the job, so that batches before it are handed over."""
+        """Have a batch transformed. Errors are raised by the job, so that earlier batches are handed over first."""
         job = Job(planned, self._transform)
         job.complete_at = self._clock()
         await self._in_worker(self._start, job, batch, asyncio.get_running_loop())
         return job
 
     def _start(self, job: Job, batch: object, loop: asyncio.AbstractEventLoop) -> None:
-        """In a worker: an executor may take its time, to start a process for instance."""
+        """In a worker thread, because an executor may be slow, for example to start a process."""
 
         def done(_: Future[Any]) -> None:  # in any thread
             job.done_at = self._clock()
             self._running.discard(job)
-            with contextlib.suppress(RuntimeError):  # the engine gave it up and has ended
+            with contextlib.suppress(RuntimeError):  # the engine abandoned it and has ended
                 loop.call_soon_threadsafe(job.finished.set)
 
         job.future = future = self._submit(job, batch)
@@ -231,7 +231,7 @@ class Transforms:
             if self._own is None:
                 return self._executor.submit(function, batch)
             box, context = [batch], self._transform.context.copy()
-            # In and out by boxes: a thread holds what it was given, and what it returns, for as long as it likes.
+            # Passed in lists, because an idle thread keeps references to its last call and result.
             return self._own.submit(context.run, lambda: job.result.append(function(box.pop())))
         except Exception as error:  # noqa: BLE001 - the executor was shut down, or is broken
             failed: Future[Any] = Future()
@@ -239,7 +239,7 @@ class Transforms:
             return failed
 
     async def aclose(self) -> None:
-        """Give up what has not begun, wait for what runs, and end our threads."""
+        """Cancel what has not begun, wait for what runs, and end our threads."""
         for job in tuple(self._running):
             job.cancel()
         with anyio.move_on_after(self._patience_s):

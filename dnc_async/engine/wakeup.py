@@ -1,10 +1,10 @@
-"""How the engine hears of what a consumer did, without keeping it from its step.
+"""Tells the engine what a consumer did, without delaying the consumer's step.
 
-A loop is woken by a byte to its socket, and whoever sends that lets go of the interpreter's lock. The engine takes it then,
-and the consumer, which has its batch already, waits until it gets it back (``python -m bench scale`` times the hand-over). So a
-thread of its own sends the byte, which happens when the consumer lets go of the lock by itself: as it computes in a library,
-sleeps, or waits. One that does not, as a step in pure Python, would keep the engine waiting for longer than it saves: it sends
-the byte itself, but for once in a while, to see whether it is still so.
+A loop is woken by a byte to its socket, and sending that byte releases the interpreter's lock. The engine then takes the lock,
+and the consumer, which has its batch already, waits until it gets it back (``python -m bench scale`` measures the hand-over).
+So a separate thread sends the byte, when the consumer releases the lock by itself: in a library call, a sleep, or a wait. A
+consumer that does not release it, such as a step in pure Python, would delay the engine for longer than this saves. Then the
+consumer sends the byte itself, except for once in a while, to find out whether that is still so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-#: A thread that gets the lock so late waits for one that holds it, until the interpreter takes it away after 5 ms.
+#: If a thread gets the lock this late, another one held it until the interpreter took it away after 5 ms.
 _LATE_S = 0.002
 _RETRY_EVERY = 16
 
@@ -27,13 +27,13 @@ class Wakeup:
     def __init__(
         self, post: Callable[[Callable[[], None]], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``post`` has a function called in the engine's thread."""
+        """``post`` calls a function in the engine's thread."""
         self._post = post
         self._clock = clock
         self._calls: deque[Callable[[], None]] = deque()
-        # To put something into it lets go of no lock.
+        # Putting an item releases no lock.
         self._rung: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        # What is called by way of it sees the context in which the engine was made: an empty one would lack what observers read.
+        # Its calls run in the context in which the engine was created, because observers may read variables of it.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async bell", daemon=True)
         self._is_late = False
@@ -47,16 +47,16 @@ class Wakeup:
         self._thread.start()
 
     def end(self) -> None:
-        """Nobody is there any more who could be told; returns at once."""
+        """The engine has ended, and cannot be told anything; returns at once."""
         self._rung.put(None)
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended, if it ever began (not from within it)."""
+        """Wait until the thread has ended, if it was started (not from within it)."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def call_soon(self, call: Callable[[], None], *, at_once: bool = False) -> None:
-        """Have a function called in the engine's thread: a moment later, or ``at_once``, by one who has nothing else to do."""
+        """Call a function in the engine's thread: a moment later, or ``at_once`` if the caller has nothing else to do."""
         self._calls.append(call)
         self._rings += not at_once
         if at_once or (self._is_late and self._rings % _RETRY_EVERY):

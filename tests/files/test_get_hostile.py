@@ -10,7 +10,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.engine.files import output
-from dnc_async.engine.files.output import Part
+from dnc_async.engine.files.output import PartialOutput
 from dnc_async.errors import DagError, OutputError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make
@@ -71,7 +71,7 @@ async def test_a_part_that_is_a_symlink(keep: Keep, tmp_path: Path) -> None:
 
 def test_two_names_that_the_file_system_cannot_tell_apart(tmp_path: Path) -> None:
     """A hard link stands for a file system without upper and lower case."""
-    part = Part(tmp_path / ".part", tmp_path / "out", folder=True)
+    part = PartialOutput(tmp_path / ".part", tmp_path / "out", folder=True)
     part.file("Name").close()
     os.link(tmp_path / ".part/Name", tmp_path / ".part/name")
     with pytest.raises(OutputError, match="does not tell their names apart"):
@@ -84,9 +84,9 @@ def test_two_names_that_the_file_system_cannot_tell_apart(tmp_path: Path) -> Non
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """Whoever comes second is told so; the first one's part stays as it is."""
     for folder in (True, False):
-        first = Part(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
+        first = PartialOutput(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
         with pytest.raises(OutputError, match="being written by another process"):
-            Part(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
+            PartialOutput(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
         first.close()
         assert not (tmp_path / f".{folder}").exists()
 
@@ -97,13 +97,13 @@ def test_a_part_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     for folder in (True, False):
         for resumed in (False, True):
-            part = Part(tmp_path / f".{folder}", tmp_path / f"out-{folder}-{resumed}", folder=folder)
+            part = PartialOutput(tmp_path / f".{folder}", tmp_path / f"out-{folder}-{resumed}", folder=folder)
             assert part.resumed is resumed
             part.file("f" if folder else "").place(Leaf(make(b"x").cid, 0, 1, b"x"), b"x")
             part.close()
         monkeypatch.setattr(output, "_owner_of_new_files", lambda _: own + 1)
         with pytest.raises(OutputError, match="is another user's; remove it, or choose another place"):
-            Part(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
+            PartialOutput(tmp_path / f".{folder}", tmp_path / "out", folder=folder)
         monkeypatch.undo()
         monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     assert sorted(os.listdir(tmp_path)) == [".False", ".True"]

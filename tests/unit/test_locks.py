@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dnc_async.engine.files.output import Part
+from dnc_async.engine.files.output import PartialOutput
 from dnc_async.errors import OutputError
 from dnc_async.ipld.block import make
 from dnc_async.store import BlockStore
@@ -50,7 +50,7 @@ def test_held(tmp_path: Path, fail: Fail, number: int) -> None:
     assert len(tries) < 1000
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     with pytest.raises(OutputError, match="being written by another process"):
-        Part(tmp_path / "p", tmp_path / "t", folder=False)
+        PartialOutput(tmp_path / "p", tmp_path / "t", folder=False)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_not_to_be_had(tmp_path: Path, fail: Fail, number: int, caplog: pytest.L
     (warning,) = caplog.messages
     assert str(tmp_path) in warning
     assert os.strerror(number) in warning
-    Part(tmp_path / "p", tmp_path / "t", folder=False).close()
+    PartialOutput(tmp_path / "p", tmp_path / "t", folder=False).close()
     with BlockStore.open(tmp_path / "store", create=True).begin():
         assert len(list((tmp_path / "store/staging").iterdir())) == 1
     assert list((tmp_path / "store/staging").iterdir()) == []

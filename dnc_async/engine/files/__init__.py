@@ -1,1 +1,1 @@
-"""Any UnixFS file or directory through a fetch group: paths, ranges, a file to read from, and trees onto the disk."""
+"""Any UnixFS file or directory, by a fetch group: paths, ranges, open files, and trees that are written to disk."""

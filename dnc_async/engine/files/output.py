@@ -1,8 +1,9 @@
-"""Where ``get`` writes: a file or a tree under a name of its own beside the target, which it becomes at the end.
+"""The output of ``get``: a file or tree under a hidden name beside the target, which is renamed at the end.
 
-The part's name holds the CID, so that a call that was killed is gone on with: every byte is hashed again before it counts.
-Nothing is written through a symlink: those of the tree are made last, a file is opened so that none is followed, and a part
-that somebody else owns, as far as the file system tells users apart, is refused. All of it is synchronous, for worker threads.
+The hidden name contains the CID, so that a call that was killed can be continued: every byte is hashed again before it counts.
+Nothing is written through a symlink: the tree's own symlinks are created last, files are opened without following one, and an
+output that another user owns, as far as the file system distinguishes users, is refused. Everything is synchronous, for worker
+threads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _RESERVED_ON_WINDOWS = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)
 
 @contextlib.contextmanager
 def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise what the operating system says as an :class:`~dnc_async.errors.OutputError` that names the file."""
+    """Convert an ``OSError`` to an :class:`~dnc_async.errors.OutputError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -51,15 +52,15 @@ def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def part_of(target: Path, cid: Cid) -> Path:
-    """The part's name: hidden, in the target's folder, one for each CID."""
+    """The hidden name, in the target's folder, one for each CID."""
     return target.with_name(f".{target.name[:40]}.{str(cid)[-24:]}.part")
 
 
-class Part:
-    """A file or tree on its way. Only one process at a time holds it."""
+class PartialOutput:
+    """A file or tree that is being written. Only one process at a time uses it."""
 
     def __init__(self, path: Path, target: Path, *, folder: bool) -> None:
-        """Make it, or take over what an earlier call left; raises :class:`~dnc_async.errors.OutputError`."""
+        """Create it, or take over what an earlier call left; raises :class:`~dnc_async.errors.OutputError`."""
         self.path = path
         self.target = target
         self._folder = folder
@@ -78,7 +79,7 @@ class Part:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.path, flags | (os.O_DIRECTORY if self._folder else os.O_CREAT), 0o666)
         try:
-            # Whoever owns the part can change it behind our back, also once it stands at the target.
+            # Its owner could change it without our notice, also after it was renamed to the target.
             owner = os.fstat(descriptor).st_uid
             ours = owner == os.geteuid() or owner == _owner_of_new_files(self.path.parent)
             if ours and try_lock(descriptor, self.path.parent, _UNPROTECTED) is not Lock.HELD:
@@ -91,7 +92,7 @@ class Part:
         raise OutputError(f"{self.path} {why}, or choose another place")
 
     def file(self, name: str, size: int | None = None) -> OutputFile:
-        """Open a file below the part (or the part itself, by an empty name) to write ``size`` bytes into it."""
+        """Open a file in it (or itself, by an empty name) to write ``size`` bytes into it."""
         path = self._inside(name)
         with output_errors(path):
             file = OutputFile.open(path)
@@ -105,7 +106,7 @@ class Part:
         return file
 
     def write(self, name: str, cid: Cid, data: bytes, body: UnixFs | None) -> None:
-        """Write a whole file that one block holds."""
+        """Write a whole file that is in one block."""
         file = self.file(name)
         try:
             file.place(Leaf(cid, 0, len(data), data), data)
@@ -118,7 +119,7 @@ class Part:
             raise OutputError(f"{path}: {size} bytes are still to come, and there is no room for them; free some space")
 
     def has(self, name: str, cid: Cid) -> int | None:
-        """The size of the file that an earlier call left here, if all of it is what one block says; else ``None``."""
+        """The size of the file that an earlier call left here, if its content is that of this block; else ``None``."""
         path = self._inside(name)
         with output_errors(path):
             try:
@@ -140,7 +141,7 @@ class Part:
         return len(data)
 
     def make_folder(self, name: str) -> None:
-        """Make a folder below the part, unless an earlier call did."""
+        """Create a folder in it, unless an earlier call did."""
         path = self._inside(name)
         with output_errors(path):
             try:
@@ -152,7 +153,7 @@ class Part:
             self._remember((status.st_dev, status.st_ino), path)
 
     def link(self, name: str, text: str, mtime: tuple[int, int] | None) -> None:
-        """Make a symlink with exactly this text."""
+        """Create a symlink with exactly this text."""
         path = self._inside(name)
         with output_errors(path):
             if not name or os.path.islink(path):  # noqa: PTH114 - as above
@@ -162,7 +163,7 @@ class Part:
                 os.utime(path, ns=(_nanoseconds(mtime),) * 2, follow_symlinks=False)
 
     def dress(self, name: str, body: UnixFs) -> None:
-        """Give a folder the mode and time that its node holds."""
+        """Set the mode and time of a folder to those in its node."""
         path = self._inside(name)
         with output_errors(path):
             if body.mode is not None:
@@ -171,7 +172,7 @@ class Part:
                 os.utime(path, ns=(_nanoseconds(body.mtime),) * 2)
 
     def publish(self) -> None:
-        """Rename the part to its target; nothing that is there is replaced, but for an empty folder."""
+        """Rename it to its target. Nothing that exists is replaced, except for an empty folder."""
         with output_errors(self.target):
             if self._folder:
                 flush(self.path)
@@ -181,7 +182,7 @@ class Part:
             os.replace(self.path, self.target)  # noqa: PTH105
 
     def close(self) -> None:
-        """Let go of it. One that holds nothing is removed; any other stays for the next call, unless it was published."""
+        """Unlock it. If it is empty it is removed; otherwise it stays for the next call, unless it was published."""
         with contextlib.suppress(OSError):
             if self._folder:
                 self.path.rmdir()
@@ -204,7 +205,7 @@ class Part:
 
 
 def _owner_of_new_files(folder: Path) -> int:
-    """Whom files belong to that we make in a folder: on mounts that squash users, and on some of FUSE's, it is not us."""
+    """The owner of files that we create in a folder: on mounts that map users, and some of FUSE's, it is not us."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
     try:
         return os.fstat(descriptor).st_uid
@@ -214,7 +215,7 @@ def _owner_of_new_files(folder: Path) -> int:
 
 
 def refuse_taken(target: Path, *, folder: bool) -> None:
-    """Raise :class:`~dnc_async.errors.OutputError` where something is in the way of a file or folder called so."""
+    """Raise :class:`~dnc_async.errors.OutputError` if a file or folder of this name exists already."""
     with output_errors(target):
         if folder and target.is_dir() and not target.is_symlink():
             if any(target.iterdir()):
@@ -236,7 +237,7 @@ class OutputFile:
 
     @classmethod
     def open(cls, path: str) -> Self:
-        """Open a regular file, made if need be, whatever its mode was set to by an earlier call."""
+        """Open a regular file, created if necessary, whatever mode an earlier call gave it."""
         try:
             descriptor = os.open(path, _FLAGS, 0o666)
         except PermissionError:
@@ -250,13 +251,13 @@ class OutputFile:
         return cls(path, descriptor)
 
     def place(self, leaf: Leaf, data: bytes) -> None:
-        """Write a leaf's bytes at their place; nothing once the file was closed."""
+        """Write a leaf's bytes at their offset; does nothing once the file was closed."""
         with self._using, output_errors(self.path):
             if self._descriptor >= 0:
                 write_at(self._descriptor, data, leaf.offset)
 
     def lacking(self, leaves: Sequence[Leaf]) -> list[Leaf]:
-        """Those leaves that an earlier call did not write, or not right."""
+        """The leaves that an earlier call did not write, or not correctly."""
         if not self.old_bytes:
             return list(leaves)
         return [leaf for leaf in leaves if not self._has(leaf)]
@@ -269,7 +270,7 @@ class OutputFile:
             return holds(leaf, os.pread(self._descriptor, size, leaf.offset))
 
     def finish(self, size: int, body: UnixFs | None) -> None:
-        """Cut it to its size, and give it the mode and time that its node holds."""
+        """Truncate it to its size, and set the mode and time in its node."""
         with output_errors(self.path):
             os.ftruncate(self._descriptor, size)
             if body is not None and body.mode is not None:
@@ -278,7 +279,7 @@ class OutputFile:
                 os.utime(self.path, ns=(_nanoseconds(body.mtime),) * 2)
 
     def close(self) -> None:
-        """Close it, after whoever writes to it just now."""
+        """Close it, after the writes that are in progress."""
         with self._using:
             descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

@@ -1,4 +1,4 @@
-"""Where a path leads, and what is in a directory. Blocks are asked for one by one and verified like all others."""
+"""Resolves paths, and lists directories. Blocks are requested one by one and verified like all others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dnc_async.ipld.plan import file_size
 
 URGENT: Priority = (0,)
 _CHILDREN_AT_ONCE = 32
-_SHARDS_AT_ONCE = 4  # of a sharded directory; for more of them, all of it is asked for
-#: Wanted of a file whose size is not known before it is there.
+_SHARDS_AT_ONCE = 4  # shards of a directory; if more are needed, the whole directory is requested
+#: How many bytes are requested of a file whose size is not known.
 GUESS_BYTES = 2**18
 _PROOF_BYTES = 2**16  # of a few directories
 _UNKNOWN_BYTES = 2**62
@@ -27,10 +27,10 @@ _UNKNOWN_BYTES = 2**62
 class DirectoryEntry:
     """One entry of a directory.
 
-    ``kind`` is ``file``, ``directory``, ``symlink`` or ``other``. ``size_bytes`` is a file's size: as its root node says, or,
-    where the file is one raw block that was not fetched for this, as the directory says; ``None`` for all else, and for a file
-    that does not say. ``codec`` and
-    ``hash_name`` are what the CID says: an entry of codecs or hash functions that are not read is ``other``.
+    ``kind`` is ``file``, ``directory``, ``symlink`` or ``other``. ``size_bytes`` is a file's size by its root node, or, if the
+    file is one raw block that was not fetched, by the directory; ``None`` for other kinds, and for a file that does not tell
+    its size. ``codec`` and ``hash_name`` are those of the CID: entries with an unsupported codec or hash function are
+    ``other``.
     """
 
     name: str
@@ -44,9 +44,8 @@ class DirectoryEntry:
 async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tuple[int, int] | None = None) -> Block:
     """The root block of what a path leads to. Symlinks are not followed.
 
-    ``ahead`` are the bytes of it that will be wanted next, from the first to before the second, if it is a file.
-
-    Raises :class:`~dnc_async.errors.PathError` where it leads to nothing.
+    ``ahead`` is the byte range, (start, end), that will be wanted next if it is a file. Raises
+    :class:`~dnc_async.errors.PathError` if it leads to nothing.
     """
     cid, at = root, str(root)
     shown = "/".join([str(root), *path])
@@ -70,18 +69,17 @@ def _check_readable(cid: Cid, at: str) -> None:
 
 
 def path_within(path: str, start: int = 0, end: int = GUESS_BYTES) -> tuple[DagRange, ...]:
-    """Where the blocks of a path lie, and those bytes of what it leads to: one CAR may bring them all."""
+    """The DAG ranges of a path's blocks, and of the byte range that will be wanted next: one CAR may bring them all."""
     return (DagRange(path, start, end, _UNKNOWN_BYTES, via=path),)
 
 
 async def lookup(
     group: FetchGroup, directory: Cid, name: str, *, at: str, within: Sequence[DagRange] = ()
 ) -> Cid | None:
-    """Where one name in a directory leads, ``None`` if it is not there; ``at`` is what to call the directory.
+    """The CID of a name in a directory, ``None`` if it is not there; ``at`` is the directory's name in errors.
 
-    ``within`` is the path of which it is a part, where all of that is wanted.
-
-    Raises :class:`~dnc_async.errors.PathError` where this is no directory.
+    ``within`` is the path of which it is a part, if all of that is wanted. Raises :class:`~dnc_async.errors.PathError` if this
+    is not a directory.
     """
     _check_readable(directory, at)
     block = await group.block(directory, priority=URGENT, within=within, ahead=True)
@@ -106,7 +104,7 @@ async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
 
 
 async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[DagRange] = ()) -> None:
-    if not reader.done:  # it is, where the CID is inline
+    if not reader.done:  # an inline CID is done already
         reader.receive(root)
     while wanted := reader.wanted():
         if not within and len(wanted) > _SHARDS_AT_ONCE:
@@ -132,13 +130,13 @@ async def listing(group: FetchGroup, root: Cid, path: Sequence[str]) -> list[Dir
 
 
 def _unseen(entry: Entry) -> DirectoryEntry:
-    """An entry whose CID alone tells what it is."""
+    """An entry that is described by its CID alone."""
     is_file = entry.cid.codec == RAW and entry.cid.problem is None
     return _entry(entry.name, entry.cid, "file" if is_file else "other", entry.tsize if is_file else None)
 
 
 def describe(name: str, root: Block) -> DirectoryEntry:
-    """What a root block is, as an entry."""
+    """The entry for a root block."""
     try:
         kind = node_kind(root)
     except DagError:  # dag-pb that is not UnixFS
@@ -148,7 +146,7 @@ def describe(name: str, root: Block) -> DirectoryEntry:
 
 
 def size_of(root: Block) -> int | None:
-    """The size of the file whose root this is, where that tells it."""
+    """The size of the file with this root, if it tells."""
     try:
         return file_size(root)
     except UnsizedFileError:

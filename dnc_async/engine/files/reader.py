@@ -1,6 +1,6 @@
-"""Ranges of files: which leaves they need, and bringing those, as many at once as fit.
+"""Reads ranges of files: finds the leaves that they need, and fetches as many of them at once as fit into a limit.
 
-Blocks are verified like all others. A file is never planned as a whole: leaves are named a window at a time, so that a file of
+Blocks are verified like all others. A file is never planned as a whole: leaves are found a window at a time, so that a file of
 any size, honest or not, takes bounded memory.
 """
 
@@ -29,12 +29,12 @@ _NODES_KEPT = 16
 
 
 class FileReader:
-    """One file, by ranges. It keeps a few intermediate nodes, and no leaves."""
+    """Reads ranges of one file. It caches a few intermediate nodes, and no leaves."""
 
     def __init__(self, root: Block, *, about: str) -> None:
         """``about`` is the path that leads to it, from a root.
 
-        Raises :class:`~dnc_async.errors.PathError` where ``root`` is not a file's.
+        Raises :class:`~dnc_async.errors.PathError` if ``root`` is not a file's.
         """
         if (kind := describe(about, root).kind) != "file":
             what = "neither a file nor a directory" if kind == "other" else f"a {kind}"
@@ -43,13 +43,13 @@ class FileReader:
         self._nodes: OrderedDict[bytes, Block] = OrderedDict()
         self._window_bytes = _WINDOW_BYTES
         self._presume_bytes = MAX_BLOCK_BYTES
-        #: Where it is unknown, the file can be read sequentially alone.
+        #: ``None`` if it is not known: then the file can only be read sequentially.
         self.is_sized = (size := size_of(root)) is not None
         self.size_bytes = size or 0
         self.within = DagRange(str(root.cid), 0, self.size_bytes, self.size_bytes, via=about)
 
     async def leaves(self, group: FetchGroup, start: int, end: int) -> list[Leaf]:
-        """The leaves from ``start`` on, as many as one window has; they reach ``end`` or somewhere before it."""
+        """The leaves from ``start`` on, as many as one window has; they end at ``end`` or before."""
         if self._root.cid.codec == RAW:
             return [Leaf(self._root.cid, 0, len(self._root.data), self._root.data)] if start < end else []
         while True:
@@ -71,7 +71,7 @@ class FileReader:
                 planner.receive(block)
 
     async def _fetch(self, group: FetchGroup, cids: Sequence[Cid]) -> list[Block]:
-        """Nodes, those that are kept and those that are not."""
+        """Fetch nodes that are not cached."""
         kept: dict[bytes, Block | None] = {cid.multihash: self._nodes.get(cid.multihash) for cid in cids}
         kept[self._root.cid.multihash] = self._root
         missing = [cid for cid in cids if kept[cid.multihash] is None]
@@ -82,9 +82,9 @@ class FileReader:
         return [block for cid in cids if (block := kept[cid.multihash]) is not None]
 
     async def read(self, group: FetchGroup, start: int, end: int, *, limit_bytes: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, which lie inside the file, with so many on their way at once."""
-        # Its buffer becomes the result without a copy (to join parts would hold all of them twice), and grows as they come: the
-        # size is a stranger's word.
+        """The bytes from ``start`` to ``end`` (exclusive), which must be inside the file; fetches ``limit_bytes`` at once."""
+        # Its buffer becomes the result without a copy (joining parts would need the memory twice), and grows as they arrive,
+        # because the size cannot be trusted.
         whole, writing = io.BytesIO(), threading.Lock()
 
         def place(leaf: Leaf, body: bytes) -> None:
@@ -106,7 +106,7 @@ class FileReader:
         *,
         choose: Callable[[list[Leaf]], Awaitable[list[Leaf]]] | None = None,
     ) -> None:
-        """Have ``run`` place every leaf that has bytes from ``start`` to ``end``, or those of them that ``choose`` keeps."""
+        """Have ``run`` fetch every leaf with bytes from ``start`` to ``end``, or those of them that ``choose`` keeps."""
         await self._add(group, run, start, end, choose)
         while await run.finish():
             while run.nodes:
@@ -133,23 +133,23 @@ class FileReader:
 async def cat_range(
     group: FetchGroup, root: Cid, path: Sequence[str], *, start: int, end: int | None, limit_bytes: int
 ) -> bytes:
-    """The bytes of the file at a path, from ``start`` to before ``end``, taken as a slice of Python takes them."""
+    """The bytes of the file at a path, from ``start`` to ``end`` (exclusive), as in a slice of Python."""
     ahead = (start, min(end, start + GUESS_BYTES)) if end is not None and 0 <= start < end else None
     block = await locate(group, root, path, ahead=ahead)
     reader = FileReader(block, about="/".join([str(root), *path]))
     if reader.is_sized:
         first, last, _ = slice(start, end).indices(reader.size_bytes)
-        with contextlib.suppress(UnsizedFileError):  # deep in it sizes do not add up
+        with contextlib.suppress(UnsizedFileError):  # the sizes in deeper nodes are inconsistent
             return await reader.read(group, first, last, limit_bytes=limit_bytes)
     return await read_range(group, block, start, end)
 
 
 class LeafRun:
-    """Leaves on their way, as many as fit into ``limit_bytes``.
+    """Fetches leaves, as many at once as fit into ``limit_bytes``.
 
-    ``place(leaf, bytes)`` is called for each of them, in worker threads and in any order, and after it ``placed(leaf)`` in the
-    loop. The first failure is raised by the next call; the leaves that are still wanted then go with their group. What was
-    taken for a leaf and has children is not placed, but put into ``nodes``, with the size of its largest child.
+    ``place(leaf, bytes)`` is called for each of them, in worker threads and in any order, and then ``placed(leaf)`` in the
+    loop. The first failure is raised by the next call; the remaining leaves are withdrawn with their group. A presumed leaf
+    that has children is not placed, but put into ``nodes``, with the size of its largest child.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class LeafRun:
         self.nodes: list[tuple[Leaf, int]] = []
 
     async def add(self, leaf: Leaf) -> None:
-        """Want a leaf, as soon as there is room for it."""
+        """Request a leaf, as soon as the limit allows it."""
         size = leaf.size or 0
         if leaf.inline is not None:
             await self._group.in_worker(self._place, leaf, leaf.inline)
@@ -197,7 +197,7 @@ class LeafRun:
         )
 
     async def finish(self) -> bool:
-        """Wait until all of them have come; gives whether there are ``nodes``."""
+        """Wait until all leaves have arrived; returns whether there are ``nodes``."""
         await self._changed.until(lambda: not self._flying or self._failed is not None)
         self._check()
         return bool(self.nodes)

@@ -1,4 +1,4 @@
-"""A file on IPFS that is read like one on the disk: seekable, by ranges, verified."""
+"""A file on IPFS that is read like one on disk: seekable, by ranges, verified."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _READ_AHEAD_BYTES = 4 * 2**20
 
 
 class Caller(Protocol):
-    """Runs something in the engine, with a fetch group of its own."""
+    """Runs a function in the engine, with its own fetch group."""
 
     async def __call__(self, function: Callable[[FetchGroup], Awaitable[T]], /) -> T:
-        """Give its result."""
+        """The function's result."""
 
 
 class RemoteFile:
     """A file on IPFS, open for reading: ``async with dnc_async.open(path) as file: await file.read(100)``.
 
-    It has a position, as any file; :meth:`read` and :meth:`seek` move it. Who reads on from where the last read ended gets
-    4 MiB ahead, so that small reads do not wait one by one. One call at a time.
+    It has a position, as any file, which :meth:`read` and :meth:`seek` move. A read that continues where the last one ended
+    fetches 4 MiB ahead, so that small reads do not wait one by one. One call at a time.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class RemoteFile:
         close: Callable[[], Awaitable[None]] | None,
         limit_bytes: int,
     ) -> None:
-        """``limit_bytes`` may be on their way at once; ``close`` is called when it is closed."""
+        """``limit_bytes`` may be requested at once; ``close`` is called when it is closed."""
         self._root = root
         self._path = tuple(path)
         self._about = "/".join([str(root), *path])
@@ -79,7 +79,7 @@ class RemoteFile:
         return self._position
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position, from the start, from here or from the end; gives where that is. Past the end is empty."""
+        """Move the position, relative to the start, the position or the end, and return it. It may be behind the end."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: await self.size()}.get(whence)
         if base is None or base + offset < 0:
             raise ArgumentError(f"seek: expected a place in the file, got offset {offset} with whence {whence}")
@@ -87,7 +87,7 @@ class RemoteFile:
         return self._position
 
     async def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes, all that are left by default; fewer at the end, none behind it."""
+        """The next ``size`` bytes, by default all that are left; fewer at the end, none behind it."""
         reader = await self._open()
         start = self._position
         end = reader.size_bytes if size < 0 else min(reader.size_bytes, start + size)
@@ -113,7 +113,7 @@ class RemoteFile:
         return there + fresh[: end - first]
 
     async def aclose(self) -> None:
-        """Let go of it. May be called again."""
+        """Close it. May be called again."""
         self._closed = True
         self._ahead = (0, b"")
         if self._close is not None:

@@ -1,7 +1,7 @@
-"""``get``: a file or a directory tree from IPFS onto the disk, every block verified.
+"""``get``: writes a file or a directory tree from IPFS to disk, every block verified.
 
-A few workers take what is still to do from the end of one list, so that a tree is walked depth first and takes no more
-memory than its depth is wide. What an earlier call left on the disk is hashed, and not fetched again where it is right.
+A few workers take their next task from the end of one list, so that a tree is walked depth first and needs no more memory than
+one path of it is wide. What an earlier call left on disk is hashed, and not fetched again if it is correct.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import anyio
 
 from dnc_async.condition import Condition
-from dnc_async.engine.files.output import OutputFile, Part, output_errors, part_of, refuse_taken
+from dnc_async.engine.files.output import OutputFile, PartialOutput, output_errors, part_of, refuse_taken
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.engine.files.sequential import read_through
@@ -38,9 +38,9 @@ _MOST_TOLD = 100
 class Saved:
     """What ``get`` wrote, or has written so far. ``os.fspath()`` and ``str()`` give the path.
 
-    ``size_bytes`` counts the bytes of files; ``reused_bytes`` those of them that an earlier call had left. ``outward`` are
-    symlinks, at most 100, that lead out of the tree: they are kept as they are. ``others`` counts entries that are none of
-    these, or of codecs or hash functions that are not read: they were left out, the first 100 are ``left_out``, each with why.
+    ``size_bytes`` counts the bytes of files; ``reused_bytes`` those that an earlier call had left. ``outward`` are symlinks, at
+    most 100, that lead out of the tree; they are kept as they are. ``others`` counts entries of other kinds, and those with an
+    unsupported codec or hash function: they were left out. The first 100 are in ``left_out``, each with the reason.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Saved:
 
 
 class _Item(NamedTuple):
-    """Something to do: a CID, and its place in the tree (empty for the root)."""
+    """A task: a CID, and its place in the tree (empty for the root)."""
 
     cid: Cid
     name: str
@@ -79,9 +79,9 @@ async def save(
     limit_bytes: int,
     progress: Callable[[Saved], None] | None,
 ) -> Saved:
-    """Write what ``root`` and ``path`` lead to; ``target`` as of :func:`dnc_async.get`, with so many bytes on their way.
+    """Write what ``root`` and ``path`` lead to. ``target``: see :func:`dnc_async.get`. ``limit_bytes`` are requested at once.
 
-    Raises :class:`~dnc_async.errors.OutputError` where something is in the way.
+    Raises :class:`~dnc_async.errors.OutputError` if something exists at the target.
     """
     block = await locate(group, root, path)
     name = path[-1] if path else str(root)
@@ -89,7 +89,7 @@ async def save(
     if entry.kind == "other":
         raise DagError(f"{entry.name} is neither a file, a directory nor a symlink: there is nothing to write")
     final = await group.in_worker(_final, target, name, entry.kind)
-    part = await group.in_worker(Part, part_of(final, block.cid), final, folder=entry.kind == "directory")
+    part = await group.in_worker(PartialOutput, part_of(final, block.cid), final, folder=entry.kind == "directory")
     try:
         empty = Saved(path=final, cid=str(block.cid), kind=entry.kind)
         shown = "/".join([str(root), *path])
@@ -97,13 +97,13 @@ async def save(
         await saver.run(block)
         await group.in_worker(part.publish)
     finally:
-        await group.aclose()  # no worker writes any more
+        await group.aclose()  # no worker thread writes any more
         part.close()
     return saver.saved
 
 
 def _final(target: str | None, name: str, kind: str) -> Path:
-    """The path to write to: a file goes into a folder that is named, a tree takes its name."""
+    """The path to write to: a file is written into a given folder, a tree gets the target's name."""
     folder = kind == "directory"
     if target is None:
         final = Path(name)
@@ -122,7 +122,7 @@ def _final(target: str | None, name: str, kind: str) -> Path:
 
 
 def in_working_directory(target: str) -> str:
-    """A target's name in full, for whoever changes the working directory meanwhile; a slash at its end stays."""
+    """A target's absolute name, in case the working directory changes; a slash at its end is kept."""
     try:
         return os.path.join("" if os.path.isabs(target) else os.getcwd(), target)  # noqa: PTH109, PTH117, PTH118 - a Path drops it
     except FileNotFoundError as error:
@@ -130,7 +130,7 @@ def in_working_directory(target: str) -> str:
 
 
 class _Brought:
-    """Counts what came of one file, until that turns out to be worth nothing."""
+    """Counts what was fetched of one file, in case that turns out to be useless."""
 
     def __init__(self, count: Callable[..., None]) -> None:
         self._count = count
@@ -149,12 +149,12 @@ class _Brought:
 
 
 class _Saver:
-    """One run. Everything but the disk is done in the engine's thread."""
+    """One call of ``get``. Everything except disk access runs in the engine's thread."""
 
     def __init__(
         self,
         group: FetchGroup,
-        part: Part,
+        part: PartialOutput,
         root: str,
         saved: Saved,
         *,
@@ -179,7 +179,7 @@ class _Saver:
             async with anyio.create_task_group() as tasks:
                 for _ in range(_WORKERS):
                     tasks.start_soon(self._work)
-        # Last, so that nothing is ever written through one; in the order of names, whoever came first.
+        # Last, so that nothing is ever written through one; sorted by name, so that the order of arrival does not matter.
         for name, block in sorted(self._links, key=lambda link: link[0]):
             await self._symlink(name, block)
         for name, body in sorted(self._dressed, key=lambda dressed: dressed[0], reverse=True):
@@ -247,7 +247,7 @@ class _Saver:
         self._count(files=1)
 
     async def _by_leaves(self, item: _Item, reader: FileReader, body: UnixFs) -> bool:
-        """Bring the leaves that lack, in any order; ``False`` where the file's sizes turn out not to add up."""
+        """Fetch the missing leaves, in any order; returns ``False`` if the file's sizes turn out to be inconsistent."""
         file = await self._group.in_worker(self._part.file, item.name, reader.size_bytes)
         brought = _Brought(self._count)
         try:
@@ -257,11 +257,11 @@ class _Saver:
             brought.take_back()
             return False
         finally:
-            file.close()  # leaves that are still on their way go nowhere
+            file.close()  # leaves that still arrive are dropped
         return True
 
     async def _in_order(self, item: _Item, block: Block, body: UnixFs) -> None:
-        """Bring a file whose sizes say nothing, from its start to its end."""
+        """Fetch a file without usable sizes, from its start to its end."""
         file = await self._group.in_worker(self._part.file, item.name)
         position = 0
 
@@ -300,7 +300,7 @@ class _Saver:
         self._count(symlinks=1)
 
     def _leave_out(self, item: _Item, why: str) -> None:
-        """What is not ours to read does not keep the rest of the tree away."""
+        """Leave out an entry that is not supported, so that the rest of the tree can be written."""
         if len(self.saved.left_out) < _MOST_TOLD:
             self.saved = replace(self.saved, left_out=(*self.saved.left_out, (item.name, why)))
         self._count(others=1)
@@ -312,7 +312,7 @@ class _Saver:
 
 
 def leads_out(name: str, text: str) -> bool:
-    """Whether a symlink at ``name`` in a tree leads out of it, taken by its text alone."""
+    """Whether a symlink at ``name`` in a tree leads out of it, judged by its text alone."""
     place, _, _ = name.rpartition("/")
-    # By text: resolving would ask the disk, and the tree is not where it will be.
+    # By its text, because the tree is not at its final place yet, so resolving the symlink on disk would mislead.
     return text.startswith("/") or posixpath.normpath(posixpath.join(place, text)).split("/")[0] == ".."

@@ -1,7 +1,7 @@
-"""A file from its start on, whatever its nodes say of sizes: as it is read where they do not, or not truly, give any.
+"""Reads a file from its start, without relying on sizes: for files whose nodes give no sizes, or wrong ones.
 
-Leaves are asked for a few at a time, and the file's bytes are given in their order. How much comes of a hostile DAG, only its
-links tell: their number is bounded.
+A few leaves are requested at a time, and the file's bytes are given in order. How large a hostile DAG is, only its links tell,
+so their number is limited.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dnc_async.ipld.cid import DAG_PB, RAW
 from dnc_async.ipld.plan import MAX_LEAVES
 
 _AT_ONCE = 8
-_KEPT = 16  # blocks: a file may repeat one, and a node's siblings come with it
+_KEPT = 16  # blocks: a file may repeat a block, and a node's siblings are requested with it
 _MAX_DEPTH = 64
 
-#: Takes the next bytes; gives whether more are wanted.
+#: Takes the next bytes; returns whether more are wanted.
 Take = Callable[[bytes], Awaitable[bool]]
 
 
 async def read_through(group: FetchGroup, root: Block, take: Take) -> None:
-    """Give ``take`` the file's bytes, a block's at a time, until it wants no more."""
+    """Call ``take`` with the file's bytes, a block at a time, until it returns ``False``."""
     walk = _Walk(group, root)
     while (data := await walk.next()) is not None:
         if data and not await take(data):
@@ -35,7 +35,7 @@ async def read_through(group: FetchGroup, root: Block, take: Take) -> None:
 
 
 async def read_range(group: FetchGroup, root: Block, start: int, end: int | None) -> bytes:
-    """The bytes from ``start`` to before ``end``, taken as a slice of Python takes them; what is before them is fetched, too."""
+    """The bytes from ``start`` to ``end`` (exclusive), as in a slice of Python. The bytes before them are fetched, too."""
     kept, position = io.BytesIO(), 0
     from_end = start < 0 or (end is not None and end < 0)
 
@@ -51,7 +51,7 @@ async def read_range(group: FetchGroup, root: Block, start: int, end: int | None
 
 
 class _Walk:
-    """Depth first over a file's nodes, which are asked for when their turn comes."""
+    """Walks a file's nodes depth first, and requests them when their turn comes."""
 
     def __init__(self, group: FetchGroup, root: Block) -> None:
         self._group = group
@@ -61,7 +61,7 @@ class _Walk:
         self._kept = OrderedDict({root.cid: root})
 
     async def next(self) -> bytes | None:
-        """The next node's own bytes, which may be none; ``None`` at the end."""
+        """The next node's own bytes, which may be empty; ``None`` at the end."""
         if not self._waiting:
             return None
         block = await self._block()
@@ -83,7 +83,7 @@ class _Walk:
         return body.data
 
     async def _block(self) -> Block:
-        """The block whose turn it is; those behind it come along."""
+        """The next block; those after it are requested together with it."""
         cid = self._waiting[-1][0]
         if (problem := cid.problem) is not None:
             raise DagError(f"{cid} is a part of the file {self._root}, and is not read: {problem}")

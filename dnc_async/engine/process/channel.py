@@ -1,8 +1,8 @@
-"""Messages between two of our own processes: pickled, and mapped instead of copied where they are large.
+"""Messages between two of our own processes: pickled, and mapped instead of copied if they are large.
 
-A packet holds the message itself where it is small. Where it is not, the message and the buffers of its arrays (pickle's
-protocol 5) lie in anonymous memory, a descriptor of which travels with the packet. Whoever receives it maps that memory
-privately: its arrays are writable, and its own even across a fork.
+A packet contains a small message itself. Otherwise the message and the buffers of its arrays (pickle's protocol 5) are in
+anonymous memory, whose descriptor is sent with the packet. The receiver maps that memory privately, so its arrays are writable,
+and stay its own even after a fork.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 
 from dnc_async.errors import EngineError
 
-#: What fits into a packet; a local socket's buffer takes some 200 KiB by default.
+#: The size of a packet; a local socket's buffer has some 200 KiB by default.
 _PACKET_BYTES = 32 * 2**10
 _MOST_BUFFERS = 1024
 _ALIGNMENT = 64
-#: A mapping keeps a descriptor open up to Python 3.12: of so many at most, what comes beyond is copied.
+#: Up to Python 3.12 a mapping keeps a descriptor open: at most this many; further messages are copied.
 _MOST_DESCRIPTORS = 64
 _HEADER = struct.Struct("<?I")
 _SIZE = struct.Struct("<Q")
@@ -37,7 +37,7 @@ _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class Channel:
-    """One end of a pair. Packets arrive whole, in order, or not at all. Any thread may send; one at a time may receive."""
+    """One end of a socket pair. Packets arrive whole, in order, or not at all. Any thread may send; one at a time may receive."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -47,7 +47,7 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
-        """An end for this process, and the socket of the other's."""
+        """Create an end for this process, and the socket for the other."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
@@ -59,10 +59,10 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, message: object, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
-        """Send a message, and descriptors that the other end gets copies of.
+        """Send a message, and descriptors, of which the other end gets copies.
 
-        Raises ``OSError`` where nobody is there, ``BlockingIOError`` where it would have to wait and may not,
-        :class:`~dnc_async.errors.EngineError` where there is no memory to pass it in, and what pickle raises.
+        Raises ``OSError`` if the other end is gone, ``BlockingIOError`` if it would have to wait and may not,
+        :class:`~dnc_async.errors.EngineError` if there is no memory for the message, and what pickle raises.
         """
         packed = Packed(message)
         try:
@@ -71,7 +71,7 @@ class Channel:
             packed.close()
 
     def send_packed(self, packed: Packed, *, descriptors: Sequence[int] = (), wait: bool = True) -> None:
-        """Send what was packed before, which may be tried again."""
+        """Send a packed message; may be tried again."""
         flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
         passed = array.array("i", [*packed.descriptors, *descriptors])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)] if passed else []
@@ -79,15 +79,15 @@ class Channel:
         packed.close()
 
     def receive(self, *, wait: bool) -> tuple[Any, list[int]]:
-        """The next message, and the descriptors that came with it.
+        """The next message, and the descriptors that were sent with it.
 
-        Raises ``EOFError`` where the other end is gone, and ``BlockingIOError`` where there is none yet and it may not wait.
+        Raises ``EOFError`` if the other end is gone, and ``BlockingIOError`` if there is no message yet and it may not wait.
         """
         received = self.receive_packed(wait=wait)
         return received.unpack(), received.descriptors
 
     def receive_packed(self, *, wait: bool) -> Received:
-        """The next message as it came. Raises as :meth:`receive` does, or :class:`~dnc_async.errors.EngineError` for one lost."""
+        """The next message, packed. Raises as :meth:`receive` does, or :class:`~dnc_async.errors.EngineError` for a lost one."""
         packet = bytearray(_PACKET_BYTES)
         room = socket.CMSG_SPACE(8 * array.array("i").itemsize)
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
@@ -102,7 +102,7 @@ class Channel:
         descriptors = list(_descriptors(ancillary))
         if not count:
             raise EOFError
-        if told & socket.MSG_CTRUNC:  # what could not be received is gone
+        if told & socket.MSG_CTRUNC:  # the packet is lost
             for descriptor in descriptors:
                 os.close(descriptor)
             raise EngineError(
@@ -112,7 +112,7 @@ class Channel:
         return Received(memoryview(packet)[:count], descriptors, self._keep_spare)
 
     def _keep_spare(self) -> None:
-        """Hold a descriptor for the message that comes next, even where the process takes all others meanwhile."""
+        """Reserve a descriptor for the next message, in case the process uses up all others meanwhile."""
         if self._spare < 0:
             with contextlib.suppress(OSError):
                 self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -123,19 +123,19 @@ class Channel:
             os.close(spare)
 
     def close(self) -> None:
-        """Tell the other end that nothing more comes, whoever else holds a copy of this one. May be called again."""
+        """Tell the other end that nothing more is sent, even if other copies of this end exist. May be called again."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self.forget()
 
     def forget(self) -> None:
-        """Close this copy alone, in a process that was forked."""
+        """Close only this copy, in a forked process."""
         self._give_up_spare()
         self._socket.close()
 
 
 class Received:
-    """A message that came, and the descriptors behind it."""
+    """A received message, and its descriptors."""
 
     def __init__(self, packet: memoryview, descriptors: list[int], unpacked: Callable[[], None]) -> None:
         """``unpacked`` is called when its memory needs no descriptor any more."""
@@ -144,17 +144,17 @@ class Received:
         self.descriptors = descriptors
 
     def unpack(self) -> Any:  # noqa: ANN401 - whatever was sent
-        """The message. Where that is interrupted (Ctrl-C) it may be tried again; what else it raises, it raises once."""
+        """The message. If interrupted (Ctrl-C), it may be called again; other exceptions are raised once."""
         message = _unpack(self._packet, self.descriptors)
         self._unpacked()
         return message
 
 
 class Packed:
-    """A message ready to be sent; what is large of it lies in anonymous memory, a descriptor of which it holds until then."""
+    """A message that is ready to be sent; its large parts are in anonymous memory, whose descriptor it holds until then."""
 
     def __init__(self, message: object) -> None:
-        """Raises :class:`~dnc_async.errors.EngineError` where there is no memory to pass it in, and what pickle raises."""
+        """Raises :class:`~dnc_async.errors.EngineError` if there is no memory for the message, and what pickle raises."""
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         if len(buffers) > _MOST_BUFFERS:
@@ -167,7 +167,7 @@ class Packed:
         self.packet = b"".join(_padded(part) for part in (memoryview(head), *parts)) if is_inline else head
 
     def close(self) -> None:
-        """Give up the descriptor. May be called again."""
+        """Close the descriptor. May be called again."""
         while self.descriptors:
             os.close(self.descriptors.pop())
 
@@ -181,12 +181,12 @@ def _padded(part: memoryview) -> bytes:
 
 
 def _to_pass(parts: Sequence[memoryview]) -> int:
-    """As :func:`_in_memory`; what the system says is an error of its own, apart from what pickling raises."""
+    """As :func:`_in_memory`, but errors of the system are distinguished from those of pickle."""
     try:
         return _in_memory(parts)
     except OSError as error:
         size_bytes = sum(map(len, parts))
-        limited = error.errno == errno.EFBIG  # which holds for anonymous memory, too
+        limited = error.errno == errno.EFBIG  # the limit applies to anonymous memory, too
         why = "it is larger than a file may be here (ulimit -f)" if limited else error.strerror or str(error)
         raise EngineError(f"{size_bytes:,} bytes cannot be passed to another process: {why}") from error
 
@@ -216,10 +216,10 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> Iterator[int]:
 
 
 def _unpack(packet: memoryview, descriptors: list[int]) -> Any:  # noqa: ANN401 - whatever was sent
-    """The message; takes the descriptor of its memory, if it has one, off the list, but where it is interrupted."""
+    """The message. Removes the descriptor of its memory from the list, unless interrupted."""
     is_inline, count = _HEADER.unpack_from(packet)
     sizes = [_SIZE.unpack_from(packet, _HEADER.size + i * _SIZE.size)[0] for i in range(count)]
-    if is_inline:  # a copy: aligned, and no larger than it is
+    if is_inline:  # a copy: aligned, and no larger than necessary
         body = np.frombuffer(packet, np.uint8)[_aligned(_HEADER.size + count * _SIZE.size) :].copy()
         return _loaded(body.data, sizes)
     try:
@@ -236,7 +236,7 @@ def _loaded(body: memoryview, sizes: Sequence[int]) -> Any:  # noqa: ANN401 - as
     for size in sizes:
         parts.append(body[at : at + size])
         at += _aligned(size)
-    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a pair that only we hold
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own child or parent, over a socket pair that only we have
 
 
 def _map(descriptor: int, size_bytes: int) -> memoryview:

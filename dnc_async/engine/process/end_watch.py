@@ -1,8 +1,8 @@
-"""When an engine's process that was asked to end something is told so by a signal, and when it is killed. PURE.
+"""Decides when an engine's process that was asked to end gets a signal, and when it is killed. PURE.
 
-A process may hang: it was stopped (SIGSTOP), its disk does not answer, a transform of the consumer's never returns. Whoever
-leaves a stream does not wait for that for ever. With what it is asked to end, the engine is asked whether it is there at all;
-one that says so gets the time that its transforms may take, one that does not only a moment.
+A process may hang: it was stopped (SIGSTOP), its disk does not respond, a transform of the consumer's never returns. Closing a
+stream must not wait for that for ever. So an engine that is asked to end something is also asked whether it is alive. If it
+answers, it gets the time that its transforms may take; if not, only a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Hashable
 
 
 class Measure(enum.Enum):
-    """What to do about an engine that has not ended what it was to end."""
+    """What to do with an engine that has not ended what it was asked to end."""
 
     NOTHING = enum.auto()
     TERMINATE = enum.auto()
@@ -24,7 +24,7 @@ class EndWatch:
     """Watches one engine's process. Times are seconds of one clock."""
 
     def __init__(self, *, answer_s: float, end_s: float, terminate_s: float) -> None:
-        """It has ``answer_s`` to say that it is there, then ``end_s`` to end, and ``terminate_s`` after a first signal."""
+        """It has ``answer_s`` to answer, then ``end_s`` to end, and ``terminate_s`` after a first signal."""
         self._answer_s = answer_s
         self._end_s = end_s
         self._terminate_s = terminate_s
@@ -39,13 +39,13 @@ class EndWatch:
         )
 
     def asked(self, what: Hashable, now: float) -> None:
-        """It was asked to end this, and whether it is there."""
+        """It was asked to end this, and whether it is alive."""
         if not self._pending:
             self._asked_at, self._answered = now, False
         self._pending.add(what)
 
     def answered(self) -> None:
-        """It said that it is there."""
+        """It answered."""
         self._answered = True
 
     def ended(self, what: Hashable) -> None:
@@ -53,7 +53,7 @@ class EndWatch:
         self._pending.discard(what)
 
     def due_at(self) -> float:
-        """When to look again; infinity where nothing is to end."""
+        """When to call :meth:`look` again; infinity if nothing is to end."""
         if not self._pending:
             return math.inf
         if self._terminated_at is not None:
@@ -61,11 +61,11 @@ class EndWatch:
         return self._asked_at + (self._end_s if self._answered else self._answer_s)
 
     def look(self, now: float) -> Measure:
-        """What is to be done now. It is to be done: the next look is for what comes after it."""
+        """The measure to take now. The caller takes it: the next call returns the measure after it."""
         if now < self.due_at():
             return Measure.NOTHING
         if self._terminated_at is None:
             self._terminated_at = now
             return Measure.TERMINATE
-        self._pending.clear()  # there is no further measure: one that hangs in the kernel is waited for
+        self._pending.clear()  # no further measure: a process that hangs in the kernel is waited for
         return Measure.KILL

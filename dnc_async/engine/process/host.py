@@ -42,7 +42,7 @@ from dnc_async.telemetry import logger
 
 
 class Host:
-    """Runs a client's streams for another process, until that says so or is gone."""
+    """Runs a client's streams for another process, until that process says so or is gone."""
 
     def __init__(self, control: Channel, setup: Setup) -> None:
         self._control = control
@@ -57,7 +57,7 @@ class Host:
         return f"<Host of {len(self._streams)} streams>"
 
     async def run(self) -> None:
-        """Serve; returns when nothing is left of any stream."""
+        """Serve; returns when nothing of any stream is left."""
         setup, loop = self._setup, asyncio.get_running_loop()
         self._outgoing = outgoing = Outgoing(self._control)
         LogForwarder(outgoing).install(setup.log_level)
@@ -82,7 +82,7 @@ class Host:
     def _terminated(self) -> None:
         error = EngineError(f"the engine's process {os.getpid()} was ended by SIGTERM")
         for _, outbox in self._streams.values():
-            outbox.finish(error)  # of no interest where it was the consumer's process that sent it
+            outbox.finish(error)  # ignored, because the consumer's process sent it
         self._calls.end()
 
     def _read(self) -> None:
@@ -92,9 +92,9 @@ class Host:
                 self._calls.put(self._handle, message, descriptors)
         except BlockingIOError:
             pass
-        except EOFError:  # the consumer's process is gone, or wants no more
+        except EOFError:  # the consumer's process is gone, or closed the channel
             self._calls.end()
-        except Exception:  # noqa: BLE001 - else whoever waits for what was lost would wait for ever
+        except Exception:  # noqa: BLE001 - else the consumer would wait for the lost message for ever
             logger.exception("the engine's process ends: a message could not be received")
             self._calls.end()
 
@@ -116,7 +116,7 @@ class Host:
                 self._calls.end()
 
     def _told(self, stream: int, act: Callable[[StreamTask, Outbox], object]) -> None:
-        if stream in self._streams:  # else it has ended meanwhile, and said so
+        if stream in self._streams:  # else it has ended meanwhile, and has said so
             act(*self._streams[stream])
 
     def _answer(self, ask: Ask, task: StreamTask) -> None:
@@ -126,7 +126,7 @@ class Host:
     def _open(self, asked: Open, channel: Channel) -> None:
         try:
             request = pickle.loads(asked.request)  # noqa: S301 - from our parent
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the import of a consumer's module raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a consumer's module may raise anything
             self._refuse(asked.stream, channel, error)
             return
         outbox = Outbox(channel, clock=time.monotonic, fail=lambda: task.cancel())  # noqa: PLW0108 - there is none yet
@@ -166,7 +166,7 @@ class Host:
         if error is None:
             self._outgoing.post(Opened(stream, task.opened.result()))
         else:
-            assert isinstance(error, Exception)  # noqa: S101 - nobody cancels it
+            assert isinstance(error, Exception)  # noqa: S101 - it is not cancelled
             self._outgoing.post(Opened(stream, None, Failure.of(error)))
 
 
@@ -181,11 +181,11 @@ def _call(call: Callable[[], None], *, at_once: bool = False) -> None:
 
 def main(descriptor: int) -> None:
     """Serve the client at the other end of a socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the consumer, which tells us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the consumer, which tells us
     with contextlib.suppress(EOFError):
         control = Channel(socket.socket(fileno=descriptor))
         setup, _ = control.receive(wait=True)
         asyncio.run(Host(control, setup).run())
         control.close()
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        os._exit(0)  # a consumer's transform that was given up runs on: nobody waits for what it returns
+        os._exit(0)  # an abandoned transform still runs: do not wait for its result

@@ -1,4 +1,4 @@
-"""The consumer's side of what in one process is a mailbox: batches that lie in a stream's channel until they are looked for."""
+"""The consumer's side of a stream's channel, in the role of a mailbox: batches stay in the channel until they are taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dnc_async.engine.process.messages import Awaits, Delivery, Took
 
 
 class Inbox:
-    """At most one batch lies in the channel. It is taken by the consumer's own thread, without any other's help."""
+    """At most one batch is in the channel. The consumer's own thread takes it, without any other thread."""
 
     def __init__(
         self,
@@ -23,17 +23,17 @@ class Inbox:
         tell: Callable[[object], None],
         arm: Callable[[], object],
     ) -> None:
-        """``tell`` sends to the engine; after ``arm`` the reading thread calls :meth:`wake` once when something lies here."""
+        """``tell`` sends to the engine; after ``arm`` the reading thread calls :meth:`wake` once when a message is there."""
         self._channel = channel
         self._stream = stream
         self._clock = clock
         self._tell = tell
         self._arm = arm
         self._lock = threading.Lock()
-        #: Whether the consumer would still take what lies here.
+        #: Whether the consumer would still take what is there.
         self.is_wanted = True
         self._ended = self._is_told = False
-        #: What came and was not taken yet: Ctrl-C may come between.
+        #: A message that was received and not taken yet, because Ctrl-C may interrupt in between.
         self._packed: Received | None = None
         self._kept: Delivery | None = None
         self._error: Exception | None = None
@@ -46,7 +46,7 @@ class Inbox:
         return f"<Inbox of stream {self._stream}, {state}>"
 
     def take(self) -> tuple[Found, Any]:
-        """What lies here, and the batch if it is one; raises the error that ended the stream."""
+        """What the channel contains, and the batch if it is one. Raises the error that ended the stream."""
         now = self._clock()
         with self._lock:
             message = self._kept
@@ -65,7 +65,7 @@ class Inbox:
         return Found.BATCH, message.batch
 
     def wait(self, wake: Callable[[], None]) -> bool:
-        """Have ``wake`` called, in another thread, when something lies here; ``False`` where nothing will."""
+        """Have ``wake`` called, in another thread, when there is something to take; ``False`` if nothing will come."""
         with self._lock:
             if self._ended or self._kept is not None:
                 return False
@@ -74,25 +74,25 @@ class Inbox:
                 self._waiting_since = self._clock()
             self._arm()
             is_told, self._is_told = self._is_told, True
-        if not is_told:  # once is enough, and an engine that does not listen must not hold us up
+        if not is_told:  # once is enough, and an engine that does not read must not delay us
             self._tell(Awaits(self._stream))
         return True
 
     def give_up(self) -> None:
-        """The consumer no longer waits, without having got anything."""
+        """The consumer stops waiting, without having taken anything."""
         with self._lock:
             self._wake = None
             self._close_wait(self._clock())
 
     def wake(self) -> None:
-        """Something lies here (in the reading thread)."""
+        """A message is there (called in the reading thread)."""
         with self._lock:
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
 
     def close(self, error: Exception) -> None:
-        """Nothing more comes after what lies here; ``error`` is the end where the engine told no other. May be called again."""
+        """Nothing follows the current content; ``error`` is the end if the engine reported no other. May be called again."""
         with self._lock:
             while not self._ended:
                 try:
@@ -102,19 +102,19 @@ class Inbox:
                             self._kept = None
                     elif not self._has_ended():
                         self._finish(error)
-                except Exception as failure:  # noqa: BLE001 - a batch that cannot be unpickled, and that nobody took
+                except Exception as failure:  # noqa: BLE001 - a batch that cannot be unpickled
                     self._finish(failure)
         self.wake()
 
     def _receive(self) -> Delivery | None:
-        """A batch, if one lies here; the end, or that the engine is gone, is noted."""
+        """Receive a batch if one is there; note the end, or that the engine is gone."""
         try:
             if self._packed is None:
                 self._packed = self._channel.receive_packed(wait=False)
             message = self._packed.unpack()
         except BlockingIOError:
             return None
-        except EOFError:  # the reading thread will know why
+        except EOFError:  # the reading thread finds out why
             return None
         except Exception:
             self._packed = None

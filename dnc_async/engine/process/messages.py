@@ -1,4 +1,4 @@
-"""What the consumer's process and the engine's tell each other."""
+"""The messages between the consumer's process and the engine's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dnc_async.engine.report.report import Report
 from dnc_async.errors import EngineError
 from dnc_async.telemetry import Event, StreamStatistics
 
-# To the engine, on the control channel. ``stream`` is a number that the consumer's process gives.
+# To the engine, on the control channel. ``stream`` is a number that the consumer's process assigns.
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The first message: what a :class:`~dnc_async.engine.runtime.Runtime` needs, and what is to be told."""
+    """The first message: what a :class:`~dnc_async.engine.runtime.Runtime` needs, and whether to send events and the log."""
 
     settings: FetchSettings
     budget_bytes: int
@@ -31,15 +31,16 @@ class Setup:
 
     @classmethod
     def of(cls, setup: EngineSetup, *, log_level: int) -> Self:
-        """What an engine is made of, without what stays in the consumer's process."""
+        """An engine's setup, without the parts that stay in the consumer's process."""
         return cls(setup.settings, setup.budget_bytes, setup.spool_parent, log_level, bool(setup.observers))
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Start a stream. The other end of its own channel travels with this.
+    """Start a stream. The other end of its own channel is sent along.
 
-    The pickled ``request`` may hold a transform of the consumer's, which cannot be told from outside to be found there.
+    The ``request`` is pickled, because it may contain a transform of the consumer's, whose module may have to be imported
+    first.
     """
 
     stream: int
@@ -50,7 +51,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """The consumer took a batch at ``at``, after such (from, to) ``waits``."""
+    """The consumer took a batch at ``at``, after waiting in the intervals ``waits``, (from, to)."""
 
     stream: int
     at: float
@@ -66,7 +67,7 @@ class Awaits:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The consumer wants no more of a stream."""
+    """The consumer closed a stream."""
 
     stream: int
 
@@ -82,7 +83,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Is somebody there? Asked before something is to end."""
+    """Are you alive? Sent before something is asked to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """Somebody is there."""
+    """I am alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error on its way to the other process."""
+    """An error that is sent to the other process."""
 
     error: tuple[bytes, str]
     cause: tuple[bytes, str] | None = None
@@ -109,7 +110,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """The error and its cause, each pickled where that can be done, and as text. Never raises."""
+        """The error and its cause, each pickled if possible, and as text. Never raises."""
         cause = error.__cause__
         if cause is None:
             return cls(_pickled(error))
@@ -117,7 +118,7 @@ class Failure:
         return cls(_pickled(error), _pickled(cause), note)
 
     def revived(self) -> Exception:
-        """The error, with its cause; what cannot be made again here is an EngineError with its text."""
+        """The error, with its cause. If it cannot be unpickled here, an EngineError with its text."""
         error = _revived(self.error, Exception)
         if self.cause is not None:
             error.__cause__ = cause = _revived(self.cause, BaseException)
@@ -127,10 +128,10 @@ class Failure:
 
 
 def text_of(error: BaseException) -> str:
-    """Its type and text, also where it cannot say that."""
+    """The error's type and text, even if its ``__str__`` fails."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - whatever an error of the consumer's does there
+    except Exception:  # noqa: BLE001 - an error class of the consumer's may raise anything
         return type(error).__name__
 
 
@@ -155,7 +156,7 @@ def _revived(pickled: tuple[bytes, str], kind: type[E]) -> E | EngineError:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A stream is open and will deliver so many batches, ``None`` for no end; or it could not be opened."""
+    """A stream is open and will deliver this many batches, ``None`` if it is endless; or it could not be opened."""
 
     stream: int
     batches: int | None
@@ -164,7 +165,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Nothing is left of a stream but this, if it ever began: the end in its channel says whether it was delivered."""
+    """The stream has ended, and this is left of it, if it ever began. The end in its channel tells whether it was delivered."""
 
     stream: int
     statistics: StreamStatistics | None = None
@@ -182,7 +183,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What observers are to be told: those of a stream, or with ``None`` the client's."""
+    """Events for observers: of a stream, or of the client if ``None``."""
 
     told: tuple[tuple[int | None, Event], ...]
     dropped: int
@@ -190,7 +191,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for the log."""
+    """A record for the log."""
 
     record: logging.LogRecord
 
@@ -207,6 +208,6 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nothing comes after this: the plan was delivered, or this went wrong."""
+    """Nothing follows: the plan was delivered, or failed with this error."""
 
     failure: Failure | None

@@ -1,4 +1,4 @@
-"""The engine's side of what in one process is a mailbox: batches go out on a stream's channel as soon as they are whole."""
+"""The engine's side of a stream's channel, in the role of a mailbox: batches are sent as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnc_async.errors import EngineError
 
 
 class Outbox:
-    """Packs and sends in a thread of its own, in order; what it says about the consumer, that consumer's process told it."""
+    """Packs and sends in its own thread, in order. What it knows of the consumer, the consumer's process has told it."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Outbox:
         clock: Callable[[], float],
         fail: Callable[[], None],
     ) -> None:
-        """``fail`` is called in the engine's loop when a batch could not be sent, and nobody can go on with the stream."""
+        """``fail`` is called in the engine's loop when a batch could not be sent, so that the stream cannot continue."""
         self._channel = channel
         self._clock = clock
         self._fail = fail
@@ -41,21 +41,21 @@ class Outbox:
         return f"<Outbox of {self._sent} batches{', ended' if self._has_ended else ''}>"
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
-        """Send the next batch; the one before must have been taken."""
+        """Send the next batch. The one before must have been taken."""
         self._waiting = samples, chunks, transformed
         self._thread.submit(self._send, [batch])
 
     def finish(self, error: Exception | None) -> None:
-        """Send the end, after what was put. The first call counts."""
+        """Send the end, after everything that was put. Only the first call counts."""
         if not self._has_ended:
             self._has_ended = True
             self._thread.submit(self._end, error)
             self._thread.shutdown(wait=False)
 
-    # What the consumer's process tells.
+    # Called for messages from the consumer's process.
 
     def taken(self, at: float, waits: tuple[tuple[float, float], ...]) -> Handover:
-        """The batch that was sent last was taken: how it was handed over."""
+        """The last batch was taken, and how it was handed over."""
         samples, chunks, transformed = self._waiting
         self._waiting = 0, (), 0.0
         self.is_awaited = False
@@ -76,7 +76,7 @@ class Outbox:
                 EngineError(f"batch {self._sent} of the stream: {error}; raise that limit, or use engine='thread'")
             )
             return
-        except BaseException as error:  # noqa: BLE001 - what a consumer's own types do to pickle, or a lack of memory
+        except BaseException as error:  # noqa: BLE001 - a consumer's own types may raise anything, or there is no memory
             self._break(
                 EngineError(
                     f"batch {self._sent} of the stream, a {kind}, cannot be handed to another process: "
@@ -104,7 +104,7 @@ class Outbox:
         try:
             if not self._is_broken:
                 self._tell_end(error)
-        finally:  # whatever it was: somebody waits
+        finally:  # whatever it was: the consumer waits
             self._channel.close()
             self.ended.set_result(None)
 

@@ -1,4 +1,4 @@
-"""What the engine's process tells the consumer's on the control channel, without ever waiting for it."""
+"""Sends messages from the engine's process to the consumer's on the control channel, without ever blocking."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dnc_async.engine.process.channel import Channel, Packed
 from dnc_async.engine.process.messages import Events, Log
 from dnc_async.telemetry import Event, Observer, logger
 
-#: Events that may wait for a consumer that lets none of its threads run; older ones are dropped, and counted.
+#: How many events may wait while the consumer lets none of its threads run; older ones are dropped, and counted.
 _EVENTS = 10_000
 
 
 class Outgoing:
-    """A queue in the engine's loop. Events travel together: one message for all that happened since the last one."""
+    """A queue in the engine's loop. Events are sent together: one message for all since the last one."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -31,13 +31,13 @@ class Outgoing:
         return f"<Outgoing, {len(self._queue)} messages and {len(self._events)} events wait>"
 
     def post(self, message: object) -> None:
-        """Send a message as soon as there is room, after those before it and the events until now."""
+        """Send a message as soon as the channel has space, after earlier messages and events."""
         self._pack_events()
         self._queue.append(Packed(message))
         self._flush_soon()
 
     def observer(self, stream: int | None) -> Observer:
-        """What passes on events of a stream, or of all of them."""
+        """An observer that forwards events, of a stream or of all."""
 
         def tell(event: Event) -> None:
             self._dropped += len(self._events) == _EVENTS
@@ -84,7 +84,7 @@ class Outgoing:
             self._queue.popleft().close()
 
     def close(self) -> None:
-        """Send what is left, and wait for it: the loop ends."""
+        """Send the rest, and wait for that, because the loop ends."""
         if self._is_blocked:
             self._loop.remove_writer(self._channel.fileno())
         self._pack_events()
@@ -104,11 +104,11 @@ class LogForwarder(QueueHandler):
         self._loop = asyncio.get_running_loop()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """From any thread."""
+        """Called from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._outgoing.post, Log(record))
 
     def install(self, level: int) -> None:
-        """Begin."""
+        """Begin forwarding."""
         logger.addHandler(self)
         logger.setLevel(level)

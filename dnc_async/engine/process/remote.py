@@ -1,7 +1,7 @@
-"""The consumer's side: the engine's process, as its client holds it.
+"""The consumer's side of the engine's process.
 
-One thread reads what the engine tells. It sleeps while a batch is ready when it is wanted, so that a consumer that holds
-Python's lock is not disturbed, and loses nothing by disturbing it.
+One thread reads the engine's messages. It sleeps while a batch is ready when it is wanted, so it does not disturb a consumer
+that holds Python's lock.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ from dnc_async.system.folders import sweep
 from dnc_async.telemetry import Observer, Observers, logger
 
 T = TypeVar("T")
-#: Whoever asks for statistics waits so long, once: an engine that was silent then is not waited for until it says something.
+#: How long a question waits for its answer. If there is none, no further question waits until the engine sends something.
 _ANSWER_S = 5.0
 _EXIT_S = 5.0
-#: One that was asked to end something has so long to say that it is there, then so long beside its transforms' patience…
+#: An engine that was asked to end something has this long to answer, then this long in addition to its transforms' patience…
 _THERE_S, _END_S = 3.0, 10.0
-#: …and so long after SIGTERM.
+#: …and this long after SIGTERM.
 _TERMINATE_S = 2.0
 
 
 class RemoteEngine:
-    """The process in which a client's streams run. Started with the first stream, or earlier by :meth:`start`."""
+    """The process in which a client's streams run. Started by the first stream, or earlier by :meth:`start`."""
 
     def __init__(self, setup: EngineSetup) -> None:
-        """Make it, and start nothing. Raises :class:`~dnc_async.errors.ArgumentError` where there can be no such process."""
+        """Create it, and start nothing. Raises :class:`~dnc_async.errors.ArgumentError` if processes are not supported here."""
         check_supported()
         self._setup = setup
         self._beside: ThreadEngine | None = None
@@ -88,7 +88,7 @@ class RemoteEngine:
         self._streams: dict[int, tuple[RemoteStream, bool]] = {}
         self._by_descriptor: weakref.WeakValueDictionary[int, Inbox] = weakref.WeakValueDictionary()
         self._questions: dict[int, tuple[int, Future[Answer]]] = {}
-        #: Held while it is started, while a stream is entered, and when all of them end.
+        #: Held while it is started, while a stream is added, and when all streams end.
         self._lock = threading.RLock()
         self._later: deque[Events] = deque()
         self._stopping = False
@@ -101,12 +101,12 @@ class RemoteEngine:
 
     @property
     def is_started(self) -> bool:
-        """Whether there is, or was, a process, or a thread beside it."""
+        """Whether the process, or the thread for calls, was started."""
         return self._control is not None or self._beside is not None
 
     @property
     def ours(self) -> bool:
-        """Whether this process is the one that started it, not a fork of that."""
+        """Whether this process started it, and is not a fork."""
         return os.getpid() == self._pid
 
     def check_process(self) -> None:
@@ -114,7 +114,7 @@ class RemoteEngine:
         check_not_forked(self._pid)
 
     def start(self) -> None:
-        """Start the process, which takes half a second; nobody waits for it here. Raises :class:`EngineError`."""
+        """Start the process, which takes half a second; does not wait for it. Raises :class:`EngineError`."""
         with self._lock:
             if self._control is None:
                 self._start()
@@ -125,7 +125,7 @@ class RemoteEngine:
             control, theirs = Channel.pair()
             undo.callback(control.close)
             with theirs:
-                # Not one of the three that the interpreter writes to: they may be closed here.
+                # Not one of the three standard streams, which may be closed here.
                 descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
                 try:
                     self._process = process = spawned(descriptor)
@@ -140,11 +140,11 @@ class RemoteEngine:
             self._pidfd = os.pidfd_open(process.pid)
             undo.callback(os.close, self._pidfd)
             epoll.register(self._pidfd, select.EPOLLIN)
-            # Wakes the thread, which waits no longer than for what it knows of.
+            # Wakes the thread, which may sleep for longer.
             self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             undo.callback(os.close, self._news)
             epoll.register(self._news, select.EPOLLIN)
-            with contextlib.suppress(OSError):  # it has ended, of which the thread tells
+            with contextlib.suppress(OSError):  # it has ended, which the thread reports
                 control.send(Setup.of(self._setup, log_level=logger.getEffectiveLevel()))
             self._control = control
             try:
@@ -165,7 +165,7 @@ class RemoteEngine:
     def open_stream(
         self, request: StreamRequest, *, observers: Iterable[Observer], owned: bool
     ) -> tuple[RemoteStream, Inbox]:
-        """Start a stream; ``owned``: the process ends with it."""
+        """Start a stream; the process ends with one that is ``owned``."""
         started = time.monotonic()
         self.start()
         observers = list(observers)
@@ -196,7 +196,7 @@ class RemoteEngine:
         try:
             with theirs:
                 self.tell(Open(number, pickled, started, bool(observers)), descriptors=[theirs.fileno()])
-        except BaseException:  # it was not told: nothing would ever come
+        except BaseException:  # the engine did not get the message, and would send nothing
             del self._streams[number]
             channel.close()
             if owned:
@@ -205,28 +205,28 @@ class RemoteEngine:
         return stream
 
     async def manifest(self, origin: Origin, root: Cid, path: tuple[str, ...]) -> Manifest:
-        """Load the manifest of the dataset at a path beneath a root, in the consumer's process."""
+        """Load the manifest of the dataset at a path below a root, in the consumer's process."""
         return await self._engine_beside().manifest(origin, root, path)
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
-        """Run a function that fetches, in the consumer's process: it cannot be sent to another one."""
+        """Run a function that fetches, in the consumer's process, because it cannot be sent to another."""
         return await self._engine_beside().with_group(origin, root, function)
 
     def _engine_beside(self) -> ThreadEngine:
-        """What runs the client's calls, made with the first of them: streams alone need none."""
+        """The engine for the client's calls, created with the first of them; streams do not need it."""
         with self._lock:
             if self._beside is None:
                 self._beside = ThreadEngine(self._setup)
             return self._beside
 
     def tell(self, message: object, *, descriptors: Iterable[int] = (), wait: bool = True) -> None:
-        """Tell the engine something, if it is there, and does not hang where we cannot ``wait``. From any thread."""
+        """Send a message to the engine if it is alive, and does not hang where we may not ``wait``. From any thread."""
         if self._control is not None and self.ours:
-            with contextlib.suppress(OSError):  # it has ended, or hangs, of which the thread tells
+            with contextlib.suppress(OSError):  # it has ended, or hangs, which the thread reports
                 self._control.send(message, descriptors=list(descriptors), wait=wait)
 
     def ask(self, stream: int, *, report: bool) -> Answer:
-        """What the engine says of a stream. Raises :class:`~dnc_async.errors.EngineError` where it does not answer."""
+        """Ask the engine about a stream. Raises :class:`~dnc_async.errors.EngineError` if it does not answer."""
         self.check_process()
         question, answer = next(self._numbers), Future[Answer]()
         self._questions[question] = stream, answer
@@ -246,14 +246,14 @@ class RemoteEngine:
             self._questions.pop(question, None)
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Call a function that tells the engine something: that may be done in any thread."""
+        """Call a function that sends to the engine, which any thread may do."""
         if self._ended is not None or not self.ours:
             return False
         function(*args)
         return True
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called in the reading thread after so long, if that still runs."""
+        """Call a function in the reading thread after a delay, if it still runs then."""
         with self._lock:
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
         self._wake()
@@ -286,12 +286,12 @@ class RemoteEngine:
                 os.eventfd_write(self._news, 1)
 
     def join(self) -> None:
-        """Wait until the process has ended, and nothing is left of it."""
+        """Wait until the process has ended, and nothing of it is left."""
         if self._thread is not threading.current_thread() and self.ours and self._thread.ident is not None:
             self._thread.join(2 * _EXIT_S)
 
     async def aclose(self) -> None:
-        """End the process, where it was started, and return when nothing is left of it. May be called again."""
+        """End the process if it was started, and return when nothing of it is left. May be called again."""
         self.stop()
         if self._control is not None and self.ours:
             await wait_for_future(self.ended)
@@ -325,7 +325,7 @@ class RemoteEngine:
             return self._process.wait(_EXIT_S)
         except (
             subprocess.TimeoutExpired
-        ):  # something in it holds on; its lock goes with it, and its files with the next one
+        ):  # something in it does not end; its lock is released with it, and its files are removed by the next engine
             self._process.kill()
             return self._process.wait()
 
@@ -340,7 +340,7 @@ class RemoteEngine:
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         self._handle(control.receive(wait=False)[0])
-                if descriptor == self._pidfd:  # and all that it said was heard
+                if descriptor == self._pidfd:  # and all its messages were read
                     raise EOFError
             else:
                 inbox = self._by_descriptor.get(descriptor)
@@ -348,13 +348,13 @@ class RemoteEngine:
                     inbox.wake()
 
     def _wait_s(self) -> float | None:
-        """How long nothing need be done, if nothing is said."""
+        """How long the thread may sleep if no message arrives."""
         with self._lock:
             due = min(self._watch.due_at(), self._timers[0][0] if self._timers else math.inf)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _keep_time(self) -> None:
-        """Do what is due: call what was to be called later, and end an engine that does not end."""
+        """Do what is due: make delayed calls, and take measures against an engine that does not end."""
         now, due = time.monotonic(), []
         with self._lock:
             while self._timers and self._timers[0][0] <= now:
@@ -368,7 +368,7 @@ class RemoteEngine:
             self._process.kill()
 
     def _read_until(self, answer: Future[Answer]) -> None:
-        """Go on reading while an observer waits in this very thread; what observers are to be told comes after."""
+        """Read messages while an observer waits in this thread; events for observers are kept for later."""
         assert self._control is not None  # noqa: S101 - the thread runs
         poll, until = select.poll(), time.monotonic() + _ANSWER_S
         poll.register(self._control.fileno(), select.POLLIN)
@@ -396,7 +396,7 @@ class RemoteEngine:
                 self._finished(message)
             case Answer():
                 asked = self._questions.get(message.question)
-                if asked is not None:  # else nobody waits any more
+                if asked is not None:  # else the question was abandoned
                     asked[1].set_result(message)
             case Events():
                 self._tell_observers(message)
@@ -412,7 +412,7 @@ class RemoteEngine:
             self._watch.ended(message.stream)
         stream.told_finished(message)
         if not owned:
-            del self._streams[message.stream]  # first: who asks from now on is not left waiting
+            del self._streams[message.stream]  # first, so that later questions do not wait
         self._leave_unanswered(lambda asked: asked == message.stream)
         if owned:  # it is finished when the process has ended
             stream.inbox.close(StreamClosedError("the stream was closed"))
@@ -442,7 +442,7 @@ class RemoteEngine:
             if self._stopping
             else EngineError(f"the engine's process {self._process.pid} ended {_manner(status)} while its streams ran")
         )
-        if status:  # it had no time to leave nothing
+        if status:  # it had no time to clean up
             with contextlib.suppress(OSError):
                 sweep(self._setup.spool_parent)
         self._leave_unanswered(lambda _: True)

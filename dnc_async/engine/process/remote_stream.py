@@ -1,4 +1,4 @@
-"""The consumer's side: one stream that runs in the engine's process, as its handle holds it."""
+"""The consumer's side of one stream that runs in the engine's process."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RemoteStream:
         self._engine.cancel(self._number)
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot, from any thread. Raises :class:`~dnc_async.errors.EngineError` where nobody can tell any more."""
+        """A snapshot, from any thread. Raises :class:`~dnc_async.errors.EngineError` if the engine cannot answer any more."""
         return self._ask(report=False).statistics
 
     def report(self) -> Report:
-        """The gap report so far, from any thread. Its peak of memory is that of both processes together."""
+        """The gap report so far, from any thread. Its peak memory is that of both processes together."""
         report = self._ask(report=True).report
         assert report is not None  # noqa: S101 - it was asked for
         ours, theirs = peak_memory_bytes(), report.peak_memory_bytes
@@ -65,10 +65,10 @@ class RemoteStream:
     def _last_word(self) -> Answer | None:
         return self._last
 
-    # What the thread is told.
+    # Called by the reading thread.
 
     def told_opened(self, message: Opened) -> None:
-        """It is open, or cannot be."""
+        """The engine reports that the stream is open, or cannot be opened."""
         if self.opened.done():
             return
         if message.failure is None:
@@ -77,12 +77,12 @@ class RemoteStream:
             self.opened.set_exception(message.failure.revived())
 
     def told_finished(self, message: Finished) -> None:
-        """It left a last word."""
+        """The engine sent its last message about the stream."""
         if message.statistics is not None:
             self._last = Answer(-1, message.statistics, message.report)
 
     def end(self, error: Exception) -> None:
-        """Nothing more comes; ``error`` is for those who were told of no other end. May be called again."""
+        """Nothing more follows; ``error`` ends the stream if it was not ended otherwise. May be called again."""
         self.inbox.close(error)
         with contextlib.suppress(InvalidStateError):  # it knows, or is told so by another thread
             self.opened.set_exception(error)

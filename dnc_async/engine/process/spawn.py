@@ -1,4 +1,4 @@
-"""How an engine's process is started: our own module, under the Python and the search path of this process."""
+"""Starts an engine's process: our own module, with the Python and the search path of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROGRAM = (
 
 
 def check_supported() -> None:
-    """Raise :class:`~dnc_async.errors.ArgumentError` where there is no anonymous memory that can be passed on."""
+    """Raise :class:`~dnc_async.errors.ArgumentError` if there is no anonymous memory that can be passed to a process."""
     if not (sys.platform == "linux" and hasattr(os, "memfd_create")):
         raise ArgumentError("engine: 'process' works on Linux alone; leave it at 'thread' here")
     if not sys.executable:
@@ -22,12 +22,12 @@ def check_supported() -> None:
 
 
 def spawned(descriptor: int) -> subprocess.Popen[bytes]:
-    """Start the process, which talks through a socket that it inherits. Raises :class:`~dnc_async.errors.EngineError`."""
+    """Start the process, which communicates over an inherited socket. Raises :class:`~dnc_async.errors.EngineError`."""
     paths = [each for each in sys.path if isinstance(each, (str, bytes, os.PathLike))]  # as import does
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
     command = [sys.executable, *flags, "-P", "-c", _PROGRAM, str(descriptor), *paths]
     try:
-        # In a group of its own: Ctrl-C reaches the consumer alone, which closes its streams in order.
+        # In its own process group, so that Ctrl-C reaches only the consumer, which closes its streams in order.
         return subprocess.Popen(  # noqa: S603 - our own module, under our own interpreter
             command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], process_group=0
         )
