@@ -147,7 +147,7 @@ async def until(check: Callable[[], object]) -> None:
 
 
 class Held(NoHooks):
-    """A gateway's delivery that answers requests only when the test lets it: all of them, or those that ``holds`` chooses."""
+    """A gateway's hooks that answer requests only when the test lets it: all of them, or those that ``holds`` chooses."""
 
     def __init__(self, holds: Callable[[web.Request], bool] = lambda _: True) -> None:
         self.released = asyncio.Event()
