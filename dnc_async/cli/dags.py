@@ -34,7 +34,7 @@ def add_get(commands: Commands) -> None:
     """Declare ``dnc get``."""
     get = command(commands, "get", _run_get, "write a file or directory tree from IPFS to the disk, verified")
     get.epilog = (
-        "Entries of a tree that are neither files, folders nor symlinks, or of a codec or hash function that is not read, are "
+        "Entries of a tree that are neither files, folders nor symlinks, or have an unsupported codec or hash function, are "
         "left out and named on stderr; the exit status stays 0."
     )
     get.add_argument("path", help="a CID, CID/path, ipfs://… or /ipfs/…/path")
@@ -51,23 +51,25 @@ def add_get(commands: Commands) -> None:
 
 def add_add(commands: Commands) -> None:
     """Declare ``dnc add``."""
-    add = command(commands, "add", _run_add, "put a file or folder into the store as plain UnixFS; its CID comes last")
+    add = command(commands, "add", _run_add, "add a file or folder to the store as plain UnixFS; prints its CID last")
     add.add_argument("path", help="a file or folder")
     add.add_argument(
         "--profile",
         default="unixfs-v1-2025",
         choices=["unixfs-v1-2025", "unixfs-v0-2015"],
-        help="how it is laid out, and so its CID (default: unixfs-v1-2025)",
+        help="how the DAG is built, which determines its CID (default: unixfs-v1-2025)",
     )
-    add.add_argument("--only-hash", action="store_true", help="only say the CID, and write nothing")
-    add.add_argument("--hidden", action="store_true", help="take names that begin with a dot, too")
+    add.add_argument("--only-hash", action="store_true", help="only print the CID, and write nothing")
+    add.add_argument("--hidden", action="store_true", help="also add names that begin with a dot")
     add.add_argument("--json", action="store_true", help="the result as JSON")
     store_option(add)
 
 
 def add_import(commands: Commands) -> None:
     """Declare ``dnc import``."""
-    parser = command(commands, "import", _run_import, "take the blocks of a CAR file into the store; prints its roots")
+    parser = command(
+        commands, "import", _run_import, "import the blocks of a CAR file into the store; prints its roots"
+    )
     parser.add_argument("file", help="a CAR (version 1 or 2), or - for standard input")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     store_option(parser)
@@ -88,7 +90,7 @@ def add_export(commands: Commands) -> None:
 
 def add_verify(commands: Commands) -> None:
     """Declare ``dnc verify``."""
-    verify = command(commands, "verify", _run_verify, "walk DAGs in the store, and say what is missing or wrong")
+    verify = command(commands, "verify", _run_verify, "check DAGs in the store for missing and damaged blocks")
     verify.add_argument("cid", nargs="*", help="roots (default: all that were published or imported)")
     verify.add_argument("--json", action="store_true", help="a JSON object per root")
     store_option(verify)
@@ -122,7 +124,7 @@ def _run_get(options: argparse.Namespace) -> None:
         )
     except KeyboardInterrupt:
         line.end()
-        say("what came is kept: the same command goes on from there")
+        say("what was received is kept: the same command continues from there")
         raise
     finally:
         line.end()
@@ -302,7 +304,7 @@ def _found(found: Integrity) -> dict[str, object]:
 
 def _verdict(found: Integrity) -> str:
     said = "complete" if found.complete else f"{len(found.missing)} blocks missing, {len(found.damaged)} wrong"
-    said += f", but for {_many(len(found.unchecked), 'block')} that nobody here can check" if found.unchecked else ""
+    said += f", but for {_many(len(found.unchecked), 'block')} whose hash cannot be checked" if found.unchecked else ""
     lines = [f"{found.root}: {said}; {_blocks(found.blocks, found.size_bytes)} are right"]
     for what, cids in (("missing", found.missing), ("wrong", found.damaged), ("not checked", found.unchecked)):
         lines += [f"  {what} {cid}" for cid in cids[:_SHOWN]]

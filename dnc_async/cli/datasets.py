@@ -65,23 +65,23 @@ def add_upload(commands: Commands) -> None:
 
 def add_stream(commands: Commands) -> None:
     """Declare ``dnc stream``."""
-    stream = command(commands, "stream", _run_stream, "consume a dataset: a line per batch, then where the time went")
+    stream = command(commands, "stream", _run_stream, "stream a dataset: a line per batch, then where the time went")
     stream.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
     gateway_option(stream)
     budget = "disk budget, such as 64MB, or 0 for memory alone"
     stream.add_argument("--budget", metavar="SIZE", dest="disk_budget", help=budget)
     stream.add_argument(
-        "--epochs", type=whole_number, default=1, metavar="N", help="how often to go through the dataset"
+        "--epochs", type=whole_number, default=1, metavar="N", help="the number of passes over the dataset"
     )
     stream.add_argument("--spool-dir", metavar="DIR", help="where to stage chunks (default: the user's cache folder)")
     stream.add_argument("--json", action="store_true", help="a JSON object per line")
-    stream.add_argument("--report", metavar="FILE", help="save the gap report, also where it is interrupted")
+    stream.add_argument("--report", metavar="FILE", help="save the gap report, also after an interruption")
     store_option(stream)
 
 
 def add_inspect(commands: Commands) -> None:
     """Declare ``dnc inspect``."""
-    inspect = command(commands, "inspect", _run_inspect, "what a dataset is: schema, samples, batches, bytes")
+    inspect = command(commands, "inspect", _run_inspect, "describe a dataset: schema, samples, batches, bytes")
     inspect.add_argument("cid", help="a CID, ipfs://… or /ipfs/…/path")
     gateway_option(inspect)
     inspect.add_argument("--json", action="store_true", help="as JSON")

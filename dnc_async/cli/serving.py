@@ -16,7 +16,7 @@ def add_serve(commands: Commands) -> None:
     """Declare ``dnc serve``."""
     serve = command(commands, "serve", _run_serve, "serve a local store as a trustless gateway")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=_port, default=8080, metavar="N", help="0 takes a free one (default: 8080)")
+    serve.add_argument("--port", type=_port, default=8080, metavar="N", help="0 for any free port (default: 8080)")
     serve.add_argument(
         "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
     )

@@ -157,7 +157,7 @@ def _remedy(error: BaseException, workers: Workers) -> str:
         return ""
     if isinstance(error, pickle.PicklingError) or "pickle" in str(error):
         return (
-            ". What goes to another process and comes back must be picklable; arrays are, open files and locks are not"
+            ". What is passed to another process and back must be picklable: arrays are, open files and locks are not"
         )
     if isinstance(error, BrokenExecutor):
         return (

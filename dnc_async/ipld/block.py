@@ -58,7 +58,7 @@ def verify(cid: Cid, data: Buffer) -> Block:
         raise BlockMismatchError(f"{cid}: {len(data)} bytes are more than a block may have ({MAX_BLOCK_BYTES})")
     kept = data if type(data) is bytes else bytes(data)
     if not matches(cid.multihash, kept):
-        raise BlockMismatchError(f"{cid}: the {len(kept)} bytes that came hash to something else")
+        raise BlockMismatchError(f"{cid}: the {len(kept)} bytes hash to something else")
     return _construct(cid, kept)
 
 

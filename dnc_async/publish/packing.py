@@ -228,7 +228,7 @@ def _readable(manifest: Manifest) -> bytes:
                 f"the manifest would have {len(body)} bytes, more than {MAX_MANIFEST_BYTES}: use a larger batch_size"
             )
         if Manifest.decode(body) != manifest:
-            raise DatasetError("the manifest does not come back as it was written")
+            raise DatasetError("the manifest changes when it is written and read")
     except (ManifestError, UnicodeError, OverflowError) as error:
         raise DatasetError(f"no reader would take this dataset: {error}") from error
     return body

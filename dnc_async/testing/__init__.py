@@ -1,9 +1,9 @@
-"""For tests, yours and ours: gateways that fail by script, repeatably.
+"""For tests, yours and ours: gateways that misbehave by script, repeatably.
 
 :class:`Faults` is the script, as data or as a line of text. :class:`ScriptedGateway` plays it in this event loop,
-:class:`GatewayProcess` in a process of its own. Without sockets, on a virtual clock: :class:`Simulation` runs a whole client over
-such gateways, with a disk and consumers that follow scripts, too, and :class:`Simulator` the choice of gateways alone. Names are
-imported when they are first used: a gateway process starts faster for it.
+:class:`GatewayProcess` in its own process. Without sockets, on a virtual clock: :class:`Simulation` runs a whole client with
+such gateways, and with a disk and consumers that follow scripts, too; :class:`Simulator` runs only the choice of gateways.
+Names are imported on first use, so that a gateway process starts faster.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     serve.add_argument("--store", required=True, help="the folder of the store")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    serve.add_argument("--port", type=int, default=0, help="0 for any free port")
     serve.add_argument("--fault", default="", help="a script, such as rate=4MB,latency=50ms,flip=20")
     serve.add_argument("--stop-on-eof", action="store_true", help="end when standard input does")
     add_chaos(commands.add_parser("chaos", help="simulate clients among faults, seed after seed"))

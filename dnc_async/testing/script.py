@@ -1,4 +1,4 @@
-"""Scripts as lines of text: ``"rate=4MB,latency=50ms,flip=20"`` is words with values, and reads back as it was written."""
+"""Scripts as lines of text: ``"rate=4MB,latency=50ms,flip=20"`` is words with values. Parsing and writing are inverse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DASH = re.compile(r"(?<![eE])-")  # between two times, not inside of 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A span of time, in seconds from the script's start; ``stop_s`` is None if it never ends."""
+    """A span of time, in seconds from the script's start; ``stop_s`` is ``None`` if it never ends."""
 
     start_s: float
     stop_s: float | None = None
@@ -32,7 +32,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """How one word of a script is read and written. ``bare`` is what it means without a value."""
+    """How one word of a script is parsed and written. ``bare`` is its meaning without a value."""
 
     field: str
     example: str
@@ -42,9 +42,9 @@ class Word:
 
 
 def parse_script(text: str, words: Mapping[str, Word], kind: str) -> dict[str, Any]:
-    """Read a script into fields; the empty text has none.
+    """Parse a script to fields; the empty text has none.
 
-    Raises :class:`~dnc_async.errors.ArgumentError`, which names the bad word and lists the known ones.
+    Raises :class:`~dnc_async.errors.ArgumentError`, which names the wrong word and lists the known ones.
     """
     found: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -66,7 +66,7 @@ def parse_script(text: str, words: Mapping[str, Word], kind: str) -> dict[str, A
 
 
 def write_script(script: Any, words: Mapping[str, Word]) -> str:  # noqa: ANN401 - a dataclass with these fields
-    """Write a script, the fields that are not the default's alone."""
+    """Write a script, only with the fields that differ from their defaults."""
     defaults = {field.name: field.default for field in fields(script)}
     shown = []
     for name, word in words.items():
@@ -77,7 +77,7 @@ def write_script(script: Any, words: Mapping[str, Word]) -> str:  # noqa: ANN401
 
 
 def _number(value: float) -> str:
-    """Write a number so that it reads back as the same one, whole ones without a fraction."""
+    """Write a number so that it is parsed as the same one, whole numbers without a fraction."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
@@ -158,5 +158,5 @@ def outage_word(field: str, example: str) -> Word:
 
 
 def switch_word(field: str) -> Word:
-    """Yes, or not there."""
+    """Yes, or absent."""
     return Word(field=field, example="", read=_switch, write=lambda _: "yes", bare=True)

@@ -85,7 +85,7 @@ class ScriptedHooks:
             if content.segments:
                 self._found.add(content.root)
             elif content.root not in self._found:
-                raise RefusalError(404, "nobody was found who has this block")
+                raise RefusalError(404, "no provider was found for this block")
         return replace(content, entity_bytes=None) if self._faults.ignore_entity_bytes else content
 
     def block(self, cid: Cid, data: bytes) -> bytes:

@@ -42,7 +42,7 @@ def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space: what came so far is gone on with" if full else "choose another place"
+        remedy = "free some space and repeat the call, which continues from here" if full else "choose another place"
         raise OutputError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
     except UnicodeEncodeError as error:
         encoding = sys.getfilesystemencoding()
@@ -116,7 +116,9 @@ class PartialOutput:
 
     def _check_room(self, path: str, size: int) -> None:
         if size > shutil.disk_usage(self.path.parent).free:
-            raise OutputError(f"{path}: {size} bytes are still to come, and there is no room for them; free some space")
+            raise OutputError(
+                f"{path}: {size} bytes are still missing, and the disk has no space for them; free some space"
+            )
 
     def has(self, name: str, cid: Cid) -> int | None:
         """The size of the file that an earlier call left here, if its content is that of this block; else ``None``."""

@@ -423,7 +423,7 @@ class RemoteEngine:
     def _leave_unanswered(self, choose: Callable[[int], bool]) -> None:
         for stream, answer in list(self._questions.values()):
             if choose(stream) and not answer.done():
-                answer.set_exception(EngineError("the stream ended before the question came"))
+                answer.set_exception(EngineError("the stream ended before it was asked"))
 
     def _tell_observers(self, events: Events) -> None:
         if events.dropped:

@@ -70,7 +70,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         else "none"
     )
     if report.peak_ahead_bytes:
-        disk += f"; {size(report.peak_ahead_bytes)} asked for before there was room"
+        disk += f"; {size(report.peak_ahead_bytes)} requested before there was space"
     ahead = "auto" if settings.prefetch is None else str(settings.prefetch)
     epochs = "without end" if settings.epochs is None else str(settings.epochs)
     hedged, failed = size(report.hedged_bytes), f"{report.requests_failed:,}"
@@ -82,7 +82,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "bytes",
-            f"{came}, {size(report.useful_bytes)} handed over; {hedged} asked for twice",
+            f"{came}, {size(report.useful_bytes)} handed over; {hedged} requested twice",
         ),
         (
             "blocks",
@@ -102,10 +102,12 @@ def hints(report: Report) -> list[str]:
     found, worth_s = [], max(_WORTH_A_HINT * report.steady_s, _LEAST_HINT_S)
     contended, engine = report.causes.get(CONTENTION, 0.0), report.causes.get(ENGINE, 0.0)
     if report.idle_share >= _WORTH_A_HINT and contended >= worth_s:
-        no_turn = f"the engine had no turn for {duration(contended)}"
-        found.append(f"{no_turn}: a step in pure Python holds its lock; try engine='process'")
+        no_turn = f"the engine could not run for {duration(contended)}"
+        found.append(f"{no_turn}: a step in pure Python holds Python's lock; try engine='process'")
     if report.idle_share >= _WORTH_A_HINT and engine >= worth_s:
-        found.append(f"the engine's own work took {duration(engine)} that no step hid; larger batches need less of it")
+        found.append(
+            f"the consumer waited {duration(engine)} for the engine's own work; larger batches need less of it"
+        )
     return found
 
 
@@ -147,8 +149,8 @@ def scenario_lines(report: Report) -> list[tuple[str, str]]:
 def what_if_title(report: Report) -> str:
     """The title of :func:`scenario_lines`, with what the model does not include."""
     failed = report.requests_failed + report.blocks_rejected
-    unknown = ", which knows no faults, and this run had some" if failed else ""
-    return f"idle, had it been (a model of perfect planning{unknown}: read it beside the measured run)"
+    unknown = ", without the faults that this run had" if failed else ""
+    return f"idle time by a model of perfect planning{unknown}; compare it with what was measured"
 
 
 def render(report: Report) -> str:
@@ -180,7 +182,7 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _calls(run: TransformRun) -> str:
     at_once = "one at a time" if run.places <= 1 else f"{run.places} at once"
-    return f"{run.calls:,} of the transform, {duration(run.mean_s)} each in the mean, {at_once}"
+    return f"{run.calls:,} of the transform, {duration(run.mean_s)} each on average, {at_once}"
 
 
 def _gaps(gaps: Any) -> tuple[float, ...]:  # noqa: ANN401
