@@ -38,7 +38,7 @@ def check_all(p: Parts, mailbox: Mailbox) -> None:
 
 @pytest.mark.parametrize("data", [DATA, RAGGED], ids=["fixed", "ragged"])
 @pytest.mark.parametrize("leases", [1, 2, 5])
-@pytest.mark.parametrize("gateway", ["latency=20ms", "latency=20ms,rate=100kB,flip=4", "html=3,latency=5ms"])
+@pytest.mark.parametrize("gateway", ["latency=20ms", "latency=20ms,rate=100kB,flip=4", "html=5,latency=5ms"])
 def test_every_batch_in_order(data: DatasetScript, leases: int, gateway: str) -> None:
     """With a budget of one chunk or of several, and gateways that fail now and then."""
 
