@@ -15,10 +15,10 @@ chunks arrive in time without credit takes none: with a larger budget, the disk 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from dnc_async.dataset.page import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
-from dnc_async.engine.chunks import Chunk
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.progress import Progress
 from dnc_async.gateways.score import JITTERS
@@ -69,6 +69,14 @@ class CreditLimit:
         return self.used_bytes + size_bytes <= self.limit_bytes
 
 
+class PlannedChunk(Protocol):
+    """What decides about a chunk's credit."""
+
+    batch: PlannedBatch
+    entry: ChunkEntry
+    proved: bool
+
+
 class Credit:
     """The chunks of one stream that were requested before they had space."""
 
@@ -87,17 +95,17 @@ class Credit:
         self._progress = progress
         self._window = window
         self._clock = clock
-        self._chunks: set[Chunk] = set()
+        self._chunks: set[PlannedChunk] = set()
         self._used_bytes = 0
         #: The most bytes that were on credit at once.
         self.peak_bytes = 0
-        self._refused: Chunk | None = None
+        self._refused: PlannedChunk | None = None
         self._opens_at = float("inf")
 
     def __repr__(self) -> str:
         return f"<Credit {len(self._chunks)} chunks, {self._used_bytes} bytes>"
 
-    def grant(self, chunk: Chunk) -> bool:
+    def grant(self, chunk: PlannedChunk) -> bool:
         """Whether a chunk, the first without space, may be requested now; if so, it is counted until its rows are free."""
         self._refused, self._opens_at = chunk, self._when(chunk)
         if self._opens_at > self._clock():
@@ -106,11 +114,11 @@ class Credit:
         self._count(chunk.entry.size_bytes)
         return True
 
-    def opens_at(self, refused: Chunk | None) -> float:
+    def opens_at(self, refused: PlannedChunk | None) -> float:
         """When a refused chunk may be requested, if nothing happens before; infinite if that is not known."""
         return self._opens_at if refused is not None and refused is self._refused else float("inf")
 
-    def settle(self, chunk: Chunk) -> None:
+    def settle(self, chunk: PlannedChunk) -> None:
         """The chunk's rows are free, so it is not on credit any more."""
         if chunk in self._chunks:
             self._chunks.discard(chunk)
@@ -131,7 +139,7 @@ class Credit:
         progress = self._progress
         return batch.position == 1 and bool(progress.wanted) and not progress.taken and self._limit.has(size_bytes)
 
-    def _when(self, chunk: Chunk) -> float:
+    def _when(self, chunk: PlannedChunk) -> float:
         size, window = chunk.entry.size_bytes, self._window()
         if self.may_begin_with(chunk.batch, size):
             return self._clock()

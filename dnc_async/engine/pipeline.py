@@ -120,6 +120,7 @@ class Pipeline:
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
         self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
+        self._change = Condition()
         self._slow_start = SlowStart(window=window, progress=self._progress, clock=clock)
         self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
         self._account = open_account(self)
@@ -129,6 +130,7 @@ class Pipeline:
             spool=spool,
             disk=disk,
             progress=self._progress,
+            change=self._change,
             group=group,
             credit=self._credit,
         )
@@ -136,6 +138,7 @@ class Pipeline:
             tasks=tasks,
             placement=self._placement,
             progress=self._progress,
+            change=self._change,
             group=group,
             starvation=self._starvation,
             clock=clock,
@@ -193,7 +196,7 @@ class Pipeline:
 
     def changed(self) -> None:
         """Something was released or handed over: try to grant space again."""
-        self._progress.changed()
+        self._change.notify_all()
 
     def revoked(self, lease: Lease) -> None:
         """Return a revoked lease. A chunk that is moving to memory, or has no file yet, returns it anyway."""
@@ -204,17 +207,21 @@ class Pipeline:
         """When a chunk will be needed, at the consumer's pace."""
         return self._pace.due(max(0, place[0] - self._progress.taken))
 
+    async def _until_taken(self, batches: int) -> None:
+        """Wait until this many batches were handed over: then the place in memory is free for the next one."""
+        await self._change.until(lambda: self._progress.taken >= batches)
+
     # The stages.
 
     async def _prove_all(self, send: MemoryObjectSendStream[Chunk]) -> None:
         async with send:
             for batch in self._plan.batches():
                 for part, index in enumerate(batch.chunks):
-                    await self._progress.change.until(lambda: len(self._to_grant) < self._proofs_ahead())
+                    await self._change.until(lambda: len(self._to_grant) < self._proofs_ahead())
                     try:
                         entry = await self._pages.entry(index, self._tasks, (_LEAF, batch.position, part))
                     except DncError:  # this chunk, and all after it, are not known
-                        await self._progress.until_taken(batch.position)
+                        await self._until_taken(batch.position)
                         raise
                     chunk = Chunk(batch, part, entry)
                     self._chunks.setdefault(batch.position, []).append(chunk)
@@ -257,7 +264,7 @@ class Pipeline:
     async def _grant_all(self) -> None:
         """Grant space to the first chunk in plan order without any; dropped ones come before those that never had any."""
         while True:
-            changes = self._progress.change.changes
+            changes = self._change.changes
             first = heapq.heappop(self._to_grant)[1] if self._to_grant else None
             if first is not None and self._may_grant(first) and await self._grant(first):
                 self.changed()
@@ -265,7 +272,7 @@ class Pipeline:
             if first is not None:
                 self._enqueue(first)
             with anyio.move_on_after(self._looks_again_s(first)):
-                await self._progress.change.past(changes)
+                await self._change.past(changes)
 
     async def _hear_of_rates(self) -> None:
         """Try to grant again whenever a gateway's rate becomes known, because slow start may end then."""
@@ -375,11 +382,11 @@ class Pipeline:
                 if chunk.error is None:
                     await self._finish(chunk)
                 if chunk.error is not None:
-                    await self._progress.until_taken(chunk.batch.position)
+                    await self._until_taken(chunk.batch.position)
                     raise chunk.error
                 if chunk.is_last:
                     await self._complete_batch(chunk.batch)
-        await self._progress.until_taken(self._progress.taken + len(self._chunks))
+        await self._until_taken(self._progress.taken + len(self._chunks))
 
     async def _finish(self, chunk: Chunk) -> None:
         rows = self._placement.rows(chunk.batch)
@@ -396,7 +403,7 @@ class Pipeline:
         for chunk in self._chunks[planned.position]:
             chunk.sink = None  # it holds the rows
         # It may have come on credit, before it had its place.
-        await self._progress.change.until(lambda: self._progress.has_rows(planned))
+        await self._change.until(lambda: self._progress.has_rows(planned))
         batch = self._placement.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
@@ -416,12 +423,12 @@ class Pipeline:
     async def _deliver_all(self) -> None:
         """Hand over transformed batches, in plan order; raise an error when all batches before it were taken, and not before."""
         while True:
-            await self._progress.change.until(lambda: self._jobs)
+            await self._change.until(lambda: self._jobs)
             job = self._jobs.popleft()
             await job.finished.wait()
             if self.calls is not None:
                 self.calls.ended(job.done_at, complete=job.complete_at)
-            await self._progress.until_taken(job.planned.position)
+            await self._until_taken(job.planned.position)
             self._put(job.planned, job.take(), transformed=job.done_at)
 
     def _put(self, planned: PlannedBatch, batch: object, *, transformed: float = 0.0) -> None:

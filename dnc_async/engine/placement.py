@@ -6,6 +6,7 @@ again now and then (:mod:`~dnc_async.spool.disk_backoff`), by creating the file 
 
 from __future__ import annotations
 
+from dnc_async.condition import Condition
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
@@ -30,6 +31,7 @@ class Placement:
         spool: SpoolFolder | None,
         disk: DiskBackoff,
         progress: Progress,
+        change: Condition,
         group: FetchGroup,
         credit: Credit,
     ) -> None:
@@ -39,6 +41,7 @@ class Placement:
         self._spool = spool
         self._disk = disk
         self._progress = progress
+        self._change = change
         self._group = group
         self._credit = credit
         self._buffers: dict[int, BatchBuffer] = {}
@@ -95,7 +98,7 @@ class Placement:
             return None
         if lease.is_revoked:
             file.discard()
-            self._progress.changed()
+            self._change.notify_all()
             return None
         chunk.state = State.STAGED
         return Sink(file=file)

@@ -1,8 +1,7 @@
-"""How far a stream has come, in batches, and what may be done next. Used in the engine's thread."""
+"""How far a stream has come, in batches, and what may be done next. PURE."""
 
 from __future__ import annotations
 
-from dnc_async.condition import Condition
 from dnc_async.dataset.plan import PlannedBatch
 
 
@@ -14,19 +13,9 @@ class Progress:
         self._prefetch = prefetch
         self._places = places
         self.complete = self.taken = self.wanted = 0
-        #: Notified whenever one of the numbers changes.
-        self.change = Condition()
 
     def __repr__(self) -> str:
         return f"<Progress {self.complete} batches complete, {self.taken} taken, {self.wanted} wanted>"
-
-    def changed(self) -> None:
-        """Have all waiting tasks check again."""
-        self.change.notify_all()
-
-    async def until_taken(self, batches: int) -> None:
-        """Wait until this many batches were handed over: then the place in memory is free for the next one."""
-        await self.change.until(lambda: self.taken >= batches)
 
     def has_rows(self, batch: PlannedBatch) -> bool:
         """Whether the batch's place in memory is free: all before it are complete, and few enough are not handed over."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 
 from anyio.abc import TaskGroup
 
+from dnc_async.condition import Condition
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.placement import Placement
@@ -28,6 +29,7 @@ class Tiering:
         tasks: TaskGroup,
         placement: Placement,
         progress: Progress,
+        change: Condition,
         group: FetchGroup,
         starvation: Starvation,
         clock: Callable[[], float],
@@ -42,6 +44,7 @@ class Tiering:
         self._tasks = tasks
         self._placement = placement
         self._progress = progress
+        self._change = change
         self._group = group
         self._starvation = starvation
         self._clock = clock
@@ -97,4 +100,4 @@ class Tiering:
         chunk.sink, chunk.state = None, State.PLANNED
         if chunk.error is None:
             self._dropped(chunk)
-        self._progress.changed()
+        self._change.notify_all()

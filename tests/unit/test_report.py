@@ -16,7 +16,7 @@ from dnc_async import Report, ReportError
 from dnc_async.engine.ideal import Calls, GatewayLink, ideal_stream, window_bytes
 from dnc_async.engine.report.page import page
 from dnc_async.engine.report.picture import draw, encode
-from dnc_async.engine.report.report import Gaps, RunSettings, TransformRun
+from dnc_async.engine.report.record import Gaps, RunSettings, TransformRun
 from dnc_async.engine.timeline import Bin
 from dnc_async.errors import ArgumentError, DncError
 from dnc_async.telemetry import GatewayStatistics

@@ -8,7 +8,8 @@ from dnc_async.config import installed_version
 from dnc_async.engine.ledger import Ledger
 from dnc_async.engine.options import StreamOptions
 from dnc_async.engine.pace import CallPace
-from dnc_async.engine.report.report import Gaps, Report, RunSettings, TransformRun
+from dnc_async.engine.report.record import Gaps, RunSettings, TransformRun
+from dnc_async.engine.report.report import Report
 from dnc_async.engine.timeline import Timeline
 from dnc_async.system import peak_memory_bytes
 from dnc_async.telemetry import StreamStatistics

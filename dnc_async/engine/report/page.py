@@ -18,7 +18,7 @@ from dnc_async.engine.report.text import (
 )
 
 if TYPE_CHECKING:
-    from dnc_async.engine.report.report import Report
+    from dnc_async.engine.report.record import RunRecord
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -30,12 +30,12 @@ _PAGE = """<!doctype html>
 _BAR = '<span style="display:inline-block;height:0.7em;background:#0072b2;width:{width:.1f}px"></span>'
 
 
-def page(report: Report, svg: str = "") -> str:
+def page(report: RunRecord, svg: str = "") -> str:
     """A whole page; ``svg`` is a picture to place at its top, and is not escaped."""
     return _PAGE.format(title=escape(report.dataset), body=svg + tables(report))
 
 
-def tables(report: Report) -> str:
+def tables(report: RunRecord) -> str:
     """The tables alone."""
     first, second = headline(report).split("\n")
     parts = [f"<p><b>{escape(first)}</b><br>{escape(second)}</p>"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dnc_async.engine.report.report import Report
+    from dnc_async.engine.report.record import RunRecord
 
 # Okabe and Ito's colours, and one of Tol's, for colour-blind readers; causes without a colour of their own are faults.
 _COLOURS = {
@@ -61,7 +61,7 @@ class _Layer:
     waits: tuple[float, ...]
 
 
-def draw(report: Report) -> Figure:
+def draw(report: RunRecord) -> Figure:
     """Draw, above, the wait for each batch by cause; below, their running sum."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
@@ -88,7 +88,7 @@ def draw(report: Report) -> Figure:
     return figure
 
 
-def encode(report: Report, name: str) -> bytes:
+def encode(report: RunRecord, name: str) -> bytes:
     """The picture in the format of a file name's suffix. Raises :class:`~dnc_async.errors.ArgumentError`."""
     form = PurePath(name).suffix.lower().removeprefix(".")
     if form not in _FORMATS:
@@ -98,7 +98,7 @@ def encode(report: Report, name: str) -> bytes:
     return body.getvalue()
 
 
-def _layers(report: Report) -> list[_Layer]:
+def _layers(report: RunRecord) -> list[_Layer]:
     ranked = sorted(report.causes, key=lambda cause: -report.causes[cause])
     named = ranked if len(ranked) <= _LAYERS else ranked[: _LAYERS - 1]
     faults = [name for name in named if name not in _COLOURS]
@@ -110,12 +110,12 @@ def _layers(report: Report) -> list[_Layer]:
     return [*layers, _layer(report, lesser, f"{len(lesser)} others", _OTHERS)] if lesser else layers
 
 
-def _layer(report: Report, causes: Sequence[str], label: str, colour: str) -> _Layer:
+def _layer(report: RunRecord, causes: Sequence[str], label: str, colour: str) -> _Layer:
     waits = tuple(sum(each.causes.get(cause, 0.0) for cause in causes) for each in report.timeline)
     return _Layer(label, colour, sum(report.causes[cause] for cause in causes), waits)
 
 
-def _draw_gaps(axes: Axes, report: Report, layers: Sequence[_Layer]) -> None:
+def _draw_gaps(axes: Axes, report: RunRecord, layers: Sequence[_Layer]) -> None:
     bins = report.timeline
     ends = [each.at_s for each in bins]
     # A bar ends at the hand-over. Its width is the length of the wait, but at least visible.
@@ -130,7 +130,7 @@ def _draw_gaps(axes: Axes, report: Report, layers: Sequence[_Layer]) -> None:
     axes.set_ylabel("gap [ms]" if several == 1 else f"mean gap of {several} batches [ms]")
 
 
-def _draw_total(axes: Axes, report: Report, layers: Sequence[_Layer]) -> None:
+def _draw_total(axes: Axes, report: RunRecord, layers: Sequence[_Layer]) -> None:
     times = [report.first_batch_s or 0.0, *(each.at_s for each in report.timeline)]
     if layers:
         axes.stackplot(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dnc_async.engine.ledger import CONTENTION, ENGINE
-from dnc_async.engine.report.what_if import AS_IT_WAS
+from dnc_async.engine.report.what_if import AS_IT_WAS, scenarios
 
 if TYPE_CHECKING:
-    from dnc_async.engine.report.report import Report, TransformRun
+    from dnc_async.engine.report.record import RunRecord, TransformRun
     from dnc_async.telemetry import GatewayStatistics
 
 _BAR = 24
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.1f} ms"
 
 
-def headline(report: Report) -> str:
+def headline(report: RunRecord) -> str:
     """The two most important sentences."""
     first = "no batch yet" if report.first_batch_s is None else f"first batch after {duration(report.first_batch_s)}"
     return (
@@ -55,13 +55,13 @@ def headline(report: Report) -> str:
     )
 
 
-def causes(report: Report) -> list[tuple[str, float, float]]:
+def causes(report: RunRecord) -> list[tuple[str, float, float]]:
     """(cause, seconds, share of the waiting), the longest first."""
     total = report.waited_s or 1.0
     return [(name, seconds, seconds / total) for name, seconds in sorted(report.causes.items(), key=lambda c: -c[1])]
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def facts(report: RunRecord) -> list[tuple[str, str]]:
     """(name, text) of each line of counters."""
     gaps, settings, transform = report.gaps, report.settings, report.transform
     disk = (
@@ -97,7 +97,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def hints(report: Report) -> list[str]:
+def hints(report: RunRecord) -> list[str]:
     """What would help, as far as the report can tell."""
     found, worth_s = [], max(_WORTH_A_HINT * report.steady_s, _LEAST_HINT_S)
     contended, engine = report.causes.get(CONTENTION, 0.0), report.causes.get(ENGINE, 0.0)
@@ -135,9 +135,9 @@ def _latency(gateway: GatewayStatistics) -> str:
 GATEWAY_HEAD = ("gateway", "blocks", "bytes", "rate", "latency", "rejected", "failed")
 
 
-def scenario_lines(report: Report) -> list[tuple[str, str]]:
+def scenario_lines(report: RunRecord) -> list[tuple[str, str]]:
     """(name, idle share): as measured, as modelled for the same run, and as modelled for variations."""
-    found = report.scenarios()
+    found = scenarios(report)
     if not found:
         return []
     named = [
@@ -146,14 +146,14 @@ def scenario_lines(report: Report) -> list[tuple[str, str]]:
     return [("measured", f"{report.idle_share:.1%}"), *named]
 
 
-def what_if_title(report: Report) -> str:
+def what_if_title(report: RunRecord) -> str:
     """The title of :func:`scenario_lines`, with what the model does not include."""
     failed = report.requests_failed + report.blocks_rejected
     unknown = ", without the faults that this run had" if failed else ""
     return f"idle time by a model of perfect planning{unknown}; compare it with what was measured"
 
 
-def render(report: Report) -> str:
+def render(report: RunRecord) -> str:
     """The whole report."""
     lines = [headline(report), ""]
     for name, seconds, share in causes(report):

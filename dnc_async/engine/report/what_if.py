@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from dnc_async.engine.ideal import Calls, GatewayLink, ideal_stream, window_bytes
 
 if TYPE_CHECKING:
-    from dnc_async.engine.report.report import Report
+    from dnc_async.engine.report.record import RunRecord
 
 _MOST_BATCHES = 512
 _MOST_BLOCKS = 32  # of one chunk; more blocks are merged
@@ -39,7 +39,7 @@ class Scenario:
     idle_share: float
 
 
-def scenarios(report: Report) -> tuple[Scenario, ...]:
+def scenarios(report: RunRecord) -> tuple[Scenario, ...]:
     """The run as it was, then its variations."""
     budget = report.budget_bytes
     asked: list[tuple[str, int | None, int]] = [(AS_IT_WAS, None, 0)]
@@ -52,7 +52,7 @@ def scenarios(report: Report) -> tuple[Scenario, ...]:
     return tuple(Scenario(name=name, idle_share=share) for name, share in found if share is not None)
 
 
-def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways: int = 0) -> float | None:
+def idle_share(report: RunRecord, *, budget_bytes: int | None = None, more_gateways: int = 0) -> float | None:
     """The model's idle share; ``None`` if it cannot be computed."""
     links = _links(report)
     if not links or not report.timeline or not report.useful_bytes or report.settings.prefetch == 0:
@@ -75,7 +75,7 @@ def idle_share(report: Report, *, budget_bytes: int | None = None, more_gateways
     return ideal.idle_share
 
 
-def _links(report: Report) -> list[GatewayLink]:
+def _links(report: RunRecord) -> list[GatewayLink]:
     return [
         GatewayLink(
             latency_s=gateway.latency_s + gateway.jitter_s,
@@ -86,34 +86,34 @@ def _links(report: Report) -> list[GatewayLink]:
     ]
 
 
-def _chunk(report: Report) -> list[int]:
+def _chunk(report: RunRecord) -> list[int]:
     blocks = min(_MOST_BLOCKS, max(1, round(report.blocks / report.chunks)))
     size = max(blocks, round(report.useful_bytes / report.chunks))
     return [size // blocks] * (blocks - 1) + [size - size // blocks * (blocks - 1)]
 
 
-def _chunks_per_batch(report: Report) -> int:
+def _chunks_per_batch(report: RunRecord) -> int:
     return max(1, round(report.chunks / report.batches))
 
 
-def _batch_lease(report: Report) -> int:
+def _batch_lease(report: RunRecord) -> int:
     return _chunks_per_batch(report) * report.settings.lease_bytes
 
 
-def _calls(report: Report) -> Calls | None:
+def _calls(report: RunRecord) -> Calls | None:
     run = report.transform
     if run is None:
         return None
     return Calls(seconds=run.mean_s, workers=max(1, run.places), places=_places(report))
 
 
-def _places(report: Report) -> int:
+def _places(report: RunRecord) -> int:
     """How many batches are in memory for a transform, in addition to the one being received; ``prefetch`` includes them."""
     places, prefetch = report.transform.places if report.transform is not None else 0, report.settings.prefetch
     return places if prefetch is None else min(places, prefetch - 1)
 
 
-def _staged_chunks(report: Report, budget_bytes: int | None) -> int:
+def _staged_chunks(report: RunRecord, budget_bytes: int | None) -> int:
     """How many chunks may be on disk: what fits into the budget, and what ``prefetch`` allows."""
     settings = report.settings
     budget = report.budget_bytes if budget_bytes is None else budget_bytes
