@@ -7,14 +7,11 @@ that holds Python's lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import itertools
 import math
 import os
 import pickle
-import select
-import subprocess
 import threading
 import time
 import traceback
@@ -28,6 +25,7 @@ from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.bridge import check_not_forked, check_threads, end_at_exit, wait_for_future
 from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.process.channel import Channel
+from dnc_async.engine.process.child import EXIT_S, Child
 from dnc_async.engine.process.end_watch import EndWatch, Measure
 from dnc_async.engine.process.inbox import Inbox
 from dnc_async.engine.process.messages import (
@@ -45,7 +43,7 @@ from dnc_async.engine.process.messages import (
     Stop,
 )
 from dnc_async.engine.process.remote_stream import RemoteStream
-from dnc_async.engine.process.spawn import check_supported, spawned
+from dnc_async.engine.process.spawn import check_supported
 from dnc_async.engine.runtime import Origin, StreamRequest
 from dnc_async.engine.thread_engine import ThreadEngine
 from dnc_async.errors import ArgumentError, EngineError, StreamClosedError
@@ -57,7 +55,6 @@ from dnc_async.telemetry import Observer, Observers, logger
 T = TypeVar("T")
 #: How long a question waits for its answer. If there is none, no further question waits until the engine sends something.
 _ANSWER_S = 5.0
-_EXIT_S = 5.0
 #: An engine that was asked to end something has this long to answer, then this long in addition to its transforms' patience…
 _THERE_S, _END_S = 3.0, 10.0
 #: …and this long after SIGTERM.
@@ -80,9 +77,7 @@ class RemoteEngine:
         self.ended: Future[None] = Future()
         self._pid = os.getpid()
         self._told = Observers(setup.observers)
-        self._control: Channel | None = None
-        self._process: subprocess.Popen[bytes]
-        self._epoll: select.epoll
+        self._child: Child | None = None
         self._thread = threading.Thread(target=self._run, name="dnc_async engine's process", daemon=True)
         self._numbers = itertools.count()
         self._streams: dict[int, tuple[RemoteStream, bool]] = {}
@@ -95,14 +90,14 @@ class RemoteEngine:
         self._ended: Exception | None = None
 
     def __repr__(self) -> str:
-        if self._control is None:
+        if self._child is None:
             return "<RemoteEngine, not started>"
-        return f"<RemoteEngine {self._process.pid}, {'ended' if self._ended else 'running'}>"
+        return f"<RemoteEngine {self._child.process.pid}, {'ended' if self._ended else 'running'}>"
 
     @property
     def is_started(self) -> bool:
         """Whether the process, or the thread for calls, was started."""
-        return self._control is not None or self._beside is not None
+        return self._child is not None or self._beside is not None
 
     @property
     def ours(self) -> bool:
@@ -116,50 +111,23 @@ class RemoteEngine:
     def start(self) -> None:
         """Start the process, which takes half a second; does not wait for it. Raises :class:`EngineError`."""
         with self._lock:
-            if self._control is None:
+            if self._child is None:
                 self._start()
 
     def _start(self) -> None:
         check_threads()
-        with contextlib.ExitStack() as undo:
-            control, theirs = Channel.pair()
-            undo.callback(control.close)
-            with theirs:
-                # Not one of the three standard streams, which may be closed here.
-                descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
-                try:
-                    self._process = process = spawned(descriptor)
-                finally:
-                    os.close(descriptor)
-            undo.callback(process.wait)
-            undo.callback(process.kill)
-            self._epoll = epoll = select.epoll()
-            undo.callback(epoll.close)
-            epoll.register(control.fileno(), select.EPOLLIN)
-            # A process that it forked, or that we did meanwhile, may hold a copy of the other end.
-            self._pidfd = os.pidfd_open(process.pid)
-            undo.callback(os.close, self._pidfd)
-            epoll.register(self._pidfd, select.EPOLLIN)
-            # Wakes the thread, which may sleep for longer.
-            self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            undo.callback(os.close, self._news)
-            epoll.register(self._news, select.EPOLLIN)
-            with contextlib.suppress(OSError):  # it has ended, which the thread reports
-                control.send(Setup.of(self._setup, log_level=logger.getEffectiveLevel()))
-            self._control = control
-            try:
-                self._thread.start()
-            except RuntimeError as error:  # Python's word for a limit of the system's
-                self._control = None
-                raise EngineError(f"engine='process': no thread could be started: {error}") from error
-            except BaseException:
-                if self._thread.is_alive():  # interrupted, but it runs
-                    undo.pop_all()
-                    end_at_exit(self)
-                else:
-                    self._control = None
+        self._child = child = Child(Setup.of(self._setup, log_level=logger.getEffectiveLevel()))
+        try:
+            self._thread.start()
+        except BaseException as error:
+            if self._thread.is_alive():  # interrupted, but it runs
+                end_at_exit(self)
                 raise
-            undo.pop_all()
+            self._child = None
+            child.abandon()
+            if isinstance(error, RuntimeError):  # Python's word for a limit of the system's
+                raise EngineError(f"engine='process': no thread could be started: {error}") from error
+            raise
         end_at_exit(self)
 
     def open_stream(
@@ -180,6 +148,8 @@ class RemoteEngine:
         return stream, stream.inbox
 
     def _entered(self, pickled: bytes, started: float, observers: list[Observer], *, owned: bool) -> RemoteStream:
+        child = self._child
+        assert child is not None  # noqa: S101 - it was started
         channel, theirs = Channel.pair()
         number = next(self._numbers)
         inbox = Inbox(
@@ -187,10 +157,10 @@ class RemoteEngine:
             number,
             clock=time.monotonic,
             tell=self.tell,
-            arm=lambda: self._epoll.modify(channel.fileno(), select.EPOLLIN | select.EPOLLONESHOT),
+            arm=lambda: child.arm(channel),
         )
         self._by_descriptor[channel.fileno()] = inbox
-        self._epoll.register(channel.fileno(), select.EPOLLONESHOT)
+        child.watch(channel)
         stream = RemoteStream(self, number, inbox, observers)
         self._streams[number] = stream, owned
         try:
@@ -221,9 +191,9 @@ class RemoteEngine:
 
     def tell(self, message: object, *, descriptors: Iterable[int] = (), wait: bool = True) -> None:
         """Send a message to the engine if it is alive, and does not hang where we may not ``wait``. From any thread."""
-        if self._control is not None and self.ours:
+        if self._child is not None and self.ours:
             with contextlib.suppress(OSError):  # it has ended, or hangs, which the thread reports
-                self._control.send(message, descriptors=list(descriptors), wait=wait)
+                self._child.control.send(message, descriptors=list(descriptors), wait=wait)
 
     def ask(self, stream: int, *, report: bool) -> Answer:
         """Ask the engine about a stream. Raises :class:`~dnc_async.errors.EngineError` if it does not answer."""
@@ -270,7 +240,7 @@ class RemoteEngine:
         self._end_soon("the process", Stop())
 
     def _end_soon(self, what: int | str, message: object) -> None:
-        if self._control is None or not self.ours:
+        if self._child is None or not self.ours:
             return
         with self._lock:
             if self._ended is not None or (isinstance(what, int) and what not in self._streams):
@@ -282,18 +252,18 @@ class RemoteEngine:
 
     def _wake(self) -> None:
         with self._lock:
-            if self._control is not None and self._ended is None and self.ours:
-                os.eventfd_write(self._news, 1)
+            if self._child is not None and self._ended is None and self.ours:
+                self._child.wake()
 
     def join(self) -> None:
         """Wait until the process has ended, and nothing of it is left."""
         if self._thread is not threading.current_thread() and self.ours and self._thread.ident is not None:
-            self._thread.join(2 * _EXIT_S)
+            self._thread.join(2 * EXIT_S)
 
     async def aclose(self) -> None:
         """End the process if it was started, and return when nothing of it is left. May be called again."""
         self.stop()
-        if self._control is not None and self.ours:
+        if self._child is not None and self.ours:
             await wait_for_future(self.ended)
         self.join()
         if self._beside is not None:
@@ -302,45 +272,32 @@ class RemoteEngine:
     # The thread.
 
     def _run(self) -> None:
-        assert self._control is not None  # noqa: S101 - set before the thread starts
+        child = self._child
+        assert child is not None  # noqa: S101 - set before the thread starts
         try:
             while True:
-                self._look(self._control)
+                self._look(child)
         except EOFError:
             pass
         except Exception:  # noqa: BLE001 - the consumer is told that the process has ended
             logger.exception("what the engine's process said was not understood")
         finally:
-            self._control.close()
-            status = self._reaped()
+            status = child.reap()
             with self._lock:
-                self._end(status)
-                self._epoll.close()
-                os.close(self._pidfd)
-                os.close(self._news)
+                self._end(child, status)
+                child.close()
             self.ended.set_result(None)
 
-    def _reaped(self) -> int:
-        try:
-            return self._process.wait(_EXIT_S)
-        except (
-            subprocess.TimeoutExpired
-        ):  # something in it does not end; its lock is released with it, and its files are removed by the next engine
-            self._process.kill()
-            return self._process.wait()
-
-    def _look(self, control: Channel) -> None:
+    def _look(self, child: Child) -> None:
         while self._later:
             self._handle(self._later.popleft())
-        self._keep_time()
-        for descriptor, _ in sorted(self._epoll.poll(self._wait_s()), key=lambda event: event[0] == self._pidfd):
-            if descriptor == self._news:
-                os.eventfd_read(self._news)
-            elif descriptor in (control.fileno(), self._pidfd):
+        self._keep_time(child)
+        for descriptor in child.wait(self._wait_s()):
+            if descriptor == child.control.fileno() or child.is_exit(descriptor):
                 with contextlib.suppress(BlockingIOError):
                     while True:
-                        self._handle(control.receive(wait=False)[0])
-                if descriptor == self._pidfd:  # and all its messages were read
+                        self._handle(child.control.receive(wait=False)[0])
+                if child.is_exit(descriptor):  # and all its messages were read
                     raise EOFError
             else:
                 inbox = self._by_descriptor.get(descriptor)
@@ -353,7 +310,7 @@ class RemoteEngine:
             due = min(self._watch.due_at(), self._timers[0][0] if self._timers else math.inf)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
-    def _keep_time(self) -> None:
+    def _keep_time(self, child: Child) -> None:
         """Do what is due: make delayed calls, and take measures against an engine that does not end."""
         now, due = time.monotonic(), []
         with self._lock:
@@ -363,19 +320,17 @@ class RemoteEngine:
         for function in due:
             function()
         if measure is Measure.TERMINATE:
-            self._process.terminate()
+            child.process.terminate()
         elif measure is Measure.KILL:
-            self._process.kill()
+            child.process.kill()
 
     def _read_until(self, answer: Future[Answer]) -> None:
         """Read messages while an observer waits in this thread; events for observers are kept for later."""
-        assert self._control is not None  # noqa: S101 - the thread runs
-        poll, until = select.poll(), time.monotonic() + _ANSWER_S
-        poll.register(self._control.fileno(), select.POLLIN)
-        poll.register(self._pidfd, select.POLLIN)
+        assert self._child is not None  # noqa: S101 - the thread runs
+        until = time.monotonic() + _ANSWER_S
         try:
-            while not answer.done() and poll.poll(max(0.0, until - time.monotonic()) * 1000):
-                message, _ = self._control.receive(wait=False)
+            while not answer.done() and self._child.wait_for_message(max(0.0, until - time.monotonic())):
+                message, _ = self._child.control.receive(wait=False)
                 if isinstance(message, Events):
                     self._later.append(message)
                 else:
@@ -436,11 +391,11 @@ class RemoteEngine:
             elif number in self._streams:
                 self._streams[number][0].observers.tell(event)
 
-    def _end(self, status: int) -> None:
+    def _end(self, child: Child, status: int) -> None:
         self._ended = (
             StreamClosedError("the client was closed")
             if self._stopping
-            else EngineError(f"the engine's process {self._process.pid} ended {_manner(status)} while its streams ran")
+            else EngineError(f"the engine's process {child.process.pid} ended {_manner(status)} while its streams ran")
         )
         if status:  # it had no time to clean up
             with contextlib.suppress(OSError):
