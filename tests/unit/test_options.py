@@ -1,5 +1,6 @@
 """Numbers and sizes as options: numpy's are numbers, too, and what is no number is named."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 import dnc_async as dnc
+from dnc_async.client import StreamCall
 from dnc_async.config.numbers import parse_size, whole_number
+from dnc_async.engine.options import StreamOptions
 
 
 @pytest.mark.parametrize(
@@ -129,3 +132,19 @@ def test_requests_per_minute(rate: Any) -> None:
     """A number above 0, and no end of it is None."""
     with pytest.raises(dnc.ArgumentError, match="requests_per_minute: expected more than 0"):
         dnc.Gateway("http://127.0.0.1:1", requests_per_minute=rate)
+
+
+def test_what_goes_to_another_process() -> None:
+    """All that the engine must know: not the consumer's functions, and not the gateways' tokens, which the request has."""
+    call = StreamCall(
+        "bafkqaaa",
+        epochs=3,
+        drop_last=True,
+        prefetch=2,
+        gateways="https://token@example.org",
+        transform=len,
+        progress=print,
+    )
+    sent = pickle.dumps(call)
+    assert pickle.loads(sent) == StreamOptions(epochs=3, drop_last=True, prefetch=2)  # noqa: S301 - ours
+    assert b"token" not in sent
