@@ -26,7 +26,7 @@ BUSY = Simulation(
     budget_bytes=30_000,
 )
 #: What happens in it, on every Python and every machine.
-BUSY_DIGEST = "set below"
+BUSY_DIGEST = "452c3ca098b8a6512846f2a29a25fdab41a15f0cf93a57ba94c008b7aabee94e"
 
 
 def test_the_same_everywhere() -> None:
@@ -49,6 +49,13 @@ def test_what_it_tells() -> None:
     assert repr(run).endswith("faults: all promises kept>")
     names = {"Simulation": Simulation, "DatasetScript": DatasetScript, "FetchSettings": FetchSettings}
     assert eval(str(BUSY), names) == BUSY  # noqa: S307 - what it prints is what makes it again
+
+
+def test_reads_beside_a_stream() -> None:
+    """Ranges of a file come right, over the same gateways as the batches."""
+    run = Simulation(gateways=["flip=3", "latency=20ms"], consumers=["", "reads=3"], data=SMALL).run()
+    assert run.problems == ()
+    assert sum(line.split()[1] == "read" for line in run.log) == 3
 
 
 def test_nobody_serves_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,6 +50,8 @@ class ConsumerScript:
     """``transform=30ms``: how long the consumer's own function takes for each batch, in a worker thread."""
     workers: int = 0
     """``workers=2``: how many such threads there are."""
+    reads: int | None = None
+    """``reads=3``: it has no stream, but reads so many ranges of a file of the dataset (``cat``)."""
 
     @classmethod
     def parse(cls, text: str) -> ConsumerScript:
@@ -75,6 +77,7 @@ _WORDS = {
     "drop-last": switch_word("drop_last"),
     "transform": time_word("transform_s", "30ms"),
     "workers": count_word("workers", "2"),
+    "reads": count_word("reads", "3"),
 }
 
 
@@ -89,6 +92,7 @@ class SimulatedConsumer:
         *,
         batch_size: int,
         open_stream: Callable[[ConsumerScript], BatchStream],
+        cat: Callable[[str, int, int], Awaitable[bytes]],
         clock: Callable[[], float],
         note: Callable[..., None],
     ) -> None:
@@ -97,6 +101,7 @@ class SimulatedConsumer:
         self._data = data
         self._batch_size = batch_size
         self._open = open_stream
+        self._cat = cat
         self._clock = clock
         self._note = note
         self.batches = 0
@@ -118,6 +123,12 @@ class SimulatedConsumer:
     async def run(self) -> None:
         """Do what the script says; what the stream raises is kept, and nothing is raised."""
         await asyncio.sleep(self.script.starts_s)
+        if self.script.reads is not None:
+            await self._read(self.script.reads)
+        else:
+            await self._stream()
+
+    async def _stream(self) -> None:
         stream = self._open(self.script)
         left = ""
         for attempt in range(2):
@@ -143,6 +154,19 @@ class SimulatedConsumer:
             self.is_complete = True
             if self.batches != self.expected_batches:
                 self.problems.append(f"the stream ended after {self.batches} of {self.expected_batches} batches")
+
+    async def _read(self, ranges: int) -> None:
+        path, whole = self._data.first_chunk()
+        try:
+            for number in range(ranges):
+                start = number * len(whole) // (ranges + 1)
+                end = start + len(whole) // 2
+                if await self._cat(path, start, end) != whole[start:end]:
+                    self.problems.append(f"the bytes {start} to {end} of {path} are not what was published")
+                self._note("read", self.number, start, end)
+        except Exception as error:  # noqa: BLE001 - judged at the end
+            self.error = error
+        self._note("left", self.number, "read", ranges)
 
     async def _consume(self, stream: BatchStream) -> str:
         iterator = aiter(stream)

@@ -52,7 +52,17 @@ class Published:
     blocks: Mapping[Cid, bytes]
     numbers: Array
     rows: Any
-    largest_chunk_bytes: int
+    manifest: Manifest
+
+    @property
+    def largest_chunk_bytes(self) -> int:
+        """The size of the largest chunk, in bytes."""
+        return self.manifest.largest_chunk_bytes
+
+    def first_chunk(self) -> tuple[str, bytes]:
+        """The first chunk's path below the root, and its bytes."""
+        (entry, *_) = self.manifest.entries(0, self.manifest.first_page)
+        return self.manifest.chunk_path(0), b"".join(self.blocks[leaf.cid] for leaf in entry.leaves())
 
     def check(self, batch: dict[str, Any], first: int) -> str:
         """What is wrong with a batch that begins with sample ``first``; nothing where it is right."""
@@ -100,11 +110,11 @@ def published(script: DatasetScript) -> Published:
     done = asyncio.run(
         publish({"x": rows, "y": numbers}, target, batch_size=script.batch_size, chunk_bytes=None, progress=None)
     )
-    return Published(Cid.parse(done.cid), target.blocks, numbers, rows, _largest_chunk_bytes(target.blocks))
+    return Published(Cid.parse(done.cid), target.blocks, numbers, rows, _manifest(target.blocks))
 
 
-def _largest_chunk_bytes(blocks: Mapping[Cid, bytes]) -> int:
+def _manifest(blocks: Mapping[Cid, bytes]) -> Manifest:
     for data in blocks.values():
         with contextlib.suppress(ManifestError):
-            return Manifest.decode(data).largest_chunk_bytes
+            return Manifest.decode(data)
     raise AssertionError  # a dataset has a manifest

@@ -111,6 +111,8 @@ def _disk(dice: random.Random) -> str:
 
 
 def _consumer(dice: random.Random) -> str:
+    if dice.random() < 0.08:
+        return f"reads={dice.choice((1, 3))}"
     words = [f"step={dice.choice(('0ms', '0ms', '5ms', '60ms', '700ms'))}"]
     count = dice.choice((1, 2, 5))
     ways: list[list[str]] = [

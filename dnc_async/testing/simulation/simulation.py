@@ -221,6 +221,7 @@ class _Run:
             self.data,
             batch_size=self.plan.data.batch_size,
             open_stream=open_stream,
+            cat=lambda path, start, end: client.cat(f"{self.data.root}/{path}", start, end),
             clock=self.time,
             note=self.note,
         )
