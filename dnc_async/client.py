@@ -53,7 +53,7 @@ EngineKind = Literal["thread", "process"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """Where a stream's blocks come from, and what they go through: the options of the client that it has for itself.
+    """The options of a stream's own client.
 
     gateways, routers, disk_budget, store, spool_dir:
         As for :class:`Client`. ``disk_budget=0`` stages in memory alone.
@@ -73,14 +73,14 @@ class ClientOptions:
 
 @dataclass(frozen=True)
 class ClientStreamCall(StreamOptions):
-    """A dataset, and how a client's stream goes through it."""
+    """The arguments of a stream of a client: the dataset, and the stream's options."""
 
     cid: Address
 
 
 @dataclass(frozen=True)
 class StreamCall(StreamOptions, ClientOptions):
-    """A dataset, and how a stream with a client of its own goes through it."""
+    """The arguments of a stream with its own client: the dataset, and the options of both."""
 
     cid: Address
 
@@ -106,13 +106,13 @@ class Client:
     ) -> None:
         """Check the arguments; nothing is started yet.
 
-        ``gateways``: URLs or :class:`Gateway`; without them the local store where it holds a dataset's root, else
+        ``gateways``: URLs or :class:`Gateway`; by default the local store if it contains a dataset's root, else
         ``IPFS_GATEWAY``, ``$IPFS_PATH/gateway`` or public ones. ``routers``: URLs of delegated routers, whose gateways for a
-        root join these; ``gateways="discover"`` takes those alone (without ``routers``, a local Kubo is asked). ``disk_budget``:
-        bytes on disk, ``"64 MB"``, or 0 to stage in memory alone. ``store``, ``spool_dir``: folders, else the user's own.
-        ``observers``: callables that get the events of all its streams and calls (:mod:`dnc_async.telemetry`), in the engine's
-        thread. ``engine="process"`` runs its streams in a process of their own (:mod:`dnc_async.engine.process`), for steps in
-        pure Python, which let an engine in the same process run too seldom; on Linux. Raises
+        root are used, too; ``gateways="discover"`` uses only those (without ``routers``, a local Kubo is asked).
+        ``disk_budget``: bytes on disk, ``"64 MB"``, or 0 to stage in memory only. ``store``, ``spool_dir``: folders, by default
+        the user's own. ``observers``: callables that get the events of all streams and calls (:mod:`dnc_async.telemetry`), in
+        the engine's thread. ``engine="process"`` runs the streams in their own process (:mod:`dnc_async.engine.process`), for
+        steps in pure Python, which let an engine in the same process run too rarely; on Linux. Raises
         :class:`~dnc_async.errors.ArgumentError`.
         """
         if engine not in ("thread", "process"):
@@ -184,8 +184,8 @@ class Client:
     ) -> Saved:
         """Write a file or directory tree to the disk; see :func:`dnc_async.get`."""
         where = None if target is None else os.fspath(target)
-        if where not in (None, ".", ".."):  # which are no names
-            # Whoever changes the working directory meanwhile; a slash at the end stays, it means a folder.
+        if where not in (None, ".", ".."):  # these two are not names
+            # The working directory may change meanwhile. A slash at the end is kept, because it means a folder.
             where = in_working_directory(where)
         return await self._fetch(path, save, target=where, limit_bytes=self._limit_bytes, progress=progress)
 
@@ -276,7 +276,7 @@ class Client:
 
 def _process_engine(setup: EngineSetup) -> Engine:
     """An engine in its own process. Raises :class:`~dnc_async.errors.ArgumentError` if that is not supported."""
-    from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - of no use to most, and not importable everywhere
+    from dnc_async.engine.process.remote import RemoteEngine  # noqa: PLC0415 - rarely needed, and not importable everywhere
 
     return RemoteEngine(setup)
 

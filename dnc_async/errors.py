@@ -36,10 +36,10 @@
     ├── EngineError                     the engine, or its own process, could not start or go on
     └── StreamClosedError               you: the stream or client was closed, or belongs to another process
 
-An error of the network is never raised alone to a consumer: a :class:`GatewayError` only costs its gateway the
-request, and reaches you inside a :class:`ChunkUnavailableError` when nobody was left to ask.
+A network error is never raised alone to a consumer: after a :class:`GatewayError` the block is requested from another
+gateway, and only when none is left, the error reaches you, inside a :class:`ChunkUnavailableError`.
 
-All of them can be pickled, so they survive the way out of a process pool.
+All of them can be pickled, so they can be raised through a process pool.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ class ManifestError(DncError):
 
 
 class PathError(DncError, LookupError):
-    """The path leads to nothing, or to something else than what was asked for."""
+    """The path leads to nothing, or to something else than what is expected there."""
 
 
 class OutputError(DncError):
-    """The file or folder to write to cannot be used. What came so far is kept, and the next call goes on from there."""
+    """The file or folder to write to cannot be used. What was received so far is kept, and the next call continues from there."""
 
 
 class GatewayError(DncError):
@@ -191,7 +191,7 @@ class BudgetTooSmallError(SpoolError, ValueError):
 
 
 class DiskFullError(SpoolError):
-    """The file system has no room, although the budget has."""
+    """The file system is full, although the budget is not."""
 
 
 class StoreError(DncError):

@@ -1,8 +1,8 @@
-"""Functions that take the fields of a dataclass as their arguments: one set of options for all that have them.
+"""Functions whose arguments are the fields of a dataclass, so that one set of options serves them all.
 
-A function that is written for one object, ``@takes(Call) def f(call: Call)``, is called with what ``Call`` is made of. Type
-checkers and editors see those arguments, with their types and defaults, and so do ``help()`` and :func:`inspect.signature`.
-A new option is a new field, and no function that passes options on names it.
+A function that is written for one object, ``@takes(Call) def f(call: Call)``, is called with the fields of ``Call``. Type
+checkers and editors see those arguments, with their types and defaults, and so do ``help()`` and :func:`inspect.signature`. A
+new option is a new field; functions that pass options on do not name it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Owner = TypeVar("Owner")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What stands in a docstring for the documentation of the options.
+#: The placeholder in a docstring for the documentation of the options.
 _OPTIONS = re.compile(r"^\*\*options:\n(?:[ ]+\S.*\n)+", re.MULTILINE)
 
 
 def takes(call: Callable[P, Call]) -> Callable[[Callable[[Call], R]], Callable[P, R]]:
-    """Have a function of a ``call`` take what the call is made of."""
+    """Have a function of a ``call`` take the fields of the call as arguments."""
 
     def decorate(function: Callable[[Call], R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -40,7 +40,7 @@ def takes(call: Callable[P, Call]) -> Callable[[Callable[[Call], R]], Callable[P
 def method_takes(
     call: Callable[P, Call],
 ) -> Callable[[Callable[[Owner, Call], R]], Callable[Concatenate[Owner, P], R]]:
-    """Have a method that is given a ``call`` take what the call is made of."""
+    """Have a method of a ``call`` take the fields of the call as arguments."""
 
     def decorate(method: Callable[[Owner, Call], R]) -> Callable[Concatenate[Owner, P], R]:
         @functools.wraps(method)
@@ -55,7 +55,7 @@ def method_takes(
 
 
 def chosen(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of some values that are fields of a dataclass."""
+    """The values that are fields of a dataclass."""
     return {field.name: values[field.name] for field in fields(kind) if field.name in values}
 
 
@@ -83,6 +83,6 @@ def _describe(function: Callable[..., object], call: Callable[..., object], owne
 
 
 def _documented(kind: type) -> str:
-    """What the docstring of a class of options says of each of them."""
+    """The documentation of each option in the docstring of a class of options."""
     text = inspect.cleandoc(kind.__doc__ or "") if is_dataclass(kind) else ""
     return text.partition("\n\n")[2].rstrip() + "\n" if "\n\n" in text else ""

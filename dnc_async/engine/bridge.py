@@ -124,7 +124,7 @@ class LoopThread:
             assert self._loop is not None  # noqa: S101 - set before _started
             assert self._calls is not None  # noqa: S101 - as above
             self._loop.call_soon_threadsafe(self._calls.put, function, *args)
-        except Exception:  # noqa: BLE001 - it never started, or its loop is closed: both mean that nobody is there
+        except Exception:  # noqa: BLE001 - it never started, or its loop is closed: the engine does not run
             return False
         return True
 
@@ -168,7 +168,7 @@ class LoopThread:
             self.wakeup.start()
             with asyncio.Runner() as runner:
                 runner.run(self._main())
-        except Exception as error:  # noqa: BLE001 - whoever waits for the start is told
+        except Exception as error:  # noqa: BLE001 - raised where the start is awaited
             if not self._started.done():
                 self._fails("could not start", error)
                 self._started.set_exception(error)

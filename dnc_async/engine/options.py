@@ -1,4 +1,4 @@
-"""The options of a stream: one object that all faces hand on whole, from the call to the engine in a process of its own."""
+"""The options of a stream: one object that is passed on whole, from the call to the engine in its own process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dnc_async.engine.transform import TransformFunction, Workers
 from dnc_async.errors import ArgumentError
 from dnc_async.telemetry import Observer
 
-#: Functions of the consumer's, which stay in its process.
+#: The consumer's functions, which stay in its process.
 _STAYING = ("progress", "transform", "transform_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """How a stream goes through its dataset. Raises :class:`~dnc_async.errors.ArgumentError` for what cannot work.
+    """How a stream goes through its dataset. Raises :class:`~dnc_async.errors.ArgumentError` for invalid options.
 
     epochs:
-        How often to go through the dataset; ``None`` goes on for ever.
+        The number of passes over the dataset; ``None`` for an endless stream.
     drop_last:
         Omit a short last batch.
     prefetch:
@@ -30,7 +30,7 @@ class StreamOptions:
         A function that takes a batch and returns what you get instead: decode, augment, copy to a device. It runs while your
         step runs, never in an event loop, and keeps the order. Waiting for it is the cause ``transform`` in the report.
     transform_workers:
-        0 calls it for one batch at a time, in one thread, and takes no memory beyond what a stream takes anyway. N calls it for
+        0 calls it for one batch at a time, in one thread, and needs no additional batch in memory. N calls it for
         up to N batches at once, in N threads, with up to N more batches in memory; for functions that hold the GIL, give a
         ``ProcessPoolExecutor`` of your own, with ``mp_context`` "spawn" or "forkserver". The module
         :mod:`dnc_async.engine.transform` tells more about threads, contexts, memory and closing.
@@ -67,12 +67,12 @@ class StreamOptions:
 
     @property
     def batches_ahead(self) -> int | None:
-        """How many batches ahead of the consumer may be fetched; ``None`` is no limit."""
+        """How many batches ahead of the consumer may be fetched; ``None`` means no limit."""
         return None if isinstance(self.prefetch, str) else self.prefetch
 
 
 def check_observer(observer: object, name: str) -> Observer:
-    """An observer that can be called. Raises :class:`~dnc_async.errors.ArgumentError`."""
+    """Check that an observer can be called. Raises :class:`~dnc_async.errors.ArgumentError`."""
     if not callable(observer):
         raise ArgumentError(f"{name}: expected a callable that takes an event, got {observer!r}")
     return observer

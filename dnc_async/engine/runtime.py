@@ -61,7 +61,7 @@ class StreamRequest:
     path: tuple[str, ...]
     origin: Origin
     options: StreamOptions
-    #: That of the options, checked, with the context in which the stream was asked for.
+    #: The transform of the options, checked, with the context in which the stream was created.
     transform: Transform | None = None
     #: The position in the plan to begin at.
     first: int = 0

@@ -29,7 +29,7 @@ Found = Callable[[Provider], bool]
 
 
 class Router:
-    """One router. Whoever opened the session closes it."""
+    """One router, on a session that its owner closes."""
 
     def __init__(self, url: str, *, session: aiohttp.ClientSession, local: bool, max_records: int) -> None:
         """``local``: whether providers at loopback and private addresses are accepted from it, and plain HTTP for those."""

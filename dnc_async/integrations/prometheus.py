@@ -1,18 +1,18 @@
 """Streams as Prometheus metrics: ``Client(observers=[PrometheusObserver()])``. Needs the extra ``prometheus``.
 
-All are counters, but for the histogram of gaps; names follow Prometheus's conventions (base units, ``_total``):
+All are counters, except for the histogram of gaps; names follow Prometheus's conventions (base units, ``_total``):
 
 =======================================================  ====================================================================
 ``dnc_async_batches_total{stream}``                      batches that were handed over
-``dnc_async_gap_seconds{stream}``                        what the consumer waited for each, without the first one
+``dnc_async_gap_seconds{stream}``                        how long the consumer waited for each batch, without the first one
 ``dnc_async_waited_seconds_total{stream, cause}``        the same, by cause, as the report names them
 ``dnc_async_received_bytes_total{gateway}``              bytes of verified blocks
 ``dnc_async_requests_total{gateway, outcome}``           requests that were answered, failed, or cancelled
-``dnc_async_hedges_total{gateway}``                      requests for what another gateway had been asked for
-``dnc_async_mismatches_total{gateway}``                  answers that were not what their CID says, and were thrown away
+``dnc_async_hedges_total{gateway}``                      requests for blocks that were also requested from another gateway
+``dnc_async_mismatches_total{gateway}``                  answers that did not match their CID, and were dropped
 =======================================================  ====================================================================
 
-A gateway's label is its URL without secrets. A cause that names a gateway has it in its text, as in the report.
+A gateway's label is its URL without secrets. If a cause names a gateway, its text contains the name, as in the report.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _GAPS_S = (0.0005, 0.002, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class PrometheusObserver:
-    """Counts what streams do. One for each registry: names can be registered only once."""
+    """Counts what streams do. Create one for each registry, because names can be registered only once."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """Register the metrics; raises ``ValueError`` where that was done before."""
+        """Register the metrics; raises ``ValueError`` if they are registered already."""
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(name, about, labels, namespace="dnc_async", registry=registry)

@@ -94,7 +94,7 @@ class FilePlanner:
     """Plans the leaves of one file, or those in a byte range of it (``end`` is exclusive).
 
     Only its block tells whether a dag-pb child is a leaf. Children of up to ``presume_bytes`` are assumed to be leaves, and
-    whoever fetches them has to check that they have no links.
+    have to be checked for links when they are fetched.
     """
 
     def __init__(self, root: Cid, start: int = 0, end: int | None = None, *, presume_bytes: int = 0) -> None:

@@ -1,12 +1,12 @@
-"""The spool's folder and files on disk.
+"""The spool's folder and its files on disk.
 
-A folder belongs to one client. Beside it lies a lock file that its process holds for as long as it lives; a folder whose
-lock is free belonged to a process that died, and is deleted by whoever opens a spool next. File names are slots that are
-used again, so that the folder itself does not grow. A forked child inherits open files, whose space would stay taken after
-they were deleted: it closes them at once.
+A folder belongs to one client. Its process holds a lock on a file beside it while it lives; a folder whose lock is free
+belonged to a process that died, and is deleted when a spool is next opened. File names are slots that are reused, so that the
+folder itself does not grow. A forked child inherits open files, whose space would stay in use after they were deleted, so it
+closes them at once.
 
-What a file costs is reckoned so that no file system should ever take more. Where one does, that is seen while the file is
-written, its lease grows, other chunks are dropped for it if need be, and all later leases hold as much more.
+A lease covers the most that any file system should need for a file. If a file takes more all the same, this is noticed while it
+is written: its lease grows, other chunks are dropped for it if necessary, and all later leases cover that much more.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from dnc_async.errors import DiskFullError, SpoolError
 from dnc_async.spool.disk import Disk, Folder, SystemDisk
 from dnc_async.spool.governor import Lease
 
-#: Charged for the folder and its lock file: what a folder of MAX_FILES slots takes, with room.
+#: What the folder and its lock file take of the budget: a folder of MAX_FILES slots, with a margin.
 FOLDER_BYTES = 64 * 2**10
-#: Files in a folder at once (measured on ext4: 20 KiB for 1024, 40 for 2048).
+#: The most files in a folder at once (a folder takes, on ext4, 20 KiB for 1024, 40 for 2048).
 MAX_FILES = 1024
-#: A file written out of order is in pieces for a while. Where the file system notes them takes up to this many blocks, and
-#: one more for so many leaves (measured on ext4, every other leaf first: 22 blocks for 2,048 leaves, 9 for 1,024).
+#: A file that is written out of order is fragmented for a while. The metadata of its extents takes up to this many blocks, and
+#: one more for this many leaves (measured on ext4, every other leaf first: 22 blocks for 2,048 leaves, 9 for 1,024).
 _EXTRA_BLOCKS = 2
 _LEAVES_PER_BLOCK = 64
-#: What upload() makes of a large chunk has leaves of this size at least; others are counted.
+#: The smallest leaves that upload() makes of a large chunk; smaller ones are counted one by one.
 _LEAF_BYTES = 64 * 2**10
-#: What a file takes is compared with its lease after the first write, and then as often as this.
+#: The size of a file is compared with its lease after the first write, and then after this many bytes each.
 _COMPARISONS = 8
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
@@ -42,9 +42,9 @@ _VANISHED = {errno.ENOENT, errno.ENOTDIR}
 
 
 class SpoolFile:
-    """One chunk on disk. Written at any position by one worker thread at a time, read once, then gone with its lease.
+    """One chunk on disk. Written at any position by one worker thread at a time, read once, then deleted and its lease released.
 
-    It is there from :meth:`open` or its first write on, so that a chunk is asked for before anything waits for the disk.
+    It is created by :meth:`open` or by its first write, so that requesting a chunk does not wait for the disk.
     """
 
     def __init__(self, folder: SpoolFolder, slot: int, lease: Lease, size_bytes: int) -> None:
@@ -56,14 +56,14 @@ class SpoolFile:
         self._size_bytes = size_bytes
         self._written = self._compare_at = 0
         self._needed_bytes = 0
-        self.seen_bytes = 0  # what it took on disk when that was looked at last: the folder's to change
+        self.seen_bytes = 0  # what it took on disk when last measured: changed by the folder only
 
     def __repr__(self) -> str:
         state = "gone" if self._is_gone else f"{self._written} of {self._size_bytes} bytes"
         return f"<SpoolFile {self._folder.path / str(self._slot)}, {state}>"
 
     def open(self) -> None:
-        """Make the file. Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError where there is too little room."""
+        """Create the file. Raises :class:`~dnc_async.errors.SpoolError`, or its DiskFullError if there is too little space."""
         if self._is_gone:
             raise SpoolError(f"{self._folder.path}: a staged chunk was given up")
         self._fd = self._folder.make(self._slot, self._lease.size_bytes)
@@ -85,7 +85,7 @@ class SpoolFile:
                 self._needed_bytes = taken + max(0, self._size_bytes - self._written)
 
     def settle(self) -> None:
-        """Have the lease hold what the file takes, and is going to, if that was seen to be more (in the engine's thread)."""
+        """Have the lease cover what the file takes, and will take, if that is more than was reserved (in the engine's thread)."""
         if self._needed_bytes > self._lease.size_bytes:
             self._folder.take_note(self._needed_bytes - self._lease.size_bytes)
             self._lease.grow(self._needed_bytes)
@@ -98,7 +98,7 @@ class SpoolFile:
             raise SpoolError(f"{self._folder.path}: cannot read a staged chunk back: {error}") from error
 
     def disk_bytes(self) -> int:
-        """What the file takes on disk now; 0 when it is gone."""
+        """How many bytes the file takes on disk now; 0 when it is deleted."""
         try:
             return self._folder.disk.disk_bytes(self._fd) if self._fd >= 0 else 0
         except OSError:  # discarded meanwhile, by the engine's thread
@@ -111,14 +111,14 @@ class SpoolFile:
         if not self._folder.free(self._slot) and self._fd >= 0:
             with contextlib.suppress(
                 OSError
-            ):  # its name stays; its space does not, or the lease would be released too early
+            ):  # the name stays, but its space must not, or the lease would be released too early
                 self._folder.disk.truncate(self._fd)
         self.close()
         self._folder.saw(self, 0)
         self._lease.release()
 
     def close(self) -> None:
-        """Close the file and leave it where it is. A second call does nothing."""
+        """Close the file without deleting it. A second call does nothing."""
         self._is_gone = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -143,12 +143,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class SpoolFolder:
-    """The folder of one client: made when the first file is, gone when it is closed."""
+    """The folder of one client: created with its first file, deleted when it is closed."""
 
     def __init__(self, parent: Path, disk: Disk | None = None) -> None:
-        """Make the folder in ``parent``, and delete what dead processes left there; on the system's disk where none is given.
+        """Create the folder in ``parent``, and delete what dead processes left there; on the system's disk if none is given.
 
-        Raises :class:`~dnc_async.errors.SpoolError` where that cannot be.
+        Raises :class:`~dnc_async.errors.SpoolError` if that fails.
         """
         self.disk = disk or SystemDisk()
         self._owned: Folder | None = None
@@ -176,17 +176,17 @@ class SpoolFolder:
         return f"<SpoolFolder {self.path}, {self._slots - len(self._free)} files>"
 
     def cost(self, size_bytes: int, leaves: int = 0) -> int:
-        """What a lease must hold for a file of this size: its blocks, the notes on its pieces, and what was learned."""
+        """How many bytes a lease must cover for a file of this size: its blocks, metadata of extents, and what was learned."""
         leaves = max(leaves, size_bytes // _LEAF_BYTES)
         blocks = -(-size_bytes // self._unit_bytes) + _EXTRA_BLOCKS + leaves // _LEAVES_PER_BLOCK
         return blocks * self._unit_bytes + self._learned_bytes
 
     def take_note(self, excess_bytes: int) -> None:
-        """A file took so much more than :meth:`cost` said: the next ones will (called by the file)."""
+        """A file took this much more than :meth:`cost` said: later leases cover that, too (called by the file)."""
         self._learned_bytes += excess_bytes
 
     def reserve(self, lease: Lease, size_bytes: int) -> SpoolFile:
-        """A file for so many bytes that the lease pays for; it owns the lease from here on, and does not touch the disk yet."""
+        """A file with this lease, which it owns from now on. The disk is not touched yet."""
         with self._mutex:
             slot = heapq.heappop(self._free) if self._free else self._slots
             self._slots = max(self._slots, slot + 1)
@@ -196,17 +196,17 @@ class SpoolFolder:
         return file
 
     def make(self, slot: int, lease_bytes: int) -> int:
-        """Make a slot's file, where the file system has room for all of its lease; gives its descriptor (called by the file)."""
+        """Create a slot's file if the file system has space for its lease; returns its descriptor (called by the file)."""
         try:
             try:
                 return self._make(slot, lease_bytes)
             except OSError as error:
                 if error.errno not in _VANISHED | {errno.EEXIST} or self._owned is None:
                     raise
-                if error.errno == errno.EEXIST:  # the folder is ours, and goes with all that somebody put there
+                if error.errno == errno.EEXIST:  # the folder is ours, and is deleted with everything in it
                     self.disk.clear(self.path / str(slot))
                 with self._mutex:
-                    self._owned.restore()  # somebody tidied up: what lies in open files is still there
+                    self._owned.restore()  # the folder was deleted by something else; open files still have their content
                 return self._make(slot, lease_bytes)
         except OSError as error:
             raise _spool_error(self.path, error) from error
@@ -218,18 +218,18 @@ class SpoolFolder:
         return self.disk.make(self.path / str(slot))
 
     def disk_bytes(self) -> int:
-        """What all files take on disk, as the file system counted when each was looked at last: whole files exactly."""
+        """How many bytes all files take on disk, as last measured; exact for complete files."""
         return self._disk_bytes
 
     def saw(self, file: SpoolFile, size_bytes: int) -> None:
-        """A file takes so much on disk (called by the file, from any thread)."""
+        """Record how much a file takes on disk (called by the file, from any thread)."""
         with self._mutex:
             now = 0 if file.is_gone else size_bytes
             self._disk_bytes += now - file.seen_bytes
             file.seen_bytes = now
 
     def free(self, slot: int) -> bool:
-        """Delete a slot's file (called by the file); ``False`` where its name stays, with which the slot's next file deals."""
+        """Delete a slot's file (called by the file); ``False`` if the name stays, which the slot's next file then handles."""
         try:
             self.disk.unlink(self.path / str(slot))
         except OSError:
@@ -254,7 +254,7 @@ class SpoolFolder:
 def _spool_error(path: Path, error: OSError) -> SpoolError:
     if error.errno in _FULL:
         return _disk_full(path)
-    if error.errno in _TOO_MANY:  # as a full disk: what is open already goes on, and what is further ahead waits
+    if error.errno in _TOO_MANY:  # treated as a full disk: open files are used on, and chunks further ahead wait
         return DiskFullError(
             f"{path}: no more files can be opened for chunks ({error.strerror}; this process may have "
             f"{system.most_files() or 'any number'} open); close some, or raise the limit (ulimit -n)"

@@ -12,7 +12,7 @@ from dnc_async.system import tree_disk_bytes
 
 @contextlib.contextmanager
 def watched_disk(folder: Path, every_s: float) -> Iterator[Callable[[], int]]:
-    """Look every so many seconds; what is given tells the most bytes on disk that were seen."""
+    """Measure again and again; yields a function that returns the most bytes on disk so far."""
     stop, peak = threading.Event(), [0]
 
     def look() -> None:

@@ -88,7 +88,7 @@ class Outbox:
         try:
             self._channel.send_packed(packed)
             self._sent += 1
-        except OSError:  # nobody is there any more
+        except OSError:  # the consumer's process is gone
             self._break(None)
         finally:
             packed.close()
@@ -109,5 +109,5 @@ class Outbox:
             self.ended.set_result(None)
 
     def _tell_end(self, error: Exception | None) -> None:
-        with contextlib.suppress(OSError):  # nobody is there
+        with contextlib.suppress(OSError):  # the consumer's process is gone
             self._channel.send(End(None if error is None else Failure.of(error)))

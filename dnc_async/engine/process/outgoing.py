@@ -69,7 +69,7 @@ class Outgoing:
                     self._is_blocked = True
                     self._loop.add_writer(self._channel.fileno(), self._has_room)
                 return
-            except OSError:  # nobody is there: the engine is told by the other direction
+            except OSError:  # the consumer's process is gone, which the reading side notices
                 self._drop()
                 return
             self._queue.popleft()
