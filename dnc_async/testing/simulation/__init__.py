@@ -1,1 +1,1 @@
-"""A whole client on a virtual clock: its engine, its streams and their consumers, simulated gateways and a simulated disk."""
+"""A whole client on a virtual clock: its engine, its streams and consumers, simulated gateways and a simulated disk."""

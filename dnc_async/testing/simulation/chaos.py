@@ -1,6 +1,6 @@
-"""Seed after seed, until so many faults were injected or something breaks a promise.
+"""Runs seeded scenarios until this many faults were injected, or one breaks a promise.
 
-``python -m dnc_async.testing chaos``: a seed that fails is shrunk, and printed with the command that runs it again.
+``python -m dnc_async.testing chaos``: a failing seed is shrunk, and printed with the command that runs it again.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .shrinking import shrink
 from .simulation import SimulatedRun, Simulation
 
 _SEEDS_AT_ONCE = 20
-#: Faulty gateways beside honest ones may cost so much of the time that those alone take, and so many seconds.
+#: With faulty gateways beside honest ones, a run may take this many times as long as with the honest ones, and these seconds.
 _MORE_TIME, _MORE_S = 1.5, 3.0
 
 
 def run_and_compare(plan: Simulation) -> tuple[SimulatedRun, tuple[str, ...]]:
-    """Run a simulation, and where some of its gateways are honest, those alone; gives what is wrong."""
+    """Run a simulation and, if some of its gateways are honest, again with only those; returns the problems."""
     run = plan.run()
     scripts = [Faults.parse(str(script)) for script in plan.gateways]
     honest = [script for script in scripts if is_honest(script)]
     if run.problems or plan.crash_s is not None or not honest:
         return run, run.problems
     alone = replace(plan, gateways=honest).run()
-    # A block that comes a little at a time never stalls, so nobody else is asked for it.
+    # A block that trickles in never stalls, so it is not requested from another gateway.
     trickled = max((run.largest_block_bytes / script.trickle for script in scripts if script.trickle), default=0.0)
-    # What the disk did not give back is fetched again.
+    # What could not be read back from the disk is fetched again.
     again = (run.faults["read-error"] + run.disk_flips) * max(_trip_s(script, run) for script in honest)
-    # What comes in another order takes other ways to its rows, over a slow disk or not.
+    # Blocks that arrive in another order may or may not pass through a slow disk.
     slow_disk_s = plan.data.size_bytes / disk.rate if (disk := DiskFaults.parse(str(plan.disk))).rate else 0.0
     limit_s = _MORE_TIME * alone.simulated_s + _MORE_S + 2 * trickled + again + slow_disk_s
     if run.simulated_s > limit_s:
@@ -48,7 +48,7 @@ def run_and_compare(plan: Simulation) -> tuple[SimulatedRun, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What some seeds came to. ``failed`` are (seed, problems)."""
+    """The results of some seeds. ``failed`` are (seed, problems)."""
 
     seeds: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -57,7 +57,7 @@ class Tally:
     failed: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     def plus(self, other: Tally) -> Tally:
-        """Both together."""
+        """The sum of two tallies."""
         return Tally(
             self.seeds + other.seeds,
             self.faults + other.faults,
@@ -68,7 +68,7 @@ class Tally:
 
 
 def _trip_s(script: Faults, run: SimulatedRun) -> float:
-    """How long a gateway takes for a block at most."""
+    """The longest time that a gateway takes for a block."""
     return script.latency_s + script.jitter_s + run.largest_block_bytes / (script.rate or 1e9)
 
 
@@ -83,7 +83,7 @@ def run_seeds(seeds: Sequence[int]) -> Tally:
 
 
 def replay(seed: int, write: Callable[[str], object] = sys.stdout.write) -> int:
-    """Run one seed, and print all that happened; gives the exit status."""
+    """Run one seed, and print everything that happened; returns the exit status."""
     plan = scenario(seed)
     run, problems = run_and_compare(plan)
     write("\n".join([*run.log, "", str(plan), repr(run), *problems, ""]))
@@ -93,7 +93,7 @@ def replay(seed: int, write: Callable[[str], object] = sys.stdout.write) -> int:
 def chaos(
     *, faults: int | None, seeds: range, processes: int, write: Callable[[str], object] = sys.stdout.write
 ) -> int:
-    """Run seeds until so many faults were injected, or all of ``seeds``; gives the exit status."""
+    """Run seeds until this many faults were injected, or all of ``seeds``; returns the exit status."""
     began, total = time.monotonic(), Tally()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for tally in _tallies(pool, processes, seeds):
@@ -109,7 +109,7 @@ def chaos(
 
 
 def _tallies(pool: ProcessPoolExecutor, processes: int, seeds: range) -> Iterator[Tally]:
-    """The tallies of batches of seeds, in their order, some ahead."""
+    """The tallies of batches of seeds, in their order; some are computed ahead."""
     batches = (seeds[i : i + _SEEDS_AT_ONCE] for i in range(0, len(seeds), _SEEDS_AT_ONCE))
     waiting = [pool.submit(run_seeds, batch) for batch, _ in zip(batches, range(2 * processes), strict=False)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Consumers by script: of any pace, and they break off, fail, are cancelled, lose patience, close, or come back."""
+"""Scripted consumers: they have any pace, break off, fail, are cancelled, lose patience, close, or come back."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ConsumerScript:
 
     @classmethod
     def parse(cls, text: str) -> ConsumerScript:
-        """Read a script such as ``"step=100ms,break=3,back=2s"``. The error names the bad word."""
+        """Parse a script such as ``"step=100ms,break=3,back=2s"``. The error names the wrong word."""
         return cls(**parse_script(text, _WORDS, "word"))
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ _WORDS = {
 
 
 class SimulatedConsumer:
-    """One consumer of one stream. ``error`` is what the stream raised; ``problems`` what must never be."""
+    """One consumer of one stream. ``error`` is what the stream raised; ``problems`` are broken promises."""
 
     def __init__(
         self,
@@ -116,12 +116,12 @@ class SimulatedConsumer:
 
     @property
     def expected_batches(self) -> int:
-        """How many batches all epochs have."""
+        """The number of batches in all epochs."""
         samples, size = len(self._data.numbers), self._batch_size
         return self.script.epochs * (samples // size if self.script.drop_last else -(-samples // size))
 
     async def run(self) -> None:
-        """Do what the script says; what the stream raises is kept, and nothing is raised."""
+        """Follow the script. What the stream raises is stored, and nothing is raised."""
         await asyncio.sleep(self.script.starts_s)
         if self.script.reads is not None:
             await self._read(self.script.reads)
@@ -144,7 +144,7 @@ class SimulatedConsumer:
             self._task = None
             self._note("left", self.number, left, self.batches)
             if left == "cancelled" and self.batches == self.expected_batches:
-                left = "complete"  # cancelled when the end was all that was still to come
+                left = "complete"  # cancelled when only the end was left
             if attempt or self.script.back_s is None or left not in ("left", "cancelled", "failed"):
                 break
             await asyncio.sleep(self.script.back_s)
@@ -192,7 +192,7 @@ class SimulatedConsumer:
                 return "closed"
 
     def cancel(self) -> None:
-        """Cancel it, if it is at its stream now."""
+        """Cancel it, if it is using its stream now."""
         if self._task is not None:
             self._cancel(self._task)
 
@@ -231,7 +231,7 @@ def same(batch: Any, loop_sleeps: Callable[[], None]) -> Any:  # noqa: ANN401 - 
 
 
 def transform_of(script: ConsumerScript, busy: Callable[[float], None]) -> Callable[[Any], Any] | None:
-    """The function that a consumer's stream has, if it has one; ``busy`` notes how long a call takes."""
+    """The transform of a consumer's stream, if it has one; ``busy`` is told how long a call takes."""
     if script.transform_s is None:
         return None
     return partial(same, loop_sleeps=partial(busy, script.transform_s))

@@ -1,4 +1,4 @@
-"""Datasets for simulations: made by the real ``publish``, kept in memory, the same bytes on every machine."""
+"""Datasets for simulations: created by the real ``publish``, kept in memory, the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetScript:
-    """``samples`` of about ``row_bytes`` each. ``kind``: columns of one size, or one of ``bytes`` whose sizes differ."""
+    """``samples`` of about ``row_bytes`` each. ``kind``: columns of fixed size, or one of ``bytes`` of different sizes."""
 
     samples: int = 64
     batch_size: int = 8
@@ -35,18 +35,18 @@ class DatasetScript:
 
     @property
     def batches(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches in an epoch."""
         return -(-self.samples // self.batch_size)
 
     @property
     def size_bytes(self) -> int:
-        """About how many bytes all samples have."""
+        """The approximate size of all samples."""
         return self.samples * (self.row_bytes + 8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """A dataset's root, all its blocks, and what it was made from: ``rows[i]`` is the content of sample i."""
+    """A dataset's root, all its blocks, and its source: ``rows[i]`` is the content of sample i."""
 
     root: Cid
     blocks: Mapping[Cid, bytes]
@@ -65,7 +65,7 @@ class Published:
         return self.manifest.chunk_path(0), b"".join(self.blocks[leaf.cid] for leaf in entry.leaves())
 
     def check(self, batch: dict[str, Any], first: int) -> str:
-        """What is wrong with a batch that begins with sample ``first``; nothing where it is right."""
+        """What is wrong with a batch that begins with sample ``first``; empty if it is correct."""
         numbers, rows = batch["y"], batch["x"]
         expected = self.numbers[first : first + len(numbers)]
         if not np.array_equal(numbers, expected):
@@ -77,7 +77,7 @@ class Published:
 
 
 class _Memory:
-    """Keeps blocks in a dict: a target and its sink."""
+    """A target and sink that keeps blocks in a dict."""
 
     name = "memory"
 
@@ -91,7 +91,7 @@ class _Memory:
         return self
 
     async def finish(self, root: Root) -> None:
-        """Nothing has to be kept anywhere else."""
+        """Nothing has to be stored elsewhere."""
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -99,7 +99,7 @@ class _Memory:
 
 @functools.lru_cache(maxsize=64)
 def published(script: DatasetScript) -> Published:
-    """Publish a dataset into memory; not within a running event loop."""
+    """Publish a dataset into memory; not inside a running event loop."""
     count = script.samples * script.row_bytes
     noise = (np.arange(1, count + 1, dtype=np.uint64) * _ODD >> np.uint64(40)).astype(np.uint8)
     rows: Any = noise.reshape(script.samples, script.row_bytes)

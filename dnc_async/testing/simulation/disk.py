@@ -1,4 +1,4 @@
-"""A disk in memory behind the spool's file operations: it counts every byte, fails by script, and forgets at a crash."""
+"""A disk in memory behind the spool's file operations: it counts bytes, fails by script, and loses unsynced data at a crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _File:
 
 
 class SimulatedFolder:
-    """A folder of the disk, owned by one engine."""
+    """A folder on the disk, owned by one engine."""
 
     def __init__(self, disk: SimulatedDisk, path: Path) -> None:
         self._disk = disk
@@ -35,19 +35,19 @@ class SimulatedFolder:
         return f"<SimulatedFolder {self.path}>"
 
     def restore(self) -> None:
-        """Make the folder again, empty, after somebody else has deleted it."""
+        """Create the folder again, empty, after something else deleted it."""
         self._disk.add_folder(self.path)
 
     def remove(self) -> None:
-        """Delete the folder with all it holds."""
+        """Delete the folder with everything in it."""
         self._disk.remove_folder(self.path)
 
 
 class SimulatedDisk:
     """Follows a script of :class:`DiskFaults`. ``clock`` counts from the script's start.
 
-    ``used_bytes`` is what all files and folders take, also those that are deleted and still open; ``peak_bytes`` the most that
-    ever was, at any instant. ``faults`` counts what went wrong by the script.
+    ``used_bytes`` is what all files and folders take, including deleted files that are still open; ``peak_bytes`` is its
+    maximum over all instants. ``faults`` counts the faults that were injected.
     """
 
     def __init__(self, script: DiskFaults, *, unit_bytes: int, clock: Callable[[], float]) -> None:
@@ -78,7 +78,7 @@ class SimulatedDisk:
         return busy
 
     def crash(self) -> None:
-        """The machine loses its power: what was not synced is gone, and a spool syncs nothing; the names of files stay."""
+        """The machine loses its power: unsynced data is lost (a spool syncs nothing), but file names stay."""
         for file in self._files.values():
             self._count(file, set())
             file.data.clear()
@@ -88,10 +88,10 @@ class SimulatedDisk:
         self._open.clear()
         self._folders = dict.fromkeys(self._folders, False)
 
-    # What the spool calls.
+    # Called by the spool.
 
     def claim(self, parent: Path) -> SimulatedFolder:
-        """Delete what dead owners left, and make a new folder."""
+        """Delete what dead owners left, and create a new folder."""
         for path in [path for path, is_owned in self._folders.items() if not is_owned]:
             self.remove_folder(path)
         path = parent / f"{next(self._next):016x}"
@@ -99,21 +99,21 @@ class SimulatedDisk:
         return SimulatedFolder(self, path)
 
     def add_folder(self, path: Path) -> None:
-        """Make a folder (called by the folder)."""
+        """Create a folder (called by the folder)."""
         if path not in self._folders:
             self._need(FOLDER_BYTES)
             self._use(FOLDER_BYTES)
         self._folders[path] = True
 
     def remove_folder(self, path: Path) -> None:
-        """Delete a folder with all it holds (called by the folder)."""
+        """Delete a folder with everything in it (called by the folder)."""
         for file in [each for each in self._files if each.parent == path]:
             self.unlink(file)
         if self._folders.pop(path, None) is not None:
             self._use(-FOLDER_BYTES)
 
     def unit_bytes(self, folder: Path) -> int:
-        """The unit in which space is given to a file."""
+        """The allocation unit."""
         return self._unit_bytes
 
     def free_bytes(self, folder: Path) -> int | None:
@@ -124,7 +124,7 @@ class SimulatedDisk:
         return None if capacity is None else max(0, capacity - self.used_bytes)
 
     def make(self, path: Path) -> int:
-        """Make a file."""
+        """Create a file."""
         self._tidy()
         if path.parent not in self._folders:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -138,7 +138,7 @@ class SimulatedDisk:
         return fd
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        """Write at an offset; a block that is touched is a block that is taken."""
+        """Write at an offset; every block that is touched is allocated."""
         self._tidy()
         self._writes += 1
         if self._script.write_error is not None and self._writes % self._script.write_error == 0:
@@ -154,7 +154,7 @@ class SimulatedDisk:
         self._takes(size)
 
     def read_at(self, fd: int, buffers: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill buffers, as the script lets them be filled."""
+        """Fill buffers, as the script allows."""
         file = self._file(fd)
         for offset, buffer in buffers:
             if not buffer.nbytes:
@@ -175,19 +175,19 @@ class SimulatedDisk:
         return len(self._file(fd).blocks) * self._unit_bytes
 
     def truncate(self, fd: int) -> None:
-        """Give a file's space back."""
+        """Free a file's space."""
         file = self._file(fd)
         file.data.clear()
         self._count(file, set())
 
     def close(self, fd: int) -> None:
-        """Close a file; one that is deleted gives its space back now."""
+        """Close a file; a deleted one frees its space now."""
         file = self._open.pop(fd)
         file.is_open = False
         self._release(file)
 
     def unlink(self, path: Path) -> None:
-        """Delete a file; one that is open keeps its space."""
+        """Delete a file; an open one keeps its space."""
         file = self._files.pop(path, None)
         if file is not None:
             file.is_linked = False
@@ -198,7 +198,7 @@ class SimulatedDisk:
         self.unlink(path)
 
     def remove_if_empty(self, folder: Path) -> None:
-        """Parents of folders are not kept."""
+        """Does nothing: parents of folders are not simulated."""
 
     # Counting and failing.
 

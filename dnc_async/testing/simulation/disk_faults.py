@@ -1,4 +1,4 @@
-"""What may go wrong at a simulated disk, as data, and the same as a line of text."""
+"""What may go wrong at a simulated disk, as data, and equivalent to a line of text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dnc_async.testing.script import (
 
 @dataclass(frozen=True, kw_only=True)
 class DiskFaults:
-    """A disk's script. The default is a disk without faults, and without an end. All times count from the start."""
+    """A disk's script. The default is an infinite disk without faults. All times count from the start."""
 
     capacity: int | None = None
     """``capacity=8MB``: so many bytes fit, all files together."""
     full: Window | None = None
-    """``full=2s-5s``: in that time somebody else has taken all that was free."""
+    """``full=2s-5s``: in that time another program has used all free space."""
     rate: float | None = None
     """``rate=4MB``: bytes a second that are written, or read back."""
     write_error: int | None = None
@@ -33,13 +33,13 @@ class DiskFaults:
     flip: int | None = None
     """``flip=20``: every 20th read gives one bit turned."""
     tidy_s: float | None = None
-    """``tidy=2s``: then somebody deletes the spool's folder with all that is in it."""
+    """``tidy=2s``: then another program deletes the spool's folder with everything in it."""
     files: int | None = None
     """``files=4``: so many files can be open at once."""
 
     @classmethod
     def parse(cls, text: str) -> DiskFaults:
-        """Read a script such as ``"rate=4MB,full=2s-5s"``. Names the bad word in its error."""
+        """Parse a script such as ``"rate=4MB,full=2s-5s"``. The error names the wrong word."""
         return cls(**parse_script(text, _WORDS, "disk fault"))
 
     def __str__(self) -> str:

@@ -15,13 +15,13 @@ from dnc_async.engine.wakeup import Wakeup
 
 from .virtual_loop import VirtualLoop
 
-#: How long it takes until the engine hears of what its consumer did.
+#: How long it takes until the engine is told what its consumer did.
 _HEARS_S = (0.0, 0.0, 1e-5, 1e-4, 3e-3)
 _APART_S = 1e-8
 
 
 class SameLoop(LoopThread):
-    """What a thread with an event loop of its own is to an engine, without the thread."""
+    """Has the interface of a thread with its own event loop, without the thread."""
 
     def __init__(self, setup: Setup, *, loop: VirtualLoop, dice: random.Random) -> None:
         super().__init__(setup)
@@ -39,7 +39,7 @@ class SameLoop(LoopThread):
         self._running = self._virtual_loop.create_task(self._run_here(), name="engine")
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
-        """Have a function called by the engine, in order; ``False`` when it has ended."""
+        """Have the engine call a function, in order; returns ``False`` if it has ended."""
         if self._running is None or self.ended.done():
             return False
         self._early.append((function, args))
@@ -47,11 +47,11 @@ class SameLoop(LoopThread):
         return True
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called after so long, if the engine still runs then."""
+        """Call a function after a delay, if the engine still runs then."""
         self.post(lambda: self._timers.append(self._virtual_loop.call_later(seconds, function)))
 
     def join(self) -> None:
-        """There is no thread that could be waited for."""
+        """Does nothing, because there is no thread."""
 
     def _pass_on(self) -> None:
         if self._calls is not None:
@@ -64,7 +64,7 @@ class SameLoop(LoopThread):
         try:
             await self._main()
         finally:
-            for timer in self._timers:  # a thread's loop takes its timers along
+            for timer in self._timers:  # the timers of a thread's loop end with it
                 timer.cancel()
             self.wakeup.end()
             for result in list(self._unanswered):
@@ -74,7 +74,7 @@ class SameLoop(LoopThread):
 
 
 class _LateWakeup(Wakeup):
-    """Calls come a moment later, in order."""
+    """Passes calls on a moment later, in order."""
 
     def __init__(self, post: Callable[..., object], loop: VirtualLoop, dice: random.Random) -> None:
         super().__init__(post)
@@ -85,13 +85,13 @@ class _LateWakeup(Wakeup):
         self._calls_to_come: deque[asyncio.TimerHandle] = deque()
 
     def call_soon(self, call: Callable[[], None], *, at_once: bool = False) -> None:
-        """Have a function called by the engine."""
+        """Have the engine call a function."""
         heard_s = self._virtual_loop.time() + self._dice.choice(_HEARS_S)
-        self._last_s = max(self._last_s + _APART_S, heard_s)  # timers of one time come in any order
+        self._last_s = max(self._last_s + _APART_S, heard_s)  # timers with the same time have no fixed order
         self._calls_to_come.append(self._virtual_loop.call_at(self._last_s, self._pass_on, call))
 
     def end(self) -> None:
-        """Nobody is there any more who could be told."""
+        """The engine has ended, and cannot be told anything."""
         for handle in self._calls_to_come:
             handle.cancel()
 

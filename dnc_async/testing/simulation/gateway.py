@@ -1,6 +1,6 @@
-"""A gateway by its script, as a :class:`Transport` of the engine's: no socket, but the real blocks, CARs and errors.
+"""A scripted gateway as a :class:`Transport` of the engine: no socket, but real blocks, CARs and errors.
 
-It answers what ``dnc serve`` would answer over the same store, at the times and with the faults that :class:`ScriptedLine` says.
+It answers what ``dnc serve`` would answer with the same store, at the times and with the faults of :class:`ScriptedLine`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from dnc_async.testing.faults import Faults
 from dnc_async.testing.scripted_line import Ending, ScriptedLine
 
 _PIECE_BYTES = 2**16
-#: Two times that differ by less are the same, but for rounding.
+#: Times that differ by less than this are equal, except for rounding.
 _NO_TIME_S = 1e-6
 _STRANGER = b"another block than the one that was asked for"
 
 
 class SimulatedGateway:
-    """One gateway over ``blocks``. Its seconds count from its making; ``faults`` counts what went wrong by the script."""
+    """One gateway with ``blocks``. Its seconds count from its creation; ``faults`` counts the faults that were injected."""
 
     has_cars = True
 
@@ -70,7 +70,7 @@ class SimulatedGateway:
         return self._clock() - self._start_s
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
-        """One block, unverified, as the script lets it come."""
+        """One block, unverified, as the script sends it."""
         asked = str(cid)
         await self._begin(asked, root="", car=False)
         data = self._read(cid)
@@ -94,7 +94,7 @@ class SimulatedGateway:
         arrivals: Arrivals,
         feed: Callable[[bytes], Awaitable[bool]],
     ) -> None:
-        """A CAR of what is asked for, in pieces to ``feed``."""
+        """The requested CAR, in pieces to ``feed``."""
         asked = request.asked
         path, _, query = request.target.partition("?")
         ask = parse_request(path, dict(parse_qsl(query)), None)
@@ -123,12 +123,12 @@ class SimulatedGateway:
                 return
 
     async def holds(self, root: Cid) -> bool | None:
-        """Whether it holds a root, asked by HEAD."""
+        """Whether it holds a root, as a HEAD request would tell."""
         await self._begin(str(root), root=str(root), car=False)
         return False if self.script.cold else root in self._blocks
 
     async def sends_cars(self, root: Cid) -> bool:
-        """Whether it answers with a CAR of a root alone."""
+        """Whether it answers a request for a CAR of the root block with a CAR."""
         await self._begin(str(root), root=str(root), car=False)
         return not self.script.no_car
 
@@ -140,7 +140,7 @@ class SimulatedGateway:
         return kind(said, gateway=self.name, cid=asked, **more)
 
     async def _begin(self, asked: str, *, root: str, car: bool) -> None:
-        """Wait for the answer to begin; raises what the client would make of one that is none."""
+        """Wait for the answer to begin; raises the client's error if it is a failure."""
         self.requests += 1
         self._check_up(asked)
         begins_at = self._line.begins_at(self._now)
@@ -168,7 +168,7 @@ class SimulatedGateway:
             raise self._fail("down", GatewayError, "the connection failed: refused", asked)
 
     def _sent(self, data: bytes) -> bytes:
-        """A block as it is sent: now and then damaged, or another one."""
+        """A block as it is sent: sometimes damaged, or another one."""
         if not data or self._line.block_is_right():
             return data
         if self.script.other is not None and self.script.flip is None:
@@ -180,7 +180,7 @@ class SimulatedGateway:
         return bytes(damaged)
 
     async def _pieces(self, data: bytes, asked: str, arrivals: Arrivals) -> AsyncIterator[bytes]:
-        """The body's pieces at their times; the error of a body that does not come to its end."""
+        """The body's pieces at their times; the error of a body that is cut off."""
         body = self._line.body(len(data))
         while body.sent_bytes < len(data):
             before, start = body.sent_bytes, self._now

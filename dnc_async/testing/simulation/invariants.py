@@ -1,4 +1,4 @@
-"""What must hold after every simulated run, whatever its scripts did."""
+"""The invariants that must hold after every simulated run, whatever its scripts did."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dnc_async.testing.faults import Faults
 if TYPE_CHECKING:
     from .simulation import _Run
 
-#: Of the faults of a disk, those after which a stream may end with an error.
+#: The faults of a disk after which a stream may end with an error.
 _FATAL_OF_A_DISK = {"write-error"}
 
-#: Of the faults of a gateway, those that only cost time.
+#: The faults of a gateway that only cost time.
 _HARMLESS = {"rate", "latency_s", "jitter_s", "slow", "no_car", "ignore_entity_bytes", "seed", "retry_after_s"}
 
 
 def is_honest(script: Faults) -> bool:
-    """Whether a gateway gives every block that it is asked for, sooner or later."""
+    """Whether a gateway sends every requested block, sooner or later."""
     return all(getattr(script, each.name) == each.default for each in fields(script) if each.name not in _HARMLESS)
 
 
 def problems_of(run: _Run, threads: int) -> Iterator[str]:
-    """What is wrong after a run that began with so many threads."""
+    """What is wrong after a run; ``threads`` is the number of threads at its start."""
     gc.collect()
     for consumer in run.consumers:
         for problem in consumer.problems:
@@ -40,7 +40,7 @@ def problems_of(run: _Run, threads: int) -> Iterator[str]:
 
 
 def _errors(run: _Run) -> Iterator[str]:
-    """A stream fails only where nobody could serve it, or the disk fails; its error names who did what."""
+    """A stream fails only if no gateway could serve it, or the disk fails, and its error names the culprit."""
     for consumer in run.consumers:
         error = consumer.error
         if error is None:

@@ -1,4 +1,4 @@
-"""The scenario of a seed: gateways, faults, budgets and consumers as the dice fall."""
+"""The scenario of a seed: random gateways, faults, budgets and consumers."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _consumer(dice: random.Random) -> str:
 
 
 def _budget(dice: random.Random, data: DatasetScript, unit: int, streams: int) -> int:
-    """From nothing, and what one chunk of each stream needs, up."""
+    """A random budget: zero, what one chunk of each stream needs, or more."""
     blocks = -(-published(data).largest_chunk_bytes // unit) + 2
     floor = streams * blocks * unit
     return dice.choice((0, floor, floor, floor + unit, 2 * floor, 5 * floor, 1_000_000 + floor))

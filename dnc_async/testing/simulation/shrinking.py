@@ -1,4 +1,4 @@
-"""A smaller simulation that still fails: fewer gateways, consumers and faults."""
+"""Shrinks a failing simulation: fewer gateways, consumers and faults."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from .simulation import Simulation
 
-#: How many simulations are tried at most.
+#: The most simulations that are tried.
 _TRIES = 150
 
 
 def shrink(
     failing: Simulation, problems_of: Callable[[Simulation], tuple[str, ...]]
 ) -> tuple[Simulation, tuple[str, ...]]:
-    """A smaller simulation that fails, too, perhaps otherwise; and how."""
+    """A smaller simulation that still fails, perhaps otherwise; and its problems."""
     smallest, problems, left = failing, problems_of(failing), _TRIES
     while True:
         for smaller in _smaller(smallest):
@@ -30,7 +30,7 @@ def shrink(
 
 
 def _smaller(plan: Simulation) -> Iterator[Simulation]:
-    """Each simulation that has a little less in it."""
+    """Yield each simulation that has a little less in it."""
     for fewer in _fewer([str(script) for script in plan.consumers]):
         yield replace(plan, consumers=fewer)
     for fewer in _fewer([str(script) for script in plan.gateways]):
@@ -44,7 +44,7 @@ def _smaller(plan: Simulation) -> Iterator[Simulation]:
 
 
 def _fewer(scripts: list[str]) -> Iterator[list[str]]:
-    """Without one of several scripts, and with a word less in one."""
+    """Yield scripts without one of them, and with one word less in one of them."""
     if len(scripts) > 1:
         for place in range(len(scripts)):
             yield scripts[:place] + scripts[place + 1 :]

@@ -1,6 +1,6 @@
-"""One call runs a whole client on a virtual clock, and looks afterwards whether all promises were kept.
+"""Runs a whole client on a virtual clock in one call, and checks afterwards whether all promises were kept.
 
-Everything follows from the arguments: the same seed gives the same log of events, on every machine and every Python.
+Everything is determined by the arguments: the same seed gives the same log of events, on every machine and every Python.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from .invariants import problems_of
 from .virtual_loop import START_S, NothingWillHappenError, VirtualLoop
 from .workers import VirtualWorkers
 
-#: A run that takes longer, in virtual seconds, will not end.
+#: A run that takes longer, in virtual seconds, is stuck.
 _LONGEST_S = 50_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedRun:
-    """What happened. ``problems`` is empty where all promises were kept; ``log`` has a line for each event."""
+    """What happened. ``problems`` is empty if all promises were kept; ``log`` has a line for each event."""
 
     problems: tuple[str, ...]
     log: tuple[str, ...]
@@ -62,7 +62,7 @@ class SimulatedRun:
 
     @property
     def digest(self) -> str:
-        """A hash of the log: equal where exactly the same happened."""
+        """A hash of the log: equal if exactly the same happened."""
         return hashlib.sha256("\n".join(self.log).encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -72,14 +72,14 @@ class SimulatedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """A client, its gateways, its disk and its consumers, by scripts. :meth:`run` runs it.
+    """A client, its gateways, its disk and its consumers, all scripted. :meth:`run` runs it.
 
     ``gateways`` are scripts of :class:`~dnc_async.testing.Faults`, ``disk`` is one of
-    :class:`~dnc_async.testing.simulation.disk_faults.DiskFaults`, ``consumers`` are of
-    :class:`~dnc_async.testing.simulation.consumer.ConsumerScript`, as text or as they are. ``budget_bytes`` pays for the
-    chunks that are staged; what the spool's folder itself takes is added. ``crash_s`` is when the machine loses its power: then
-    a second client starts over on the same disk. ``cancel_turn`` is the turn of the event loop at which all consumers are
-    cancelled, wherever they and the engine are then. ``settings`` are those of the client, with less patience by default.
+    :class:`~dnc_async.testing.simulation.disk_faults.DiskFaults`, ``consumers`` are scripts of
+    :class:`~dnc_async.testing.simulation.consumer.ConsumerScript`, as text or as objects. ``budget_bytes`` is for staged
+    chunks; what the spool's folder itself takes is added. At ``crash_s`` the machine loses its power: then a second client
+    starts with the same disk. At the turn ``cancel_turn`` of the event loop all consumers are cancelled, wherever they and the
+    engine are then. ``settings`` are the client's, by default with less patience.
     """
 
     seed: int = 0
@@ -96,7 +96,7 @@ class Simulation:
     )
 
     def run(self) -> SimulatedRun:
-        """Run it to its end; never raises for what the client does."""
+        """Run it to its end. Nothing that the client does is raised."""
         return _Run(self).result()
 
     def __str__(self) -> str:
@@ -109,12 +109,12 @@ class Simulation:
         return f"Simulation({', '.join(parts)})"
 
 
-#: What crashed is never cleaned up, not even by the garbage collector.
+#: The crashed client, kept so that not even the garbage collector cleans up.
 _crashed: list[object] = []
 
 
 class _Run:
-    """One run on its way."""
+    """One run."""
 
     def __init__(self, plan: Simulation) -> None:
         self.plan = plan
@@ -151,17 +151,17 @@ class _Run:
         return self.loop.time() - START_S
 
     def note(self, what: object, *more: object) -> None:
-        """Add to the log."""
+        """Add a line to the log."""
         self.log.append(f"{self.now():.6f} {' '.join(map(str, (what, *more)))}")
 
     def observe(self, event: object) -> None:
-        """Log an event of the client's."""
+        """Log an event of the client."""
         if isinstance(event, Gap):
             self.gaps.append(event)
         self.note(event)
 
     def busy(self, seconds: float) -> None:
-        """A worker thread is busy for so long with the call that it makes."""
+        """The current call of a worker thread takes this long."""
         self._busy_s += seconds
 
     def _busy(self) -> float:
@@ -174,7 +174,7 @@ class _Run:
         return self.plan.budget_bytes + FOLDER_BYTES if self.plan.budget_bytes else 0
 
     def make_engine(self, setup: EngineSetup) -> Engine:
-        """An engine in this loop."""
+        """Create an engine in this loop."""
         urls = {gateway.name: gateway for gateway in self.gateways}
         environment = Environment(
             clock=self.time,
@@ -192,7 +192,7 @@ class _Run:
         return engine
 
     def client(self) -> Client:
-        """A client over all gateways."""
+        """Create a client with all gateways."""
         return Client(
             gateways=[Gateway(gateway.name) for gateway in self.gateways],
             disk_budget=self.budget_bytes,
@@ -227,7 +227,7 @@ class _Run:
         )
 
     async def live(self) -> None:
-        """One client's life."""
+        """Run one client from its start to its end."""
         async with self.client() as client:
             consumers = [self._consumer(i, each, client) for i, each in enumerate(self.plan.consumers)]
             self.consumers += consumers
@@ -237,7 +237,7 @@ class _Run:
         await asyncio.sleep(0)
 
     def result(self) -> SimulatedRun:
-        """Run, then look."""
+        """Run, then check the invariants."""
         began, threads = time.process_time(), threading.active_count()
         with _quiet_gc():
             self._run_all()
@@ -283,7 +283,7 @@ class _Run:
             asyncio.set_event_loop(None)
 
     def _crashes(self, after_s: float) -> bool:
-        """Whether the machine has lost its power before the first client came to its end."""
+        """Whether the machine lost its power before the first client ended."""
         first = self.loop.create_task(self._bounded(), name="before the crash")
         power = self.loop.call_later(after_s, self.loop.stop)
         first.add_done_callback(lambda _: self.loop.stop())
@@ -292,7 +292,7 @@ class _Run:
         return not first.done()
 
     def _start_over(self) -> None:
-        """Forget the first client, whose tasks will never run again, but not what it has left on the disk."""
+        """Forget the first client, whose tasks will never run again, but not what it left on the disk."""
         _crashed.append((self.loop, asyncio.all_tasks(self.loop), self.engines, self.consumers))
         self.faults["crash"] += 1
         self.note("crash")
@@ -319,10 +319,10 @@ def _cancel_all(consumers: Sequence[SimulatedConsumer]) -> None:
 
 @contextlib.contextmanager
 def _quiet_gc() -> Iterator[None]:
-    """No collection at a moment that depends on what else the process does."""
+    """Prevent garbage collections at times that depend on what else the process does."""
     was_enabled = gc.isenabled()
     gc.disable()
-    gc.freeze()  # what was there before is none of the run's, and need not be gone through at its end
+    gc.freeze()  # objects from before the run need not be examined at its end
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""An event loop on a virtual clock: when nothing is to be done, it is at once the time of the next timer.
+"""An event loop with a virtual clock: when nothing is to be done, the time jumps to the next timer.
 
-It has no sockets and no threads, so the order in which things happen depends on nothing but the program.
+It has no sockets and no threads, so the order of events depends only on the program.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-#: Where the clock begins: not at 0, which is easily taken for "no time yet".
+#: The clock's initial time: not 0, which code might mistake for "no time yet".
 START_S = 1000.0
-#: So many turns of the loop in which no time passes are enough for all that can be done at once.
+#: After this many turns without a change of time, everything that can be done at once is done.
 _TURNS = 200
 
 
 class NothingWillHappenError(Exception):
-    """All tasks wait, and there is no timer: what they wait for will never come."""
+    """All tasks wait, and there is no timer: they would wait for ever."""
 
 
 class _NoSelector(selectors.BaseSelector):
-    """Watches nothing but the clock."""
+    """A selector that watches only the clock."""
 
     def __init__(self, advance: Callable[[float | None], None]) -> None:
         self._advance = advance
@@ -35,11 +35,11 @@ class _NoSelector(selectors.BaseSelector):
         return selectors.SelectorKey(fileobj, 0, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:  # noqa: ANN401
-        """Let go of it."""
+        """Forget it."""
         return selectors.SelectorKey(fileobj, 0, 0, None)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Pass the time that the loop would sleep."""
+        """Advance the clock by the time that the loop would sleep."""
         self._advance(timeout)
         return []
 
@@ -49,7 +49,7 @@ class _NoSelector(selectors.BaseSelector):
 
 
 class _NumberedTask(asyncio.Task[Any]):
-    """A task whose hash is its number, so that sets of tasks are gone through in the same order each time."""
+    """A task whose hash is its number, so that sets of tasks are iterated in the same order each time."""
 
     def __init__(self, coroutine: Any, *, loop: VirtualLoop, **options: Any) -> None:  # noqa: ANN401 - as asyncio.Task
         self._number = next(loop.numbers)
@@ -60,20 +60,20 @@ class _NumberedTask(asyncio.Task[Any]):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """``time()`` moves only when nothing else is to be done. Raises :class:`NothingWillHappenError` from ``run_*``.
+    """``time()`` advances only when nothing else is to be done. ``run_*`` may raise :class:`NothingWillHappenError`.
 
-    anyio calls itself again and again while a cancelled task cleans up (in a shielded scope): turns like these, in which nothing
-    comes to its end, pass the time until the next timer.
+    anyio reschedules itself again and again while a cancelled task cleans up (in a shielded scope). If many turns of the loop
+    do nothing else, the time advances to the next timer.
     """
 
-    # What asyncio tells in no other way: its heap of timers, and what is to be called next.
+    # Private attributes of asyncio, for lack of another way: its heap of timers, and its ready queue.
     _scheduled: list[asyncio.TimerHandle]
     _ready: deque[asyncio.Handle]
 
     def __init__(self, start_s: float = START_S) -> None:
         self._now = start_s
         self._turns = 0
-        #: How often the loop has looked for something to do.
+        #: The number of turns of the loop so far.
         self.turns = 0
         self._at_turn: tuple[int, Callable[[], object]] | None = None
         self.numbers = itertools.count(1)
@@ -87,7 +87,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def at_turn(self, turn: int, function: Callable[[], object]) -> None:
-        """Have a function called at that turn of the loop, between two steps of its tasks."""
+        """Call a function at this turn of the loop, between two steps of its tasks."""
         self._at_turn = turn, function
 
     def _pass_time(self, timeout: float | None) -> None:
@@ -104,7 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += timeout
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps who would have to be woken: all calls come from this thread."""
+        """Does nothing: all calls come from this thread, so the loop never sleeps."""
 
     def timers(self) -> list[asyncio.TimerHandle]:
         """The timers that were neither called nor cancelled."""
@@ -113,8 +113,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @functools.cache
 def _number_scopes() -> None:
-    """Have anyio's cancel scopes that are made in a virtual loop gone through in order, too; all others stay as they are."""
-    scope: Any = import_module("anyio._backends._asyncio").CancelScope  # sets of them decide who is cancelled first
+    """Have anyio's cancel scopes in a virtual loop iterated in a fixed order, too; all others stay as they are."""
+    scope: Any = import_module(
+        "anyio._backends._asyncio"
+    ).CancelScope  # their order in sets decides which is cancelled first
     original, numbers = scope.__init__, dict[int, int]()
 
     def numbered(self: object, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever a scope takes

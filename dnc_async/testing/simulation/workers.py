@@ -1,4 +1,4 @@
-"""Worker threads that are none: what they are given runs in the loop's own thread, a moment of virtual time later."""
+"""Simulated worker threads: their calls run in the loop's own thread, a moment of virtual time later."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .virtual_loop import VirtualLoop
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How long a call waits for its thread's turn, and its result for the loop's: mostly hardly at all.
+#: How long a call waits for its thread, and its result for the loop: usually hardly at all.
 _TURNS_S = (0.0, 0.0, 1e-5, 1e-4, 2e-3)
 
 
 class VirtualWorkers(Executor):
-    """So many calls run at once. ``busy_s`` tells how long the call that was just made took, by the disk."""
+    """``workers`` calls run at once. ``busy_s`` returns how long the last call took, because of the disk."""
 
     def __init__(self, loop: VirtualLoop, workers: int, *, dice: random.Random, busy_s: Callable[[], float]) -> None:
         self._loop = loop
@@ -35,7 +35,7 @@ class VirtualWorkers(Executor):
         return f"<VirtualWorkers {self._idle} idle, {len(self._queue)} calls queued>"
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called a moment later."""
+        """Call a function a moment later."""
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[T] = Future()
