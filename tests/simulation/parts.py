@@ -129,6 +129,7 @@ class Parts:
             spool=self.spool,
             disk=self.backoff,
             progress=self.progress,
+            change=Condition(),
             group=self.group,
             credit=self.credit,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from dnc_async.condition import Condition
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.placement import Placement
 from dnc_async.engine.sink import Sink
@@ -44,6 +45,7 @@ async def tier(p: Parts) -> AsyncIterator[Tier]:
                 tasks=tasks,
                 placement=placement,
                 progress=p.progress,
+                change=Condition(),
                 group=p.group,
                 starvation=Starvation(window_bytes=lambda: 0.0),
                 clock=p.loop.time,
