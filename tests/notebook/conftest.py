@@ -7,7 +7,8 @@ import asyncio
 import os
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ class Notebook:
                 return ast.literal_eval(told["data"]["text/plain"])
         raise TimeoutError(expression)
 
+    def is_clean(self) -> bool:
+        """Whether it runs, and nothing of ours is in it."""
+        return self.manager.is_alive() and self.run(LEFT).status == "ok" and not self.value("left()")
+
     def left(self) -> list[str]:
         """The kernel's threads and files of ours, after a while in which they may go."""
         self.run(LEFT)
@@ -106,14 +111,14 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         yield running.url, str(done)
 
 
-@pytest.fixture
-def notebook(tmp_path: Path, gateway: tuple[str, str]) -> Iterator[Notebook]:
+@contextmanager
+def running(home: Path, url: str, cid: str) -> Iterator[Notebook]:
     """A kernel in a home of its own, in which the library is imported."""
     environment = {
         **os.environ,
-        "HOME": str(tmp_path),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "HOME": str(home),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "PYTHONPATH": str(Path(dnc_async.__file__).parent.parent),
     }
     manager = KernelManager(kernel_name="python3")
@@ -123,13 +128,39 @@ def notebook(tmp_path: Path, gateway: tuple[str, str]) -> Iterator[Notebook]:
     try:
         client.wait_for_ready(timeout=PATIENCE_S)
         notebook = Notebook(manager, client)
-        url, cid = gateway
         notebook.run(
             "import dnc_async as dnc\nfrom dnc_async import sync\nimport time\n"
-            f"SPOOL = {str(tmp_path / 'spool')!r}\nCID = {cid!r}\n"
+            f"SPOOL = {str(home / 'spool')!r}\nCID = {cid!r}\n"
             f"options = dict(gateways={url!r}, spool_dir=SPOOL, disk_budget='4MB')"
         )
         yield notebook
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@dataclass
+class Kernels:
+    """One kernel for all tests, as of a notebook that is used all day; another where a test has left something in it."""
+
+    new: Callable[[], AbstractContextManager[Notebook]]
+    opened: ExitStack
+    notebook: Notebook | None = None
+
+    def clean(self) -> Notebook:
+        if self.notebook is None or not self.notebook.is_clean():
+            self.opened.close()
+            self.notebook = self.opened.enter_context(self.new())
+        return self.notebook
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory, gateway: tuple[str, str]) -> Iterator[Kernels]:
+    with ExitStack() as opened:
+        yield Kernels(lambda: running(tmp_path_factory.mktemp("home"), *gateway), opened)
+
+
+@pytest.fixture
+def notebook(kernels: Kernels) -> Notebook:
+    """A kernel in which the library is imported, and nothing of it runs."""
+    return kernels.clean()

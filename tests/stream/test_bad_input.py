@@ -14,7 +14,7 @@ from dnc_async.cli import main
 from dnc_async.ipld.block import make
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_directory
 from dnc_async.store import BlockStore
-from dnc_async.testing import Faults, GatewayProcess, ScriptedGateway
+from dnc_async.testing import Faults, ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published
 
@@ -178,7 +178,7 @@ def test_a_gateway_that_allows_no_requests(limit: float) -> None:
 
 async def test_requests_per_minute_reach_the_gateway(published: Published) -> None:
     """A few at once, and then no more than the limit allows."""
-    with GatewayProcess(published.store) as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store)) as gateway:
         slow = dnc.Gateway(gateway.url, requests_per_minute=1200)
         async with dnc.Client(gateways=slow, disk_budget=0) as client:
             began = time.monotonic()

@@ -20,7 +20,7 @@ from dnc_async.publish import packing
 from dnc_async.serve import GatewayServer
 from dnc_async.store import BlockStore
 from dnc_async.telemetry import BlockReceived, Event, RequestSent, StreamStatistics
-from dnc_async.testing import GatewayProcess
+from dnc_async.testing import ScriptedGateway
 
 from ..conftest import Held
 from .conftest import BATCH, SAMPLES, Published
@@ -41,13 +41,13 @@ async def streamed(
         return stream.statistics()
 
 
-def scarce(gateway: GatewayProcess) -> dnc.Gateway:
+def scarce(gateway: ScriptedGateway) -> dnc.Gateway:
     return dnc.Gateway(gateway.url, requests_per_minute=200)
 
 
 async def test_a_scarce_gateway_sends_small_chunks_together(published: Published) -> None:
     """Where requests are rationed, one brings the manifest and one all that lies in the chunks' directory."""
-    with GatewayProcess(published.store) as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store)) as gateway:
         figures = await streamed(published, [scarce(gateway)])
         assert gateway.stats().requests <= 8  # of 43 blocks
         assert figures.fetched_bytes == pytest.approx(published.result.size_bytes, rel=0.2)
@@ -57,7 +57,7 @@ async def test_a_held_car_goes_on_when_there_is_room(published: Published) -> No
     """A directory larger than what may be kept is still one request: it is read as fast as it is wanted, not faster."""
     settings = FetchSettings(early_bytes=20_000)
     smallest = 2 * 8192 + 64 * 2**10 + 4 * 4096
-    with GatewayProcess(published.store) as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store)) as gateway:
         figures = await streamed(published, [scarce(gateway)], str(smallest), settings)
         assert gateway.stats().requests <= 10
     assert figures.requests_failed == 0
@@ -66,7 +66,7 @@ async def test_a_held_car_goes_on_when_there_is_room(published: Published) -> No
 async def test_a_car_is_held_for_a_while_only(published: Published) -> None:
     """A consumer that takes its time costs a request more, and loses nothing."""
     settings = FetchSettings(early_bytes=20_000, hold_s=0.02)
-    with GatewayProcess(published.store) as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store)) as gateway:
         gateways = [dnc.Gateway(gateway.url, requests_per_minute=60_000)]
         figures = await streamed(published, gateways, "100 kB", settings)
     assert figures.requests_failed == 0
@@ -78,7 +78,8 @@ async def test_a_car_is_held_for_a_while_only(published: Published) -> None:
 @pytest.mark.parametrize("is_scarce", [False, True], ids=["free", "scarce"])
 async def test_whatever_becomes_of_cars(published: Published, fault: str, *, is_scarce: bool) -> None:
     """A gateway that has none, cuts them off, lies in them or sends something else costs time, beside a good one."""
-    with GatewayProcess(published.store, fault) as bad, GatewayProcess(published.store, "latency=2ms") as good:
+    store = BlockStore.open(published.store)
+    async with ScriptedGateway(store, fault) as bad, ScriptedGateway(store, "latency=2ms") as good:
         gateways = [scarce(bad) if is_scarce else bad.url, good.url]
         figures = await streamed(published, gateways)
     if fault == "no-car":
@@ -89,14 +90,14 @@ async def test_whatever_becomes_of_cars(published: Published, fault: str, *, is_
 
 async def test_a_gateway_without_cars_is_asked_for_one_once(published: Published) -> None:
     """It is remembered."""
-    with GatewayProcess(published.store, "no-car") as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store), "no-car") as gateway:
         figures = await streamed(published, [gateway.url])
         assert gateway.stats().requests == figures.gateways[0].blocks + 2  # that, and whether it holds the root
 
 
 async def test_a_gateway_that_knows_the_root_alone(published: Published) -> None:
     """Many providers announce nothing but roots: such a gateway is asked for all it has by paths from the root."""
-    with GatewayProcess(published.store, "cold,latency=5ms") as cold:
+    async with ScriptedGateway(BlockStore.open(published.store), "cold,latency=5ms") as cold:
         figures = await streamed(published, [cold.url])
         assert figures.batches == SAMPLES // BATCH
         async with dnc.Client(gateways=cold.url, disk_budget=0) as client:
@@ -137,24 +138,28 @@ async def test_a_dataset_that_is_opened_again(published: Published) -> None:
         if isinstance(event, RequestSent):
             asked.append(event.asked)
 
-    with GatewayProcess(published.store) as gateway:
-        async with dnc.Client(gateways=gateway.url, disk_budget=0, observers=[note]) as client:
-            for _ in range(2):
-                async with client.stream(published.result) as stream:
-                    published.check(await anext(stream), 0)
+    async with (
+        ScriptedGateway(BlockStore.open(published.store)) as gateway,
+        dnc.Client(gateways=gateway.url, disk_budget=0, observers=[note]) as client,
+    ):
+        for _ in range(2):
+            async with client.stream(published.result) as stream:
+                published.check(await anext(stream), 0)
     assert sum("manifest" in each for each in asked) == 1
 
 
 async def test_names_of_chunks(published: Published) -> None:
     """The path by which a chunk is named from the root is where the packer put it."""
     root = published.result.cid
-    with GatewayProcess(published.store) as gateway:
-        async with dnc.Client(gateways=gateway.url, disk_budget=0) as client:
-            manifest = Manifest.decode(await client.cat(f"{root}/manifest"))
-            for entry in manifest.entries(0, manifest.first_page):
-                folder, _, name = manifest.chunk_path(entry.index).rpartition("/")
-                found = {each.name: each.cid for each in await client.ls(f"{root}/{folder}")}
-                assert Cid.parse(found[name]) == entry.cid
+    async with (
+        ScriptedGateway(BlockStore.open(published.store)) as gateway,
+        dnc.Client(gateways=gateway.url, disk_budget=0) as client,
+    ):
+        manifest = Manifest.decode(await client.cat(f"{root}/manifest"))
+        for entry in manifest.entries(0, manifest.first_page):
+            folder, _, name = manifest.chunk_path(entry.index).rpartition("/")
+            found = {each.name: each.cid for each in await client.ls(f"{root}/{folder}")}
+            assert Cid.parse(found[name]) == entry.cid
 
 
 @pytest.mark.parametrize("kind", ["one block", "two leaves", "a root and two leaves"])
@@ -207,7 +212,7 @@ async def test_a_scarce_gateway_sends_chunks_of_several_leaves_together(
     cid = (await dnc.upload({"x": data}, batch_size=8, store=tmp_path / "store")).cid
     # Where roots are not wanted, those that were kept would be more than this, and the CAR would not go on.
     settings = FetchSettings(early_bytes=30_000 if is_listed else 100_000)
-    with GatewayProcess(tmp_path / "store") as gateway:
+    async with ScriptedGateway(BlockStore.open(tmp_path / "store")) as gateway:
         options = {"gateways": scarce(gateway), "disk_budget": "400 kB", "spool_dir": tmp_path / "spool"}
         async with dnc.Client(settings=settings, **options) as client:
             stream = client.stream(cid)
@@ -227,7 +232,7 @@ async def test_the_next_page_is_there_before_it_is_needed(tmp_path: Path) -> Non
         if isinstance(event, RequestSent):
             asked.append(event.asked)
 
-    with GatewayProcess(tmp_path / "store", "no-car,latency=5ms") as gateway:
+    async with ScriptedGateway(BlockStore.open(tmp_path / "store"), "no-car,latency=5ms") as gateway:
         async with dnc.Client(gateways=gateway.url, disk_budget="1MB", spool_dir=tmp_path / "spool") as client:
             manifest = Manifest.decode(await client.cat(f"{cid}/manifest"))
             chunks = [str(entry.cid) for entry in manifest.entries(0, manifest.first_page)]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.serve import GatewayServer
 from dnc_async.store import BlockStore
 from dnc_async.telemetry import Event, RequestFailed
-from dnc_async.testing import GatewayProcess
+from dnc_async.testing import ScriptedGateway
 
 from ..conftest import NOBODY, PATIENCE_S, Held, Shell, fetcher_over
 from .conftest import BATCH, SAMPLES, Published, halves, keep, left
@@ -76,9 +76,9 @@ def multiaddr(url: str) -> str:
 
 
 @pytest.fixture
-def gateway(published: Published) -> Iterator[GatewayProcess]:
-    with GatewayProcess(published.store) as process:
-        yield process
+async def gateway(published: Published) -> AsyncIterator[ScriptedGateway]:
+    async with ScriptedGateway(BlockStore.open(published.store)) as running:
+        yield running
 
 
 async def consume(
@@ -101,7 +101,7 @@ def names(batches: dnc.BatchStream) -> list[str]:
     return [gateway.url for gateway in batches.statistics().gateways]
 
 
-async def test_from_found_gateways_alone(published: Published, router: Router, gateway: GatewayProcess) -> None:
+async def test_from_found_gateways_alone(published: Published, router: Router, gateway: ScriptedGateway) -> None:
     """No gateway is named; the router is asked once, for the root; what is on loopback is permitted: so is the router."""
     router.addresses = [multiaddr(gateway.url)]
     batches = await consume(published, gateways="discover", routers=router.url)
@@ -118,7 +118,8 @@ def two_halves(published: Published, tmp_path: Path) -> tuple[Path, Path]:
 
 async def test_beside_those_of_the_user(published: Published, router: Router, two_halves: tuple[Path, Path]) -> None:
     """Both are used, as each has what the other lacks; each once, however often it is named."""
-    with GatewayProcess(two_halves[0]) as named, GatewayProcess(two_halves[1]) as found:
+    first, second = map(BlockStore.open, two_halves)
+    async with ScriptedGateway(first) as named, ScriptedGateway(second) as found:
         router.addresses = [multiaddr(url) for url in (named.url, found.url, found.url)]
         batches = await consume(published, gateways=[named.url], routers=[router.url, f"{router.url}/routing/v1/"])
     assert names(batches) == [named.url, found.url]
@@ -127,7 +128,7 @@ async def test_beside_those_of_the_user(published: Published, router: Router, tw
 
 
 async def test_those_of_the_user_do_not_wait(
-    published: Published, router: Router, gateway: GatewayProcess, caplog: pytest.LogCaptureFixture
+    published: Published, router: Router, gateway: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stream is over before the router has said a word; nothing is left, and nothing is told of it."""
     router.gate.clear()
@@ -137,7 +138,7 @@ async def test_those_of_the_user_do_not_wait(
     assert caplog.messages == []
 
 
-async def test_a_late_router_is_in_time(published: Published, router: Router, gateway: GatewayProcess) -> None:
+async def test_a_late_router_is_in_time(published: Published, router: Router, gateway: ScriptedGateway) -> None:
     """A block that the user's gateways do not have waits for whom the router names."""
     missed = asyncio.Event()
 
@@ -159,7 +160,7 @@ async def test_a_late_router_is_in_time(published: Published, router: Router, ga
     assert reading.result()
 
 
-async def test_the_other_faces(published: Published, router: Router, gateway: GatewayProcess, tmp_path: Path) -> None:
+async def test_the_other_faces(published: Published, router: Router, gateway: ScriptedGateway, tmp_path: Path) -> None:
     """All that takes gateways takes routers: get, ls, inspect, open, the client and the blocking face."""
     router.addresses = [multiaddr(gateway.url)]
     cid, chosen = published.result.cid, {"gateways": "discover", "routers": [router.url]}
@@ -181,7 +182,7 @@ async def test_the_other_faces(published: Published, router: Router, gateway: Ga
     assert len(router.asked) == before + 1
 
 
-async def test_several_roots_have_their_own(published: Published, router: Router, gateway: GatewayProcess) -> None:
+async def test_several_roots_have_their_own(published: Published, router: Router, gateway: ScriptedGateway) -> None:
     """A client asks once for each root."""
     router.addresses = [multiaddr(gateway.url)]
     async with dnc.Client(gateways="discover", routers=router.url, disk_budget=0) as client:
@@ -210,7 +211,7 @@ async def test_nobody_is_found(published: Published, router: Router, addresses: 
 
 
 async def test_a_router_that_is_down_is_a_warning(
-    published: Published, router: Router, gateway: GatewayProcess, caplog: pytest.LogCaptureFixture
+    published: Published, router: Router, gateway: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not the end, as long as there is a gateway: the user's, or another router's."""
     router.addresses = [multiaddr(gateway.url)]
@@ -230,10 +231,12 @@ async def test_providers_that_lie_and_die(published: Published, router: Router) 
             loop.call_soon_threadsafe(good.released.set)
 
     loop = asyncio.get_running_loop()
-    async with GatewayServer(BlockStore.open(published.store), hooks=good) as gateway:
-        with GatewayProcess(published.store, "flip=1") as liar:
-            router.addresses = [multiaddr(url) for url in (NOBODY, liar.url, gateway.url)]
-            batches = await consume(published, gateways="discover", routers=router.url, progress=observe)
+    async with (
+        GatewayServer(BlockStore.open(published.store), hooks=good) as gateway,
+        ScriptedGateway(BlockStore.open(published.store), "flip=1") as liar,
+    ):
+        router.addresses = [multiaddr(url) for url in (NOBODY, liar.url, gateway.url)]
+        batches = await consume(published, gateways="discover", routers=router.url, progress=observe)
     figures = batches.statistics()
     assert figures.blocks_rejected > 0
     assert [each.blocks > 0 for each in figures.gateways] == [False, False, True]
@@ -241,13 +244,13 @@ async def test_providers_that_lie_and_die(published: Published, router: Router) 
 
 async def test_a_provider_of_raw_blocks_only(published: Published, router: Router) -> None:
     """CARs are optional for a gateway, and a provider need not be a whole one: nothing fails for it."""
-    with GatewayProcess(published.store, "no-car") as gateway:
+    async with ScriptedGateway(BlockStore.open(published.store), "no-car") as gateway:
         router.addresses = [multiaddr(gateway.url)]
         batches = await consume(published, gateways="discover", routers=router.url)
     assert batches.statistics().requests_failed == 0
 
 
-async def test_no_more_than_so_many(published: Published, router: Router, gateway: GatewayProcess) -> None:
+async def test_no_more_than_so_many(published: Published, router: Router, gateway: ScriptedGateway) -> None:
     """A router cannot have us ask the whole world."""
     router.addresses = [multiaddr(gateway.url), *[f"/ip4/127.0.0.1/tcp/{port}/http" for port in range(1, 9)]]
     settings = FetchSettings(found_gateways=3)
@@ -299,7 +302,7 @@ async def block_of(fetcher: Fetcher, root: Cid) -> bytes:
 
 
 async def test_a_router_elsewhere_may_not_name_addresses_here(
-    published: Published, router: Router, gateway: GatewayProcess
+    published: Published, router: Router, gateway: ScriptedGateway
 ) -> None:
     """Neither as a number, nor by a name that leads here; a router on this machine may."""
     root, port = Cid.parse(published.result.cid), urlsplit(gateway.url).port
@@ -325,7 +328,7 @@ async def test_a_router_elsewhere_may_not_name_addresses_here(
     assert gateway.stats().requests == 1
 
 
-async def test_in_vain_is_not_for_ever(published: Published, router: Router, gateway: GatewayProcess) -> None:
+async def test_in_vain_is_not_for_ever(published: Published, router: Router, gateway: ScriptedGateway) -> None:
     """Who asked in vain asks again, but not at once; who found somebody does not."""
     now, root = [0.0], Cid.parse(published.result.cid)
     async with discovering(router, is_local=True) as (_, discovery):
@@ -366,7 +369,7 @@ def test_arguments() -> None:
 
 
 async def test_a_local_node_is_asked(
-    published: Published, router: Router, gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
+    published: Published, router: Router, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Kubo's gateway serves routing, too: 'discover' alone finds it in the environment."""
     router.addresses = [multiaddr(gateway.url)]
@@ -374,7 +377,7 @@ async def test_a_local_node_is_asked(
     assert names(await consume(published, gateways="discover")) == [gateway.url]
 
 
-async def test_in_the_shell(published: Published, router: Router, gateway: GatewayProcess, shell: Shell) -> None:
+async def test_in_the_shell(published: Published, router: Router, gateway: ScriptedGateway, shell: Shell) -> None:
     """By two options, of all commands that fetch."""
     router.addresses = [multiaddr(gateway.url)]
     words = [published.result.cid, "--gateway", "discover", "--router", router.url, "--json"]

@@ -24,7 +24,7 @@ from dnc_async.store import BlockStore
 from dnc_async.store.cars import export_car, import_car
 from dnc_async.store.integrity import check, walk
 from dnc_async.telemetry import StreamStatistics
-from dnc_async.testing import GatewayProcess
+from dnc_async.testing import ScriptedGateway
 
 from .conftest import BATCH, SAMPLES, Published, halves, keep
 
@@ -120,10 +120,12 @@ async def test_beside_gateways(
     """Each has what the other lacks; a tree comes by ``get`` as well."""
     ours, theirs = two_halves
     write_indexed(host.folder / "data.car", ours)
-    with GatewayProcess(keep(tmp_path / "theirs", theirs)) as gateway:
-        async with dnc.stream(published.result, gateways=[gateway.url, host.url], spool_dir=published.spool) as batches:
-            assert len([batch async for batch in batches]) == SAMPLES // BATCH
-            assert all(each.blocks for each in batches.statistics().gateways)
+    async with (
+        ScriptedGateway(BlockStore.open(keep(tmp_path / "theirs", theirs))) as gateway,
+        dnc.stream(published.result, gateways=[gateway.url, host.url], spool_dir=published.spool) as batches,
+    ):
+        assert len([batch async for batch in batches]) == SAMPLES // BATCH
+        assert all(each.blocks for each in batches.statistics().gateways)
     write_indexed(host.folder / "data.car", list({block.cid: block for block in [*ours, *theirs]}.values()))
     saved = await dnc.get(published.result.cid, tmp_path / "tree", gateways=host.url)
     assert saved.size_bytes > published.x.nbytes
