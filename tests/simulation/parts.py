@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from dnc_async.condition import Condition
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk
