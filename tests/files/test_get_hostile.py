@@ -113,7 +113,7 @@ async def test_a_file_larger_than_the_disk(keep: Keep, tmp_path: Path) -> None:
     """A few blocks that claim to be terabytes: refused before a byte is written; a range of it can be read."""
     blocks, root = bomb(levels=4)
     store = keep(blocks, root)
-    with pytest.raises(OutputError, match="no room"):
+    with pytest.raises(OutputError, match="no space"):
         await dnc.get(root, tmp_path / "out", store=store)
     size = 1000**4
     assert [entry.size_bytes for entry in await dnc.ls(root, store=store)] == [size]

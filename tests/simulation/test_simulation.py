@@ -34,7 +34,11 @@ def test_the_same_everywhere() -> None:
     run = BUSY.run()
     assert run.problems == ()
     assert BUSY.run().log == run.log
-    code = "from tests.simulation.test_simulation import BUSY; print(BUSY.run().digest)"
+    code = (
+        "from dnc_async.config import FetchSettings\n"
+        "from dnc_async.testing import DatasetScript, Simulation\n"
+        f"print({BUSY}.run().digest)"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.digest == other.stdout.strip() == BUSY_DIGEST
 
