@@ -111,7 +111,7 @@ def chaos(
 def _tallies(pool: ProcessPoolExecutor, processes: int, seeds: range) -> Iterator[Tally]:
     """The tallies of batches of seeds, in their order; some are computed ahead."""
     batches = (seeds[i : i + _SEEDS_AT_ONCE] for i in range(0, len(seeds), _SEEDS_AT_ONCE))
-    waiting = [pool.submit(run_seeds, batch) for batch, _ in zip(batches, range(2 * processes), strict=False)]
+    waiting = [pool.submit(run_seeds, batch) for _, batch in zip(range(2 * processes), batches, strict=False)]
     while waiting:
         yield waiting.pop(0).result()
         for batch in batches:
