@@ -105,8 +105,14 @@ def layers(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """The tests, against the wheel, on the Python that nox runs on."""
-    _run(session, "python", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE), env=SAFE)
+    """The tests, against the wheel, on the Python that nox runs on, but for those that start hundreds of processes."""
+    _run(session, "python", "-m", "pytest", *(session.posargs or (*SIDE_BY_SIDE, "-m", "not processes")), env=SAFE)
+
+
+@nox.session(venv_backend="none", default=False, tags=["rest"])
+def processes(session: nox.Session) -> None:
+    """The tests that start hundreds of processes of the shell."""
+    _run(session, "python", "-m", "pytest", "tests/cli", "-m", "processes", *SIDE_BY_SIDE, env=SAFE)
 
 
 @nox.session(python=[OTHERS[version] for version in sorted(OTHERS)], default=False, tags=["rest"])

@@ -15,6 +15,8 @@ from dnc_async.config import FetchSettings
 from ..conftest import Shell
 from .conftest import BATCH, SAMPLES, Dataset
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def published(shell: Shell, dataset: Dataset) -> str:

@@ -22,6 +22,8 @@ from dnc_async.testing import GatewayProcess
 
 from ..conftest import PATIENCE_S, Shell
 
+pytestmark = pytest.mark.processes
+
 NAMES = [b"gr\xf6.bin", "grün.bin".encode(), b"\xff\xe6\x97\xa5", b"a?b#c%41"]
 
 

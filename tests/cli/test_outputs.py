@@ -18,7 +18,10 @@ import pytest
 from ..conftest import FIXTURES, PATIENCE_S, Shell, eventually
 from .conftest import Dataset
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="devices and FIFOs of POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="devices and FIFOs of POSIX"),
+    pytest.mark.processes,
+]
 
 Write = Callable[..., subprocess.CompletedProcess[str]]
 
