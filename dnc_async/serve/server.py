@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SHUTDOWN_S = 0.25  # how many seconds open requests get to finish when the server stops
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
+#: Turns of the event loop from a connection's acceptance until it is known: the task that accepts it, its transport, its handler.
+_ACCEPT_TURNS = 3
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
@@ -35,6 +38,7 @@ class Listener:
         self._port = port
         self._site: web.SockSite | None = None
         self._reserved: socket.socket | None = None
+        self._listening: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -61,8 +65,7 @@ class Listener:
         """Reset every connection and refuse new ones; the port stays reserved. Does nothing if already dead."""
         if self._site is None:
             return
-        site, self._site = self._site, None
-        await site.stop()
+        await self._stop_accepting()
         for handler in self._runner.server.connections if self._runner.server else []:
             if handler.transport is not None:
                 _reset(handler.transport.get_extra_info("socket"))
@@ -72,17 +75,31 @@ class Listener:
     async def revive(self) -> None:
         """Listen on the reserved port; does nothing when already listening."""
         if self._reserved is not None:
-            reserved, self._reserved = self._reserved, None
-            self._site = web.SockSite(self._runner, reserved)
+            self._listening, self._reserved = self._reserved, None
+            self._site = web.SockSite(self._runner, self._listening)
             await self._site.start()
 
     async def close(self) -> None:
         """Stop listening, wait a moment for open requests, then cut them off."""
-        self._site = None
+        await self._stop_accepting()
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
         await self._runner.cleanup()
+
+    async def _stop_accepting(self) -> None:
+        """Stop listening. Each connection that was accepted is known then, and will be closed with the others.
+
+        asyncio forgets, unclosed, one whose server is closed between its acceptance and its first turn of the event loop.
+        """
+        site, self._site = self._site, None
+        if site is not None and self._listening is not None:
+            with contextlib.suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().remove_reader(self._listening.fileno())
+            for _ in range(_ACCEPT_TURNS):
+                await asyncio.sleep(0)
+            await site.stop()
+        self._listening = None
 
     def _bind(self) -> socket.socket:
         """Bind the port without listening: connections to it are refused until :meth:`revive`."""
