@@ -35,7 +35,7 @@ async def test_a_stream_is_scraped(tmp_path: Path) -> None:
                     if batches >= 8 and stream.statistics().blocks_rejected:
                         break
                 await stream.aclose()
-                figures = stream.statistics()
+            figures = stream.statistics()  # now that requests which were given up have ended, and were counted
         port = server.server_port
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).read().decode()  # noqa: ASYNC210
     finally:
