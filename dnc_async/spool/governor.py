@@ -39,13 +39,14 @@ class Borrower(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GovernorStatistics:
-    """A snapshot: the budget, the leased bytes and their peak, and the number of leases granted and revoked so far."""
+    """A snapshot: the budget, the leased bytes and their peak, the leases granted and revoked so far, and the open accounts."""
 
     budget_bytes: int
     leased_bytes: int
     peak_leased_bytes: int
     leases: int
     revoked: int
+    accounts: int
 
 
 class Lease:
@@ -176,6 +177,7 @@ class Governor:
             peak_leased_bytes=self._peak + self._overhead_bytes if self._peak else 0,
             leases=self._leases,
             revoked=self._revoked,
+            accounts=len(self._accounts),
         )
 
     def open(self, *, floor_bytes: int, borrower: Borrower) -> Account:

@@ -159,7 +159,7 @@ class Parts:
     def nothing_is_left(self) -> None:
         """No lease, no file, no wanted block, no stream."""
         assert self.governor.statistics().leased_bytes == 0
-        assert repr(self.governor).endswith(" 0 streams>")
+        assert self.governor.statistics().accounts == 0
         assert repr(self.group).endswith("0 blocks wanted>")
         if self.spool is not None:
             self.spool.close()

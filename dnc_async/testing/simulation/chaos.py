@@ -38,7 +38,7 @@ def run_and_compare(plan: Simulation) -> tuple[SimulatedRun, tuple[str, ...]]:
         return run, run.problems
     alone = replace(plan, gateways=honest).run()
     # What could not be read back from the disk is fetched again.
-    again = (run.faults["read-error"] + run.disk_flips) * max(_trip_s(script, run) for script in honest)
+    again = (run.faults["disk read-error"] + run.faults["disk flip"]) * max(_trip_s(script, run) for script in honest)
     limit_s = _MORE_TIME * alone.simulated_s + _MORE_S + again + _slow_disk_s(plan)
     if run.simulated_s > limit_s:
         return run, (f"it took {run.simulated_s:.3f} s, and {alone.simulated_s:.3f} s with the honest gateways alone",)
@@ -52,7 +52,7 @@ class Tally:
     seeds: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     simulated_s: float = 0.0
-    real_s: float = 0.0
+    cpu_s: float = 0.0
     failed: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     def plus(self, other: Tally) -> Tally:
@@ -61,7 +61,7 @@ class Tally:
             self.seeds + other.seeds,
             self.faults + other.faults,
             self.simulated_s + other.simulated_s,
-            self.real_s + other.real_s,
+            self.cpu_s + other.cpu_s,
             self.failed + other.failed,
         )
 
@@ -84,7 +84,7 @@ def run_seeds(seeds: Sequence[int]) -> Tally:
     for seed in seeds:
         run, problems = run_and_compare(scenario(seed))
         failed = ((seed, problems),) if problems else ()
-        total = total.plus(Tally(1, run.faults, run.simulated_s, run.real_s, failed))
+        total = total.plus(Tally(1, run.faults, run.simulated_s, run.cpu_s, failed))
     return total
 
 
@@ -147,8 +147,8 @@ def _summary(total: Tally, seconds: float) -> str:
     by_kind = ", ".join(f"{kind} {count:,}" for kind, count in total.faults.most_common())
     return (
         f"\nfaults by kind: {by_kind}\n"
-        f"{total.simulated_s:,.0f} s simulated in {total.real_s:,.0f} s of one core "
-        f"({total.simulated_s / max(1e-9, total.real_s):,.0f} times as fast), {seconds:.0f} s in all\n"
+        f"{total.simulated_s:,.0f} s simulated in {total.cpu_s:,.0f} s of one core "
+        f"({total.simulated_s / max(1e-9, total.cpu_s):,.0f} times as fast), {seconds:.0f} s in all\n"
         f"{total.seeds:,} seeds, {len(total.failed)} failed\n"
         f"{total.faults.total():,} faults\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -81,6 +82,9 @@ _WORDS = {
 }
 
 
+_WAYS_TO_LEAVE = {"left", "cancelled", "failed", "closed"}
+
+
 class SimulatedConsumer:
     """One consumer of one stream. ``error`` is what the stream raised; ``problems`` are broken promises."""
 
@@ -109,6 +113,8 @@ class SimulatedConsumer:
         self.error: Exception | None = None
         self.is_complete = False
         self.problems: list[str] = []
+        #: How often it left its stream before the end, by the way in which it did.
+        self.faults: Counter[str] = Counter()
         self._task: asyncio.Task[str] | None = None
 
     def __repr__(self) -> str:
@@ -143,6 +149,7 @@ class SimulatedConsumer:
                 left, self.error = "error", error
             self._task = None
             self._note("left", self.number, left, self.batches)
+            self.faults.update({left} & _WAYS_TO_LEAVE)
             if left == "cancelled" and self.batches == self.expected_batches:
                 left = "complete"  # cancelled when only the end was left
             if attempt or self.script.back_s is None or left not in ("left", "cancelled", "failed"):

@@ -80,9 +80,8 @@ def _leftovers(run: _Run, threads: int) -> Iterator[str]:
     for engine in run.engines:
         if engine.is_started:
             statistics = engine.runtime.governor.statistics()
-            governor = engine.runtime.governor
-            if statistics.leased_bytes or not repr(governor).endswith(" 0 streams>"):
-                yield f"left: {governor!r}"
+            if statistics.leased_bytes or statistics.accounts:
+                yield f"left: {statistics}"
 
 
 def _ledger(run: _Run) -> Iterator[str]:

@@ -46,18 +46,20 @@ _LONGEST_S = 50_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedRun:
-    """What happened. ``problems`` is empty if all promises were kept; ``log`` has a line for each event."""
+    """What happened. ``problems`` is empty if all promises were kept; ``log`` has a line for each event.
+
+    ``faults`` counts what went wrong by the scripts, ``simulated_s`` are seconds of the virtual clock, ``cpu_s`` of a processor.
+    """
 
     problems: tuple[str, ...]
     log: tuple[str, ...]
     faults: Counter[str]
     simulated_s: float
-    real_s: float
+    cpu_s: float
     turns: int
     consumers: tuple[SimulatedConsumer, ...] = ()
     peak_disk_bytes: int = 0
     largest_block_bytes: int = 0
-    disk_flips: int = 0
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -67,7 +69,7 @@ class SimulatedRun:
 
     def __repr__(self) -> str:
         state = "; ".join(self.problems) or "all promises kept"
-        return f"<SimulatedRun {self.simulated_s:.3f} s in {self.real_s:.3f} s, {self.faults.total()} faults: {state}>"
+        return f"<SimulatedRun {self.simulated_s:.3f} s in {self.cpu_s:.3f} s, {self.faults.total()} faults: {state}>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,22 +247,18 @@ class _Run:
             self.loop.close()
         for gateway in self.gateways:
             self.faults.update(gateway.faults)
-        self.faults.update(self.disk.faults)
+        self.faults.update({f"disk {fault}": count for fault, count in self.disk.faults.items()})
         for consumer in self.consumers:
-            script = consumer.script
-            self.faults.update(
-                word for word in ("leaves", "fails", "cancelled", "closes") if getattr(script, word) is not None
-            )
+            self.faults.update(consumer.faults)
         return SimulatedRun(
             problems=tuple(self.problems),
             log=tuple(self.log),
             faults=self.faults,
             simulated_s=self.now(),
-            real_s=time.process_time() - began,
+            cpu_s=time.process_time() - began,
             turns=self.loop.turns,
             consumers=tuple(self.consumers),
             peak_disk_bytes=self.disk.peak_bytes,
-            disk_flips=self.disk.faults["flip"],
             largest_block_bytes=max(map(len, self.data.blocks.values())),
             gaps=tuple(self.gaps),
         )
