@@ -30,9 +30,11 @@ from dnc_async.ipld.cid import Cid
 from dnc_async.serve import NoHooks
 from dnc_async.store import BlockStore
 
-# A shell starts its background jobs with Ctrl-C ignored, and they pass that on to the processes that they start.
+# A shell starts its background jobs with Ctrl-C ignored, nohup ignores a hang-up, and both pass that on to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 #: A wait of a test ends when what it waits for has happened. So long it lasts only where the test fails.
 PATIENCE_S = 120.0

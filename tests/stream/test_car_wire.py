@@ -172,7 +172,10 @@ async def test_the_first_two_batches_have_the_line(
     prefetch: Literal["auto"] | int,
     chunks: int,
 ) -> None:
-    """On the disk or on credit: what is asked for before a leaf comes. With its root, a chunk is one request."""
+    """On the disk or on credit: what is asked for before a leaf comes. With its root, a chunk is one request.
+
+    A machine that is busy elsewhere may get the manifest so slowly that a rate is measured by it: then it is asked for less.
+    """
     row_bytes = 100_000 if kind == "one block" else 200_000
     if "root" in kind:
         monkeypatch.setattr(packing, "MAX_LISTED_LEAVES", 0)
@@ -180,14 +183,16 @@ async def test_the_first_two_batches_have_the_line(
     cid = (await dnc.upload({"x": data}, batch_size=4, store=tmp_path / "store")).cid
     (manifest,) = (entry.cid for entry in await dnc.ls(cid, store=tmp_path / "store") if entry.name == "manifest")
     requests = 2 if kind == "two leaves" else 1
-    asked, large = list[RequestSent](), list[int]()
+    asked, large, is_measured = list[RequestSent](), list[int](), False
     leaves, loop = Held(holds_chunks(cid, manifest)), asyncio.get_running_loop()
 
     def note(event: Event) -> None:
+        nonlocal is_measured
         if isinstance(event, RequestSent) and "manifest" not in event.asked and not leaves.released.is_set():
             asked.append(event)
             large.extend([event.size_bytes] if event.size_bytes > 60_000 else ())
-            if len(large) == chunks * requests:
+            is_measured = is_measured or stream.statistics().gateways[0].rate is not None
+            if len(large) == chunks * requests or is_measured:
                 loop.call_soon_threadsafe(leaves.released.set)
 
     async with GatewayServer(BlockStore.open(tmp_path / "store"), hooks=leaves) as gateway:
@@ -195,7 +200,7 @@ async def test_the_first_two_batches_have_the_line(
         # Not opened before: then there might be no consumer yet when the first chunks are asked for.
         async with aclosing(dnc.stream(cid, prefetch=prefetch, progress=note, **options)) as stream:
             assert ((await anext(stream))["x"] == data[:4]).all()
-    assert len(large) >= chunks * requests  # more only where the manifest was slow enough to measure a rate by it
+    assert len(large) >= chunks * requests or is_measured
     assert all(abs(size - 2 * row_bytes / requests) < 10_000 for size in large)
     assert len(asked) == len(large) or "root" in kind
 
