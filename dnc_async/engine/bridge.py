@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,6 +33,29 @@ T = TypeVar("T")
 _JOIN_S = 10.0
 #: Opens what an engine needs onto a stack that is closed when the engine ends.
 Setup = Callable[[contextlib.AsyncExitStack], Awaitable[None]]
+
+
+class RunningCall(Generic[T]):
+    """A call that runs in the engine. ``result`` is done when it has ended, and has cleaned up."""
+
+    def __init__(self, result: Future[T], scope: anyio.CancelScope, post: Callable[..., bool]) -> None:
+        self.result = result
+        self._scope = scope
+        #: Calls a function in the engine's thread; returns ``False`` if the engine has ended.
+        self.post = post
+
+    def __repr__(self) -> str:
+        return f"<RunningCall {'ended' if self.result.done() else 'running'}>"
+
+    def cancel(self) -> bool:
+        """Ask it to end; returns at once, and ``False`` if it has ended already."""
+        return not self.result.done() and self.post(self._scope.cancel)
+
+    async def aclose(self) -> None:
+        """Cancel it, and return when it has cleaned up. May be called again."""
+        if self.cancel():
+            with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
+                await wait_for_future(self.result)
 
 
 class LoopThread:
@@ -97,8 +120,8 @@ class LoopThread:
         """Call a function in the engine's thread after a delay, if it still runs then."""
         self.post(lambda: asyncio.get_running_loop().call_later(seconds, function))
 
-    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:  # noqa: ANN401
-        """Run a coroutine function in the engine and wait for it here; if cancelled, until it has cleaned up there."""
+    def begin(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> RunningCall[T]:  # noqa: ANN401
+        """Start a coroutine function in the engine, which can be cancelled from here."""
         scope = anyio.CancelScope()
 
         async def scoped() -> T:
@@ -106,13 +129,15 @@ class LoopThread:
                 return await function(*args)
             raise StreamClosedError("the call was cancelled")
 
-        future = self.call(scoped)
+        return RunningCall(self.call(scoped), scope, self.post)
+
+    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:  # noqa: ANN401
+        """Run a coroutine function in the engine and wait for it here; if cancelled, until it has cleaned up there."""
+        running = self.begin(function, *args)
         try:
-            return await wait_for_future(future)
+            return await wait_for_future(running.result)
         except BaseException:
-            if not future.done() and self.post(scope.cancel):
-                with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
-                    await wait_for_future(future)
+            await running.aclose()
             raise
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401

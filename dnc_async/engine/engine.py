@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from dnc_async.config import FetchSettings
 from dnc_async.dataset.manifest import Manifest
+from dnc_async.engine.bridge import RunningCall
 from dnc_async.engine.mailbox import BatchReceiver
 from dnc_async.engine.report.report import Report
 from dnc_async.engine.runtime import Origin, StreamRequest
@@ -80,6 +81,11 @@ class Engine(Protocol):
 
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
         """Run a function that fetches blocks below a root. A cancelled call returns when it has cleaned up."""
+
+    def begin_with_group(
+        self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]
+    ) -> RunningCall[T]:
+        """Start a function that fetches blocks below a root, for as long as it needs; returns at once."""
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
         """Call a function where it may talk to the engine; returns ``False`` if the engine has ended."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dnc_async.dataset.manifest import Manifest
-from dnc_async.engine.bridge import LoopThread, Setup, wait_for_future
+from dnc_async.engine.bridge import LoopThread, RunningCall, Setup, wait_for_future
 from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.environment import Environment
 from dnc_async.engine.mailbox import Mailbox, Receiver
@@ -100,6 +100,13 @@ class ThreadEngine:
         """Run a function that fetches in the engine's thread. A cancelled call returns when it has cleaned up."""
         self.start()
         return await self._thread.run(self.runtime.with_group, origin, root, function)
+
+    def begin_with_group(
+        self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]
+    ) -> RunningCall[T]:
+        """Start a function that fetches in the engine's thread; returns at once."""
+        self.start()
+        return self._thread.begin(self.runtime.with_group, origin, root, function)
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:  # noqa: ANN401
         """Call a function in the engine's thread; returns ``False`` if the engine has ended."""

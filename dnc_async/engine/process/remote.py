@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from dnc_async.dataset.manifest import Manifest
-from dnc_async.engine.bridge import check_not_forked, check_threads, end_at_exit, wait_for_future
+from dnc_async.engine.bridge import RunningCall, check_not_forked, check_threads, end_at_exit, wait_for_future
 from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.process.channel import Channel
 from dnc_async.engine.process.child import EXIT_S, Child
@@ -181,6 +181,12 @@ class RemoteEngine:
     async def with_group(self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]) -> T:
         """Run a function that fetches, in the consumer's process, because it cannot be sent to another."""
         return await self._engine_beside().with_group(origin, root, function)
+
+    def begin_with_group(
+        self, origin: Origin, root: Cid, function: Callable[[FetchGroup], Awaitable[T]]
+    ) -> RunningCall[T]:
+        """Start a function that fetches, in the consumer's process, because it cannot be sent to another."""
+        return self._engine_beside().begin_with_group(origin, root, function)
 
     def _engine_beside(self) -> ThreadEngine:
         """The engine for the client's calls, created with the first of them; streams do not need it."""
