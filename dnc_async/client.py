@@ -22,9 +22,10 @@ from dnc_async.config import (
 )
 from dnc_async.config.signatures import method_takes
 from dnc_async.dataset.info import DatasetInfo
-from dnc_async.engine.bridge import finalize
+from dnc_async.engine.bridge import RunningCall, finalize
 from dnc_async.engine.engine import Engine, EngineSetup, RunningStream
 from dnc_async.engine.files.paths import DirectoryEntry, listing
+from dnc_async.engine.files.read_window import AheadLimit
 from dnc_async.engine.files.reader import cat_range
 from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.engine.files.saving import Saved, in_working_directory, save
@@ -127,6 +128,7 @@ class Client:
             observers=tuple(check_observer(each, "observers") for each in observers),
         )
         self._limit_bytes = self._setup.settings.in_flight_bytes
+        self._ahead_limit = AheadLimit(self._limit_bytes)
         self._kind = engine
         self._make_engine = _make_engine or (ThreadEngine if engine == "thread" else _process_engine)
         self._closed = False
@@ -204,7 +206,11 @@ class Client:
         async def call(function: Callable[[FetchGroup], Awaitable[T]]) -> T:
             return await self._open_engine().with_group(self._origin(root), root, function)
 
-        return RemoteFile(root, names, call=call, close=self.aclose if owned else None, limit_bytes=self._limit_bytes)
+        def begin(function: Callable[[FetchGroup], Awaitable[T]]) -> RunningCall[T]:
+            return self._open_engine().begin_with_group(self._origin(root), root, function)
+
+        close = self.aclose if owned else None
+        return RemoteFile(root, names, call=call, begin=begin, close=close, limit=self._ahead_limit)
 
     async def _fetch(self, path: Address, function: Callable[..., Awaitable[T]], **options: object) -> T:
         """Run ``function(group, root, names, **options)`` in the engine."""

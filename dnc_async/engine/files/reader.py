@@ -110,10 +110,16 @@ class FileReader:
         await self._add(group, run, start, end, choose)
         while await run.finish():
             while run.nodes:
-                node, child_bytes = run.nodes.pop()
-                self._presume_bytes = min(self._presume_bytes, child_bytes, (node.size or 0) - 1)
-                below = max(start, node.offset), min(end, node.offset + (node.size or 0))
-                await self._add(group, run, *below, choose)
+                below = self.below(*run.nodes.pop())
+                await self._add(group, run, max(start, below.start), min(end, below.stop), choose)
+
+    def below(self, node: Leaf, child_bytes: int) -> range:
+        """The bytes of a node that was presumed to be a leaf; ``child_bytes`` is the size of its largest child.
+
+        From now on, nodes like it are not presumed to be leaves.
+        """
+        self._presume_bytes = min(self._presume_bytes, child_bytes, (node.size or 0) - 1)
+        return range(node.offset, node.offset + (node.size or 0))
 
     async def _add(
         self,
@@ -160,8 +166,9 @@ class LeafRun:
         within: DagRange,
         limit_bytes: int,
         placed: Callable[[Leaf], None] | None = None,
+        changed: Condition | None = None,
     ) -> None:
-        """``within`` is the whole file."""
+        """``within`` is the whole file; ``changed`` is notified whenever a leaf has arrived, or failed."""
         self._within = within
         self._group = group
         self._place = place
@@ -170,7 +177,7 @@ class LeafRun:
         self._flying = 0
         self._flying_bytes = 0
         self._failed: Exception | None = None
-        self._changed = Condition()
+        self._changed = changed or Condition()
         self.nodes: list[tuple[Leaf, int]] = []
 
     async def add(self, leaf: Leaf) -> None:
@@ -183,7 +190,7 @@ class LeafRun:
         await self._changed.until(
             lambda: not self._flying or self._flying_bytes + size <= self._limit_bytes or self._failed is not None
         )
-        self._check()
+        self.check()
         self._flying += 1
         self._flying_bytes += size
         is_placed: list[bool] = []
@@ -199,8 +206,23 @@ class LeafRun:
     async def finish(self) -> bool:
         """Wait until all leaves have arrived; returns whether there are ``nodes``."""
         await self._changed.until(lambda: not self._flying or self._failed is not None)
-        self._check()
+        self.check()
         return bool(self.nodes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is requested now."""
+        return not self._flying
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a leaf could not be fetched or placed."""
+        return self._failed is not None
+
+    def check(self) -> None:
+        """Raise the first failure."""
+        if self._failed is not None:
+            raise self._failed
 
     def _accept(self, leaf: Leaf, block: Block) -> bool:
         if block.cid.codec == DAG_PB and (node := dagpb.decode(block.data)).links:
@@ -220,7 +242,3 @@ class LeafRun:
     def _tell(self, leaf: Leaf) -> None:
         if self._placed is not None:
             self._placed(leaf)
-
-    def _check(self) -> None:
-        if self._failed is not None:
-            raise self._failed

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
+from dnc_async.engine.bridge import check_not_forked, finalize
 from dnc_async.engine.files.paths import locate
+from dnc_async.engine.files.read_window import AheadLimit, Begin, ReadWindow
 from dnc_async.engine.files.reader import FileReader
 from dnc_async.errors import ArgumentError, PathError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.cid import Cid
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 T = TypeVar("T")
-_READ_AHEAD_BYTES = 4 * 2**20
 
 
 class Caller(Protocol):
@@ -27,8 +34,10 @@ class Caller(Protocol):
 class RemoteFile:
     """A file on IPFS, open for reading: ``async with dnc_async.open(path) as file: await file.read(100)``.
 
-    It has a position, as any file, which :meth:`read` and :meth:`seek` move. A read that continues where the last one ended
-    fetches 4 MiB ahead, so that small reads do not wait one by one. One call at a time.
+    It has a position, as any file, which :meth:`read`, :meth:`readinto` and :meth:`seek` move. Reads that follow one another
+    are recognised, and what comes next is fetched ahead: about twice as many bytes as they have read, and no more than
+    :attr:`~dnc_async.config.FetchSettings.in_flight_bytes`, which the files of a client share. A read elsewhere drops it, and
+    fetches only its own range. A cancelled read loses nothing: the position stays. One call at a time.
     """
 
     def __init__(
@@ -37,21 +46,25 @@ class RemoteFile:
         path: Sequence[str],
         *,
         call: Caller,
+        begin: Begin,
         close: Callable[[], Awaitable[None]] | None,
-        limit_bytes: int,
+        limit: AheadLimit,
     ) -> None:
-        """``limit_bytes`` may be requested at once; ``close`` is called when it is closed."""
+        """``call`` and ``begin`` run functions in the engine; ``close`` is called when it is closed."""
         self._root = root
         self._path = tuple(path)
         self._about = "/".join([str(root), *path])
         self._call = call
+        self._begin = begin
         self._close = close
-        self._limit_bytes = limit_bytes
+        self._limit = limit
+        self._pid = os.getpid()
         self._reader: FileReader | None = None
         self._closed = False
         self._position = 0
-        self._read_on = 0
-        self._ahead = (0, b"")
+        self._is_reading = False
+        self._windows: list[ReadWindow] = []  # the last one serves reads; others have not ended yet
+        self._finalizer = finalize(self, partial(_cancel_all, self._windows))
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "not opened" if self._reader is None else f"at byte {self._position}"
@@ -88,40 +101,99 @@ class RemoteFile:
 
     async def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, by default all that are left; fewer at the end, none behind it."""
+        # Its buffer becomes the result without a copy, and grows as the bytes arrive, because the size cannot be trusted.
+        whole = io.BytesIO()
+        await self._read(size, whole.write)
+        return whole.getvalue()
+
+    async def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read the next bytes into a writable buffer, as many as it has space for, and return how many there were."""
+        view = memoryview(buffer).cast("B")
+        if view.readonly:
+            raise ArgumentError(
+                "readinto: expected a writable buffer, such as a bytearray or an array, got one that is not"
+            )
+        at = 0
+
+        def put(part: memoryview) -> None:
+            nonlocal at
+            view[at : at + len(part)] = part
+            at += len(part)
+
+        await self._read(len(view), put)
+        return at
+
+    async def _read(self, size: int, put: Callable[[memoryview], object]) -> None:
+        """Call ``put`` with the next bytes, in order."""
+        check_not_forked(self._pid)
         reader = await self._open()
         start = self._position
         end = reader.size_bytes if size < 0 else min(reader.size_bytes, start + size)
         if start >= end:
-            return b""
-        data = await self._range(reader, start, end)
-        self._position = self._read_on = end
-        return data
+            return
+        if self._is_reading:  # another task reads another place meanwhile
+            limit = self._limit.limit_bytes
+            put(memoryview(await self._call(lambda group: reader.read(group, start, end, limit_bytes=limit))))
+        else:
+            self._is_reading = True
+            try:
+                await asyncio.sleep(0)  # a task whose reads find all there must not keep others from running
+                await self._copy(reader, start, end, put)
+            finally:
+                self._is_reading = False
+        self._position = end
 
-    async def _range(self, reader: FileReader, start: int, end: int) -> bytes:
-        begin, held = self._ahead
-        there = held[start - begin : end - begin] if begin <= start <= begin + len(held) else b""
-        if len(there) == end - start:
-            return there
-        first = start + len(there)
-        last = min(reader.size_bytes, max(end, first + _READ_AHEAD_BYTES)) if start == self._read_on else end
+    async def _copy(self, reader: FileReader, start: int, end: int, put: Callable[[memoryview], object]) -> None:
+        window = self._window(reader, start, end)
+        at = start
+        while True:
+            for part in window.take(at, end):
+                put(part)
+                at += len(part)
+            if at == end or end - start > self._limit.limit_bytes:
+                window.advance(at)
+            if at == end:
+                return
+            try:
+                await window.wait(at, end)
+            except Exception:
+                window.close()
+                self._check_open()
+                if not window.has_read_ahead:
+                    raise
+                # What failed may have been ahead of this read.
+                window = self._new_window(reader, at, end, may_read_ahead=False)
 
-        async def fetch(group: FetchGroup) -> bytes:
-            return await reader.read(group, first, last, limit_bytes=self._limit_bytes)
+    def _window(self, reader: FileReader, start: int, end: int) -> ReadWindow:
+        """The window that serves a read."""
+        if self._windows and self._windows[-1].serves(start):
+            self._windows[-1].ask(start, end)
+            return self._windows[-1]
+        return self._new_window(reader, start, end)
 
-        fresh = await self._call(fetch)
-        self._ahead = (first, fresh) if len(fresh) <= _READ_AHEAD_BYTES else (last, b"")
-        return there + fresh[: end - first]
+    def _new_window(self, reader: FileReader, start: int, end: int, *, may_read_ahead: bool = True) -> ReadWindow:
+        _close_all(self._windows)
+        self._windows[:] = [window for window in self._windows if not window.has_ended]
+        window = ReadWindow(reader, start, end, begin=self._begin, limit=self._limit, may_read_ahead=may_read_ahead)
+        self._windows.append(window)
+        return window
 
     async def aclose(self) -> None:
-        """Close it. May be called again."""
+        """Close it; returns when nothing is fetched for it any more. May be called again."""
         self._closed = True
-        self._ahead = (0, b"")
+        _close_all(self._windows)
+        for window in self._windows:
+            await window.aclose()
+        self._windows.clear()
         if self._close is not None:
             await self._close()
 
-    async def _open(self) -> FileReader:
+    def _check_open(self) -> None:
         if self._closed:
             raise StreamClosedError(f"{self._about} was closed; open it again with open()")
+
+    async def _open(self) -> FileReader:
+        self._check_open()
         if self._reader is None:
 
             async def locate_it(group: FetchGroup) -> FileReader:
@@ -134,3 +206,13 @@ class RemoteFile:
 
             self._reader = await self._call(locate_it)
         return self._reader
+
+
+def _close_all(windows: list[ReadWindow]) -> None:
+    for window in windows:
+        window.close()
+
+
+def _cancel_all(windows: list[ReadWindow]) -> None:
+    for window in windows:
+        window.cancel()
