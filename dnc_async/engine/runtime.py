@@ -237,7 +237,8 @@ class Runtime:
         try:
             return await function(group)
         except ExceptionGroup as error:
-            raise culprit(error) from None
+            found = culprit(error)
+            raise found from found.__cause__
         finally:
             with anyio.CancelScope(shield=True):
                 await group.aclose()

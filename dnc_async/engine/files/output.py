@@ -173,6 +173,11 @@ class PartialOutput:
             if body.mtime is not None:
                 os.utime(path, ns=(_nanoseconds(body.mtime),) * 2)
 
+    def flush(self, file: OutputFile) -> None:
+        """Write to the disk what was written into a file of it so far. An error is told as :meth:`publish` tells it."""
+        with output_errors(file.path if self._folder else self.target):
+            file.flush()
+
     def publish(self) -> None:
         """Rename it to its target. Nothing that exists is replaced, except for an empty folder."""
         with output_errors(self.target):
@@ -270,6 +275,17 @@ class OutputFile:
             return False
         with output_errors(self.path):
             return holds(leaf, os.pread(self._descriptor, size, leaf.offset))
+
+    def flush(self) -> None:
+        """Write to the disk what was written into it so far; does nothing once it was closed, or where the system cannot."""
+        with self._using:
+            if self._descriptor < 0 or not hasattr(os, "fdatasync"):
+                return
+            descriptor = os.dup(self._descriptor)  # others write meanwhile, and may close theirs
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def finish(self, size: int, body: UnixFs | None) -> None:
         """Truncate it to its size, and set the mode and time in its node."""

@@ -20,6 +20,7 @@ from dnc_async.engine.files.output import OutputFile, PartialOutput, output_erro
 from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.engine.files.sequential import read_through
+from dnc_async.engine.files.write_back import WriteBack
 from dnc_async.errors import DagError, OutputError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld import dagpb, unixfs
@@ -171,9 +172,16 @@ class _Saver:
         self._changed = Condition()
         self._links: list[tuple[str, Block]] = []
         self._dressed: list[tuple[str, UnixFs]] = []
+        self._write_back = WriteBack(part.flush, in_worker=group.in_worker)
         self.saved = saved
 
     async def run(self, root: Block) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write_back.run)
+            await self._all(root)
+            tasks.cancel_scope.cancel()
+
+    async def _all(self, root: Block) -> None:
         await self._node(_Item(root.cid, "", 0), root)
         if self._todo:
             async with anyio.create_task_group() as tasks:
@@ -257,6 +265,7 @@ class _Saver:
             brought.take_back()
             return False
         finally:
+            self._write_back.forget(file)
             file.close()  # leaves that still arrive are dropped
         return True
 
@@ -270,12 +279,14 @@ class _Saver:
             await self._group.in_worker(file.place, Leaf(block.cid, position, len(data), data), data)
             position += len(data)
             self._count(size_bytes=len(data))
+            self._write_back.wrote(file, len(data))
             return True
 
         try:
             await read_through(self._group, block, take)
             await self._group.in_worker(file.finish, position, body)
         finally:
+            self._write_back.forget(file)
             file.close()
 
     async def _leaves(self, reader: FileReader, file: OutputFile, brought: _Brought) -> None:
@@ -287,6 +298,7 @@ class _Saver:
 
         def placed(leaf: Leaf) -> None:
             brought.count(leaf.size or 0, 0)
+            self._write_back.wrote(file, leaf.size or 0)
 
         run = LeafRun(self._group, file.place, within=reader.within, limit_bytes=self._limit_bytes, placed=placed)
         await reader.bring(self._group, run, 0, reader.size_bytes, choose=lacking)
