@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import budget, download, fetch, idle, ipld, policy, scale, timeline, transform, wire
+from bench import budget, download, fetch, files, idle, ipld, policy, scale, timeline, transform, wire
 from bench.peers import run as peers
 
 BENCHES = {
     "budget": budget.main,
     "download": download.main,
     "fetch": fetch.main,
+    "files": files.main,
     "idle": idle.main,
     "ipld": ipld.main,
     "peers": peers.main,
