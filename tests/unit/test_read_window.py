@@ -15,6 +15,7 @@ import pytest
 from dnc_async.engine.bridge import RunningCall
 from dnc_async.engine.files.read_window import AheadLimit, ReadWindow
 from dnc_async.engine.files.reader import FileReader
+from dnc_async.engine.files.remote_file import RemoteFile
 from dnc_async.errors import ChunkUnavailableError, StreamClosedError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld.block import Block
@@ -57,6 +58,9 @@ class Requests:
         if error is None:
             accept(self._blocks[cid])
         done(None, error)
+
+    async def block(self, cid: Cid, **_: Any) -> Block:
+        return self._blocks[cid]
 
     async def blocks(self, cids: list[Cid], **_: Any) -> list[Block]:
         self.nodes += cids
@@ -308,3 +312,42 @@ async def test_a_single_read_of_tiny_leaves_requests_no_others() -> None:
     assert [offset for offset in requests.offsets if offset // 2**12 == start // 2**12][-1:] == requests.offsets[-1:]
     assert len(requests.offsets) <= 4  # a node on each level that was taken for a leaf
     await opened.aclose()
+
+
+async def test_an_error_ahead_of_a_read_is_not_its_own() -> None:
+    """What the read needs is requested again, with nothing ahead; the read that needs what is missing gets the error."""
+    requests = Requests(FILE)
+
+    async def call(function: Callable[[FetchGroup], Awaitable[Any]]) -> Any:
+        return await function(cast("FetchGroup", requests))
+
+    file = RemoteFile(ROOT.cid, (), call=call, begin=requests.begin, close=None, limit=AheadLimit(32 * MEG))
+    failure = ChunkUnavailableError("no gateway has the fifth", [ValueError()])
+
+    async def read() -> asyncio.Task[bytes]:
+        requests.offsets.clear()
+        task = asyncio.create_task(file.read(LEAF))
+        await settled()
+        return task
+
+    task = await read()
+    requests.answer(0)
+    assert await task == DATA[:LEAF]
+    task = await read()
+    requests.answer(5 * LEAF, failure)
+    await settled()
+    assert requests.offsets == [*leaves(LEAF, 2 * LEAF + MEG), LEAF]
+    for leaf in range(1, 5):
+        requests.answer(leaf * LEAF)
+        assert await task == DATA[leaf * LEAF : (leaf + 1) * LEAF]
+        task = await read()
+        assert requests.offsets == [(leaf + 1) * LEAF]
+    requests.answer(5 * LEAF, failure)
+    with pytest.raises(ChunkUnavailableError, match="the fifth"):
+        await task
+    await file.seek(6 * LEAF)
+    task = await read()
+    requests.answer(6 * LEAF)
+    assert await task == DATA[6 * LEAF : 7 * LEAF]
+    await file.aclose()
+    assert all(call.result.done() for call in requests.calls)
