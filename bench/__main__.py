@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import budget, download, fetch, files, idle, ipld, policy, scale, timeline, transform, wire
+from bench import budget, cost, download, fetch, files, idle, ipld, policy, scale, timeline, transform, wire
 from bench.peers import run as peers
 
 BENCHES = {
     "budget": budget.main,
+    "cost": cost.main,
     "download": download.main,
     "fetch": fetch.main,
     "files": files.main,

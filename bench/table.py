@@ -28,6 +28,11 @@ class Line:
         """A figure that is to be at most so large."""
         return cls(what=what, measured=measured, unit=unit, target=f"<= {target:g}", met=measured <= target)
 
+    @classmethod
+    def plain(cls, what: str, measured: float, unit: str) -> Line:
+        """A figure without a target, for comparison."""
+        return cls(what=what, measured=measured, unit=unit, target="", met=True)
+
 
 def show(lines: Iterable[Line], *, as_json: bool) -> int:
     """Print lines as they are measured; the exit status says whether every target was met."""
@@ -35,7 +40,7 @@ def show(lines: Iterable[Line], *, as_json: bool) -> int:
     out = sys.stderr if as_json else sys.stdout
     for line in lines:
         shown.append(line)
-        mark = "ok" if line.met else "MISSED"
+        mark = "" if not line.target else "ok" if line.met else "MISSED"
         out.write(f"{line.what:<68}{line.measured:>9.3f} {line.unit:<6} {line.target:<9} {mark}\n")
         out.flush()
     if as_json:
