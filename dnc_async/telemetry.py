@@ -93,29 +93,41 @@ class Gap:
 
 Event = BlockReceived | RequestFailed | RequestSent | RequestEnded | Gap
 Observer = Callable[[Event], None]
+_ALL: tuple[type[Event], ...] = (BlockReceived, RequestFailed, RequestSent, RequestEnded, Gap)
 
 
 class Observers:
-    """The observers of one client or stream."""
+    """The observers of one client or stream. It may itself be added to others, which then tell it."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = list(observers)
+        self._observers = [(observer, _ALL) for observer in observers]
 
-    def add(self, observer: Observer) -> None:
-        """Add an observer."""
-        self._observers.append(observer)
+    def add(self, observer: Observer | Observers, *kinds: type[Event]) -> None:
+        """Add an observer, of all events or of these kinds only."""
+        self._observers.append((observer, kinds or _ALL))
 
-    def remove(self, observer: Observer) -> None:
+    def remove(self, observer: Observer | Observers) -> None:
         """Remove an observer."""
-        self._observers.remove(observer)
+        self._observers = [each for each in self._observers if each[0] != observer]
+
+    def hear(self, kind: type[Event]) -> bool:
+        """Whether anybody observes events of this kind: if not, they need not be made."""
+        return any(
+            observer.hear(kind) if isinstance(observer, Observers) else kind in kinds
+            for observer, kinds in self._observers
+        )
 
     def tell(self, event: Event) -> None:
         """Call all observers with an event, and log what they raise."""
-        for observer in tuple(self._observers):
+        for observer, kinds in tuple(self._observers):
+            if type(event) not in kinds:
+                continue
             try:
                 observer(event)
             except Exception:
                 logger.exception("an observer failed on %s", event)
+
+    __call__ = tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -341,6 +341,7 @@ class Pipeline:
             within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, self._via(chunk)),
             priority=(_LEAF, *chunk.place, leaf.offset),
             accept=accept,
+            is_quick=sink.is_quick,
             done=partial(self._leaf_done, chunk, leaf, sink),
         )
         chunk.wants[want] = None

@@ -164,7 +164,7 @@ class Runtime:
                 hold_s=settings.hold_s,
                 requests_per_minute=tuple(gateway.requests_per_minute for gateway in origin.gateways),
             )
-            fetcher.observers.add(self.observers.tell)
+            fetcher.observers.add(self.observers)
             if origin.passed_over is not None:
                 fetcher.add_search_cause(origin.passed_over)
             self._tasks.start_soon(fetcher.run)

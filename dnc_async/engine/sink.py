@@ -32,6 +32,10 @@ class Sink:
         """Whether there is a file, and with it a lease."""
         return self._file is not None
 
+    def is_quick(self) -> bool:
+        """Whether a write copies to memory and waits for nothing: not for a disk, nor for a move to memory."""
+        return self._file is None
+
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write verified bytes. Raises :class:`~dnc_async.errors.SpoolError`."""
         with self._lock:  # a lock of this chunk's own: a write waits only while the chunk moves

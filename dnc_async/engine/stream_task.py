@@ -24,7 +24,7 @@ from dnc_async.errors import DncError, EngineError, StreamClosedError
 from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.spool.files import FOLDER_BYTES, SpoolFolder
-from dnc_async.telemetry import Gap, Observer, Observers, RequestFailed, StreamStatistics
+from dnc_async.telemetry import Event, Gap, Observer, Observers, RequestFailed, StreamStatistics
 
 
 class CallSoon(Protocol):
@@ -70,7 +70,8 @@ class StreamTask:
         self._pipeline: Pipeline | None = None
         self._rejected = self._failed = 0
         self._mailbox = mailbox
-        self.observers = Observers([self._count, *observers])
+        self.observers = Observers(observers)
+        self.observers.add(self._count, RequestFailed)
         self._ledger = Ledger(started=started, stream=request.dataset, first=request.first)
         self._entering = threading.Lock()
         self._taken: deque[Handover] = deque()
@@ -112,7 +113,7 @@ class StreamTask:
         request, runtime = self._request, self._runtime
         spool = await runtime.spool()
         self._fetcher = fetcher = runtime.fetcher(request.origin)
-        fetcher.observers.add(self.observers.tell)
+        fetcher.observers.add(self.observers)
         group = fetcher.open(request.root)
         transforms = runtime.transforms(request.transform, group)
         try:
@@ -121,7 +122,7 @@ class StreamTask:
             plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last, first=request.first)
             await self._deliver(plan, fetcher, group, spool, transforms)
         finally:
-            fetcher.observers.remove(self.observers.tell)
+            fetcher.observers.remove(self.observers)
             with anyio.CancelScope(shield=True):
                 await group.aclose()
                 if transforms is not None:  # last, because it may take long
@@ -190,7 +191,7 @@ class StreamTask:
             self.observers.tell(gap)
             self._runtime.observers.tell(gap)
 
-    def _count(self, event: object) -> None:
+    def _count(self, event: Event) -> None:
         if isinstance(event, RequestFailed):
             self._failed += 1
             self._rejected += event.mismatch

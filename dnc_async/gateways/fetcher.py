@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
 from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
-from dnc_async.gateways.delivery import BlockDelivery
+from dnc_async.gateways.delivery import Arrival, BlockDelivery, Offers, Verdict
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.pauses import PauseWarnings
 from dnc_async.gateways.pending import Pending
@@ -31,11 +31,11 @@ from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.gateways.want import AcceptResult, BlockWant
+from dnc_async.gateways.want import BlockWant
 from dnc_async.gateways.workers import run_in_worker
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestFailed
+from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestEnded, RequestFailed, RequestSent
 
 #: Received bytes wake the dispatcher at most once in this time.
 _DISPATCH_INTERVAL_S = 0.001
@@ -75,7 +75,6 @@ class Fetcher:
         self._transports = tuple(transports)
         self._executor = executor
         self.clock = clock
-        self._thread_clock = thread_clock
         self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
         self._pause_warnings = PauseWarnings()
         self._board = Scoreboard(
@@ -89,7 +88,13 @@ class Fetcher:
         self._requesters = [self._requester(i) for i in range(len(self._transports))]
         self._probes = Probes()
         self._pending = Pending()
-        self._delivery = BlockDelivery(self._pending, in_worker=self.in_worker, settle=self._settle)
+        self._delivery = BlockDelivery(
+            self._pending,
+            in_worker=self.in_worker,
+            thread_clock=thread_clock,
+            conclude=self._conclude,
+            settle=self._settle,
+        )
         self._requests: dict[Request, None] = {}  # in order: what is done to each must not depend on chance
         self._received = [0] * len(self._transports)
         self._paused: set[Request] = set()
@@ -195,13 +200,19 @@ class Fetcher:
 
     async def run(self) -> None:
         """Send requests until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                self._count_unread()
-                self._wake.clear()
-                now = self.clock()
-                self._dispatch(tasks, now)
-                await self._wait(self._board.next_change(now), now)
+        try:
+            async with anyio.create_task_group() as tasks:
+                while True:
+                    self._count_unread()
+                    self._wake.clear()
+                    now = self.clock()
+                    self._dispatch(tasks, now)
+                    self._delivery.verify_arrived(tasks)  # after the next requests were sent: it takes a moment
+                    await self._wait(self._board.next_change(now), now)
+        finally:
+            for arrival in self._delivery.clear():
+                self._requesters[arrival.request.gateway].end(arrival.request)
+                self._ended(arrival.request)
 
     def _count_unread(self) -> None:
         """Count bytes that arrived and were not read yet: they may free window space, and show which requests are not late."""
@@ -250,7 +261,7 @@ class Fetcher:
     # Sending requests.
 
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
-        self._delivery.start(tasks)
+        self._delivery.deliver_added(tasks)
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
@@ -278,7 +289,8 @@ class Fetcher:
             self.readahead.recheck()
         else:
             request = Request(span.gateway, wants, span.car, now, is_hedge=bool(wants[0].requests))
-            self.observers.tell(request.sent_event(self._transports[span.gateway].name, span.size_bytes))
+            if self.observers.hear(RequestSent):
+                self.observers.tell(request.sent_event(self._transports[span.gateway].name, span.size_bytes))
             self._requests[request] = None
             if span.car is not None:
                 self._board.scores[span.gateway].opened_car(request, span.car)
@@ -288,14 +300,34 @@ class Fetcher:
             want.sent_at = now if want.sent_at is None else want.sent_at
 
     async def _execute(self, request: Request) -> None:
+        want, body = next(iter(request.wants), None), None
         try:
-            await self._requesters[request.gateway].execute(request)
+            body = await self._requesters[request.gateway].execute(request)
         finally:
-            request.count_unread()  # a cancelled request leaves received bytes unread
-            self._requests.pop(request, None)
-            self._received[request.gateway] += request.received_bytes
-            self.observers.tell(request.ended_event(self._transports[request.gateway].name, self.clock()))
+            if body is None or want is None:
+                self._ended(request)
+            else:
+                self._delivery.add_body(Arrival(request, want, body, self.clock()))
             self._wake.set()
+
+    def _conclude(self, arrival: Arrival, verdict: Verdict) -> None:
+        """A raw block was verified, or its body is something else: the request has ended."""
+        request, want, body, received_at = arrival
+        requester = self._requesters[request.gateway]
+        if verdict.block is not None:
+            if not isinstance(body, bytes):  # it was read when it was verified
+                request.count_received(len(verdict.block.data), self.clock())
+            self._delivered(request, verdict, verdict.block, received_at)
+        elif verdict.error is not None:
+            requester.reject(request, want, verdict.error)
+        requester.end(request)
+        self._ended(request)
+
+    def _ended(self, request: Request) -> None:
+        self._requests.pop(request, None)
+        self._received[request.gateway] += request.received_bytes
+        if self.observers.hear(RequestEnded):
+            self.observers.tell(request.ended_event(self._transports[request.gateway].name, self.clock()))
 
     # RequestEvents: what requests tell the fetcher.
 
@@ -332,48 +364,56 @@ class Fetcher:
 
     async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         """Call ``make`` for verified blocks in a worker thread, and deliver them; returns for each whether it was wanted."""
-        thread_clock, pending, received_at = self._thread_clock, self._pending, self.clock()
+        received_at, found = self.clock(), list[tuple[Block, bool]]()
+        for verdict in await self._delivery.verify_all(make):
+            if verdict.block is not None:
+                is_wanted = self._delivered(request, verdict, verdict.block, received_at)
+                found.append((verdict.block, is_wanted))
+        return found
 
-        def work() -> tuple[list[tuple[Block, list[tuple[BlockWant, AcceptResult | None]]]], float]:
-            began, blocks = thread_clock(), make()
-            return [
-                (b, [(w, w.offer(b)) for w in pending.wants_for(b.cid.multihash)]) for b in blocks
-            ], thread_clock() - began
-
-        offered, worked_s = await self.in_worker(work)
-        score, now = self._board.scores[request.gateway], self.clock()
-        for block, results in offered:
-            size = len(block.data)
-            score.verified(size, is_wanted=bool(results))
-            name, seconds = self._transports[request.gateway].name, now - request.began
-            cid = str(results[0][0].cid if results else block.cid)
-            self.observers.tell(BlockReceived(gateway=name, cid=cid, size_bytes=size, seconds=seconds))
-            if not request.record_received(block.cid.multihash):
-                score.closed_car(request)
-            results.extend(self._deliver_to_new_wants(block, [want for want, _ in results]))
-            for want, result in results:
-                want.received_at, want.worked_s = received_at, worked_s
-                if want in request.wants:
-                    score.delivered(want, size, now)
-                    request.wants.pop(want)
-                    want.requests.pop(request.gateway, None)
-                if request.advance_past(want):
-                    score.advanced_car(request, request.position)
-                if result is not None:  # else another thread accepts the block, and its caller settles the want
-                    self._settle(want, result.error)
-                want.call_done()
+    def _delivered(self, request: Request, verdict: Verdict, block: Block, received_at: float) -> bool:
+        """A verified block was offered to all who wanted it: record that, and settle them. Returns whether anybody did."""
+        now, offers = self.clock(), verdict.offers
+        self._record_block(request, block, offers[0][0].cid if offers else block.cid, now, is_wanted=bool(offers))
+        new = self._wants_since(block, offers)
+        for want, result in (*offers, *((want, None) for want in new)):
+            want.received_at, want.worked_s = received_at, verdict.worked_s
+            self._record_answer(request, want, len(block.data), now)
+            if result is not None:  # else another thread accepts the block, and its caller settles the want
+                self._settle(want, result.error)
+            want.call_done()
         self._notify_if_measured(request.gateway)
         self._wake.set()
-        return [(block, bool(results)) for block, results in offered]
+        return bool(offers or new)
 
-    def _deliver_to_new_wants(
-        self, block: Block, seen: Sequence[BlockWant]
-    ) -> list[tuple[BlockWant, AcceptResult | None]]:
-        """Deliver a block to the wants that were added since the worker thread looked: they may expect it from this request."""
-        late = [want for want in self._pending.wants_for(block.cid.multihash) if want not in seen]
+    def _record_block(self, request: Request, block: Block, cid: Cid, now: float, *, is_wanted: bool) -> None:
+        """Count a block in favour of its gateway, and tell observers of it."""
+        score, size = self._board.scores[request.gateway], len(block.data)
+        score.verified(size, is_wanted=is_wanted)
+        if self.observers.hear(BlockReceived):
+            name, seconds = self._transports[request.gateway].name, now - request.began
+            self.observers.tell(BlockReceived(gateway=name, cid=str(cid), size_bytes=size, seconds=seconds))
+        if not request.record_received(block.cid.multihash):
+            score.closed_car(request)
+
+    def _record_answer(self, request: Request, want: BlockWant, size_bytes: int, now: float) -> None:
+        """Note that a request brought a wanted block, and how far its CAR has come."""
+        score = self._board.scores[request.gateway]
+        if want in request.wants:
+            score.delivered(want, size_bytes, now)
+            request.wants.pop(want)
+            want.requests.pop(request.gateway, None)
+        if request.advance_past(want):
+            score.advanced_car(request, request.position)
+
+    def _wants_since(self, block: Block, offers: Offers) -> list[BlockWant]:
+        """The wants that were added since a block was offered: it is delivered to them, too, as they may expect it from here."""
+        wants = self._pending.wants_for(block.cid.multihash)
+        seen = {want for want, _ in offers}
+        late = [want for want in wants if want not in seen]
         if late:
             self._delivery.add(block)
-        return [(want, None) for want in late]
+        return late
 
     def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         """Record that the gateway failed to send this block, and request it from another."""

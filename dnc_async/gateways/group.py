@@ -11,7 +11,7 @@ import anyio
 from dnc_async.condition import Condition
 from dnc_async.errors import CidError, StreamClosedError
 from dnc_async.gateways.dag_range import DagRange
-from dnc_async.gateways.want import BlockWant, Priority
+from dnc_async.gateways.want import BlockWant, Priority, never
 from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
 from dnc_async.ipld.cid import RAW, Cid
 
@@ -19,6 +19,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _UNKNOWN_BYTES = 4096  # the assumed size of a node
+
+
+def _always() -> bool:
+    return True
 
 
 class _Fetcher(Protocol):
@@ -59,14 +63,15 @@ class FetchGroup:
         priority: Priority,
         accept: Callable[[Block], None],
         done: Callable[[BlockWant, Exception | None], None],
+        is_quick: Callable[[], bool] = never,
         within: Sequence[DagRange] = (),
         ahead: bool = False,
     ) -> BlockWant:
         """Start to fetch a block of this likely size. Smaller priorities are requested first.
 
-        ``accept`` is called with the block in a worker thread, then ``done`` in the event loop, with an error or ``None``; after
-        the group was closed, ``done`` is not called. ``within`` are the DAG ranges in which the block lies, the smallest first;
-        ``ahead`` says that the rest of the first will be wanted next.
+        ``accept`` is called with the block in a worker thread, or in the event loop if ``is_quick()`` says that it waits for
+        nothing; then ``done`` in the event loop, with an error or ``None``, but not after the group was closed. ``within`` are
+        the DAG ranges in which the block lies, the smallest first; ``ahead`` says that the rest of the first is wanted next.
         """
 
         def finished(want: BlockWant, error: Exception | None) -> None:
@@ -90,6 +95,7 @@ class FetchGroup:
             priority=priority,
             accept=accept,
             done=finished,
+            is_quick=is_quick,
             limit_bytes=limit,
         )
         self._open[want] = None
@@ -120,8 +126,16 @@ class FetchGroup:
             if cid.inline is not None and cid.problem is None:
                 found[place] = verify(cid, cid.inline)
             else:
-                accept = partial(found.__setitem__, place)
-                self.submit(cid, size_bytes=0, priority=priority, accept=accept, done=done, within=within, ahead=ahead)
+                self.submit(
+                    cid,
+                    size_bytes=0,
+                    priority=priority,
+                    accept=partial(found.__setitem__, place),
+                    done=done,
+                    is_quick=_always,
+                    within=within,
+                    ahead=ahead,
+                )
         if len(found) < len(cids):
             await changed.wait()
         if failed:

@@ -69,7 +69,6 @@ class Request:
     ) -> None:
         self.gateway = gateway
         self.car = car
-        self.asked = str(wants[0].cid) if car is None else car.path
         self.blocks = len(wants)
         self.is_hedge = is_hedge
         self.has_failed = False
@@ -92,6 +91,11 @@ class Request:
         self._first = wants[0]
         #: Whether it is to bring nodes: their children may arrive too, because a block taken for a leaf may have some.
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
+
+    @property
+    def asked(self) -> str:
+        """The CID of the block, or the path of the CAR, as text."""
+        return str(self._first.cid) if self.car is None else self.car.path
 
     def __repr__(self) -> str:
         return f"<Request {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"

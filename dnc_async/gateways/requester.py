@@ -18,9 +18,8 @@ from dnc_async.gateways.car_response import CarResponse
 from dnc_async.gateways.dag_range import CarQuery
 from dnc_async.gateways.request import Request, RequestEvents
 from dnc_async.gateways.score import Score
-from dnc_async.gateways.transport import Arrivals, CarRequest, Transport, mismatch_message
+from dnc_async.gateways.transport import Arrivals, Body, CarRequest, Transport, mismatch_message
 from dnc_async.gateways.want import BlockWant
-from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import logger
 
@@ -42,25 +41,45 @@ class Requester:
         self._capabilities = capabilities
         self._events = events
 
-    async def execute(self, request: Request) -> None:
-        """Send a request and process its answer to the end. Raises nothing but cancellation."""
+    async def execute(self, request: Request) -> Body | None:
+        """Send a request and read its answer to the end. Raises nothing but cancellation.
+
+        Returns the body of a raw block, which the caller has to verify: then it calls :meth:`end`, and :meth:`reject` before that
+        if it is not the block. Everything else is concluded when this returns ``None``.
+        """
+        body: Body | None = None
         try:
             with request.scope:
                 if not request.wants:
-                    return  # all were withdrawn before this task started
-                if request.car is None:
-                    await self._raw(request, next(iter(request.wants)))
+                    pass  # all were withdrawn before this task started
+                elif request.car is None:
+                    body = await self._raw(request, next(iter(request.wants)))
                 else:
                     await self._car(request, request.car)
         except Exception as error:  # noqa: BLE001 - else it would end every stream of the client
-            logger.exception("%r broke; others go on", request)
-            self._fail_all(request, error)
+            self._break(request, error)
         finally:
-            request.arrivals = (
-                None  # breaks a reference cycle, which would keep alive the memory that the blocks were written to
-            )
-            self._score.closed_car(request)
-            self._give_back_rest(request)
+            request.arrivals = None  # breaks a reference cycle, which would keep the memory of the blocks alive
+            if body is None:
+                self.end(request)
+        return body
+
+    def end(self, request: Request) -> None:
+        """The request brings nothing more: give back the blocks that are still expected of it."""
+        self._score.closed_car(request)
+        for want in list(request.wants):
+            self._score.missed(want)
+            self._events.give_back(want, self._gateway)
+
+    def reject(self, request: Request, want: BlockWant, error: Exception) -> None:
+        """The body of a raw block could not be read, or is not the block."""
+        if isinstance(error, GatewayError):
+            self._charge(want, error)
+            self._fail(request, want, error)
+        elif isinstance(error, BlockMismatchError):
+            self._mismatched(request, want, error)
+        else:
+            self._break(request, error)
 
     def spend_probe(self, now: float) -> bool:
         """Whether the gateway allows a probe now; if so, it counts as a request."""
@@ -88,8 +107,9 @@ class Requester:
         except GatewayError:
             return
 
-    def _fail_all(self, request: Request, cause: Exception) -> None:
+    def _break(self, request: Request, cause: Exception) -> None:
         """Treat a mistake of ours as a failure of the gateway: it costs this request, and not every stream of the client."""
+        logger.error("%r broke; others go on", request, exc_info=cause)
         for want in list(request.wants):
             error = GatewayError(
                 f"was answered with a mistake: {cause!r}", gateway=self._transport.name, cid=str(want.cid)
@@ -97,15 +117,9 @@ class Requester:
             error.__cause__ = cause
             self._fail(request, want, error)
 
-    def _give_back_rest(self, request: Request) -> None:
-        """Give back the blocks that are still expected."""
-        for want in list(request.wants):
-            self._score.missed(want)
-            self._events.give_back(want, self._gateway)
-
     # A raw block.
 
-    async def _raw(self, request: Request, want: BlockWant) -> None:
+    async def _raw(self, request: Request, want: BlockWant) -> Body | None:
         score, clock = self._score, self._events.clock
 
         def count(size_bytes: int) -> None:
@@ -120,18 +134,13 @@ class Requester:
         try:
             request.arrivals = Arrivals(count, self._piece_bytes)
             body = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrivals=request.arrivals)
-            if isinstance(body, bytes):
-                score.delivered(want, len(body), clock())
-                self._events.bytes_received(self._gateway)
-                await self._events.deliver(request, lambda: [verify(want.cid, body)])
-            else:
-                delivered = await self._events.deliver(request, lambda: [verify(want.cid, body())])
-                request.count_received(len(delivered[0][0].data), clock())
         except GatewayError as error:
-            self._charge(want, error)
-            self._fail(request, want, error)
-        except BlockMismatchError as error:
-            self._mismatched(request, want, error)
+            self.reject(request, want, error)
+            return None
+        if isinstance(body, bytes):
+            score.delivered(want, len(body), clock())
+            self._events.bytes_received(self._gateway)
+        return body
 
     def _piece_bytes(self) -> int:
         """In what pieces to read a body: the bytes that each of the open requests receives in ``_PIECE_S`` seconds."""

@@ -112,6 +112,8 @@ class Score:
         #: How much later than ``latency_s`` answers begin: a moving average, in seconds.
         self.jitter_s = 0.0
         self.paused_until = 0.0
+        #: Bytes per second while the gateway has something to send; ``None`` until enough was measured.
+        self.rate: float | None = None
         self._bytes_sum = self._busy_sum = 0.0
         self._last_delivery = self._last_arrival = self._last_sent = float("-inf")
         self._in_flight: dict[object, _Sent] = {}
@@ -124,12 +126,6 @@ class Score:
         self._failed_in_a_row = 0
         self._distrust = 0
         self._good_in_a_row = 0
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes per second while the gateway has something to send; ``None`` until enough was measured."""
-        enough = self._busy_sum >= _ENOUGH_S or self._bytes_sum >= _ENOUGH_BYTES
-        return self._bytes_sum / self._busy_sum if enough else None
 
     @property
     def in_flight(self) -> int:
@@ -341,9 +337,10 @@ class Score:
         busy_s = max(busy_s, 1e-6)
         keep = 0.0 if self._renews else max(0.0, 1.0 - max(size_bytes / _MEMORY_BYTES, busy_s / _MEMORY_S))
         self._renews = False
-        # In this order, because another thread may compute the rate in between.
         self._busy_sum = self._busy_sum * keep + busy_s
         self._bytes_sum = self._bytes_sum * keep + size_bytes
+        enough = self._busy_sum >= _ENOUGH_S or self._bytes_sum >= _ENOUGH_BYTES
+        self.rate = self._bytes_sum / self._busy_sum if enough else None
 
     def delivered(self, key: object, size_bytes: int, now: float) -> None:
         """Record that a block arrived completely (it is not verified yet)."""

@@ -79,12 +79,21 @@ class OpenRequest(Protocol):
         """Stop expecting this block from the request."""
 
 
+def never() -> bool:
+    """``False``."""
+    return False
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class BlockWant(Want):
-    """A block to fetch: ``accept`` is called with it in a worker thread, then ``done`` in the event loop, exactly once.
+    """A block to fetch: ``accept`` is called with it, in a worker thread unless it is quick.
+
+    After that ``done`` is called in the event loop, exactly once.
 
     ``done`` is not called before every worker thread has left ``accept``: afterwards the memory that ``accept`` wrote to may
     be handed to the consumer.
+
+    ``is_quick`` tells whether ``accept`` only copies the block in memory now, so that it may be called in the event loop.
 
     ``requests`` are the open requests that may bring the block, by gateway: two if it was hedged. The first that brings it,
     or an error that is no gateway's fault, settles the want: its ``outcome`` is ``None`` or that error. ``faults`` counts the
@@ -99,6 +108,7 @@ class BlockWant(Want):
     priority: Priority
     accept: Callable[[Block], None]
     done: Callable[[BlockWant, Exception | None], None]
+    is_quick: Callable[[], bool] = never
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
     sent_at: float | None = None

@@ -7,9 +7,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 
+import anyio
 import pytest
 
 from dnc_async.errors import (
+    BlockMismatchError,
     GatewayBusyError,
     GatewayError,
     GatewayMismatchError,
@@ -24,7 +26,7 @@ from dnc_async.gateways.request import Request
 from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.want import BlockWant
-from dnc_async.ipld.block import Block
+from dnc_async.ipld.block import Block, verify
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.testing import Faults
 from dnc_async.testing.simulation.gateway import SimulatedGateway
@@ -53,7 +55,8 @@ class Events:
 
     async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
         blocks = make()
-        await asyncio.sleep(0.001)  # a worker's hop
+        with anyio.CancelScope(shield=True):
+            await asyncio.sleep(0.001)  # a worker's hop
         found: list[tuple[Block, bool]] = []
         for block in blocks:
             wants = [want for want in request.wants if want.cid == block.cid]
@@ -121,7 +124,16 @@ class One:
         )
 
     async def execute(self) -> list[Ended]:
-        await self.requester.execute(self.request)
+        body = await self.requester.execute(self.request)
+        if body is not None:
+            assert isinstance(body, bytes)
+            want = self.wants[0]
+            try:
+                verified = verify(want.cid, body)
+                await self.events.deliver(self.request, lambda: [verified])
+            except BlockMismatchError as error:
+                self.requester.reject(self.request, want, error)
+            self.requester.end(self.request)
         return [self.events.ended[want] for want in self.wants]
 
     def nothing_is_left(self) -> None:

@@ -24,7 +24,7 @@ async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
         group = fetcher.open()
         assert await root(group).came()
         request = next(iter(fetcher._requests))
-        original, late = fetcher.in_worker, []
+        original, late = fetcher._delivery._in_worker, []
 
         async def in_worker(*args: object) -> object:
             result = await original(*args)  # type: ignore[arg-type]  # whatever it is
@@ -33,7 +33,7 @@ async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
                 await until(lambda: late[0].want in request.wants)
             return result
 
-        fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
+        fetcher._delivery._in_worker = in_worker  # type: ignore[assignment]  # as above
         more.set()
         await until(lambda: bool(late))
         assert await late[0].came()
@@ -180,14 +180,14 @@ async def test_nothing_is_kept_when_nobody_is_there() -> None:
     async with running(gateway) as fetcher:
         group = fetcher.open()
         assert await root(group).came()
-        original = fetcher.in_worker
+        original = fetcher._delivery._in_worker
 
         async def in_worker(*args: object) -> object:
             result = await original(*args)  # type: ignore[arg-type]  # whatever it is
             await group.aclose()
             return result
 
-        fetcher.in_worker = in_worker  # type: ignore[assignment]  # as above
+        fetcher._delivery._in_worker = in_worker  # type: ignore[assignment]  # as above
         more.set()
         await until(lambda: not fetcher._requests)
         assert repr(fetcher.readahead).startswith("<Readahead 0 blocks")
