@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import numpy as np
@@ -297,7 +298,7 @@ async def _streamed(task: dict[str, object]) -> tuple[int, int]:
     with tempfile.TemporaryDirectory(prefix="dnc-bench-") as spool:
         async with dnc.stream(
             str(task["cid"]),
-            gateways=task["urls"],
+            gateways=[str(url) for url in cast(Sequence[str], task["urls"])],
             disk_budget=str(task["budget"]),
             spool_dir=spool,
             engine="process" if task["engine"] == "process" else "thread",

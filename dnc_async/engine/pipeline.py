@@ -52,7 +52,7 @@ from dnc_async.errors import DecodeError, DiskFullError, DncError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.block import Block
-from dnc_async.ipld.plan import Leaf, payload
+from dnc_async.ipld.plan import Leaf, payload_pieces
 from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import SpoolFolder
 from dnc_async.spool.governor import Account, Borrower, Lease, Place
@@ -332,7 +332,7 @@ class Pipeline:
 
     def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink) -> None:
         def accept(block: Block) -> None:
-            sink.write_at(leaf.offset, payload(leaf, block))
+            sink.write_at(leaf.offset, *payload_pieces(leaf, block))
 
         size = leaf.size or chunk.entry.size_bytes
         want = self._group.submit(

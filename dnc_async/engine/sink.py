@@ -36,16 +36,21 @@ class Sink:
         """Whether a write copies to memory and waits for nothing: not for a disk, nor for a move to memory."""
         return self._file is None
 
-    def write_at(self, offset: int, data: bytes | memoryview) -> None:
-        """Write verified bytes. Raises :class:`~dnc_async.errors.SpoolError`."""
+    def write_at(self, offset: int, *pieces: bytes | memoryview) -> None:
+        """Write verified bytes, one piece behind the other. Raises :class:`~dnc_async.errors.SpoolError`."""
         with self._lock:  # a lock of this chunk's own: a write waits only while the chunk moves
             if self._place is None and self._file is not None:
-                self._file.write_at(offset, data)
-                self._written.append((offset, offset + len(data), zlib.crc32(data)))
+                at, checksum = offset, 0
+                for piece in pieces:
+                    self._file.write_at(at, piece)
+                    at, checksum = at + len(piece), zlib.crc32(piece, checksum)
+                self._written.append((offset, at, checksum))
                 return
             place = self._place
         if place is not None:
-            place.write_at(offset, data)
+            for piece in pieces:
+                place.write_at(offset, piece)
+                offset += len(piece)
 
     def move_to(self, place: ChunkPlace) -> dict[int, str]:
         """Copy to memory what was written to the file, which may be discarded then. All later writes go to memory.

@@ -16,7 +16,7 @@ from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.request import Request
 from dnc_async.gateways.transport import Body
 from dnc_async.gateways.want import AcceptResult, BlockWant
-from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.block import Block, verify_pieces
 
 #: What is delivered in the event loop at most: it takes about 0.2 ms to hash on a slow machine, less than two changes of threads.
 _AT_ONCE_BYTES = 2**18
@@ -95,7 +95,7 @@ class BlockDelivery:
             return
         blocks, self._blocks = self._blocks, {}
         run = [block for multihash, block in blocks.items() if multihash not in self.in_progress]
-        if sum(len(block.data) for block in run) <= _AT_ONCE_BYTES and all(map(self._is_quick, run)):
+        if sum(block.size_bytes for block in run) <= _AT_ONCE_BYTES and all(map(self._is_quick, run)):
             for block in run:
                 self._settle_offers(self._offer(block))
         elif run:
@@ -138,14 +138,15 @@ class BlockDelivery:
 
     def _is_quick_body(self, arrival: Arrival) -> bool:
         body = arrival.body
-        if not isinstance(body, bytes) or len(body) > _AT_ONCE_BYTES:
+        if not isinstance(body, tuple) or sum(map(len, body)) > _AT_ONCE_BYTES:
             return False
         return all(want.is_quick() for want in self._pending.wants_for(arrival.want.cid.multihash))
 
     def _verify(self, arrival: Arrival) -> Verdict:
         began, body = self._thread_clock(), arrival.body
         try:
-            block = verify(arrival.want.cid, body if isinstance(body, bytes) else body())
+            pieces = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else body(),)
+            block = verify_pieces(arrival.want.cid, pieces)
         except Exception as error:  # noqa: BLE001 - the gateway's error, or a mistake of ours: its request is told
             return Verdict(None, [], error, self._thread_clock() - began)
         offers = self._offer(block)

@@ -315,8 +315,8 @@ class Fetcher:
         request, want, body, received_at = arrival
         requester = self._requesters[request.gateway]
         if verdict.block is not None:
-            if not isinstance(body, bytes):  # it was read when it was verified
-                request.count_received(len(verdict.block.data), self.clock())
+            if not isinstance(body, tuple):  # it was read when it was verified
+                request.count_received(verdict.block.size_bytes, self.clock())
             self._delivered(request, verdict, verdict.block, received_at)
         elif verdict.error is not None:
             requester.reject(request, want, verdict.error)
@@ -369,6 +369,7 @@ class Fetcher:
             if verdict.block is not None:
                 is_wanted = self._delivered(request, verdict, verdict.block, received_at)
                 found.append((verdict.block, is_wanted))
+        self._wake.set()
         return found
 
     def _delivered(self, request: Request, verdict: Verdict, block: Block, received_at: float) -> bool:
@@ -378,17 +379,16 @@ class Fetcher:
         new = self._wants_since(block, offers)
         for want, result in (*offers, *((want, None) for want in new)):
             want.received_at, want.worked_s = received_at, verdict.worked_s
-            self._record_answer(request, want, len(block.data), now)
+            self._record_answer(request, want, block.size_bytes, now)
             if result is not None:  # else another thread accepts the block, and its caller settles the want
                 self._settle(want, result.error)
             want.call_done()
         self._notify_if_measured(request.gateway)
-        self._wake.set()
         return bool(offers or new)
 
     def _record_block(self, request: Request, block: Block, cid: Cid, now: float, *, is_wanted: bool) -> None:
         """Count a block in favour of its gateway, and tell observers of it."""
-        score, size = self._board.scores[request.gateway], len(block.data)
+        score, size = self._board.scores[request.gateway], block.size_bytes
         score.verified(size, is_wanted=is_wanted)
         if self.observers.hear(BlockReceived):
             name, seconds = self._transports[request.gateway].name, now - request.began
@@ -413,6 +413,7 @@ class Fetcher:
         late = [want for want in wants if want not in seen]
         if late:
             self._delivery.add(block)
+            self._wake.set()
         return late
 
     def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import aiohttp
 from yarl import URL
@@ -30,7 +29,7 @@ from dnc_async.gateways.low_watermark import LowWatermark
 from dnc_async.gateways.redirects import Endpoint, RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.gateways.urls import take_credentials, without_secrets
-from dnc_async.ipld.block import MAX_BLOCK_BYTES
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Pieces
 from dnc_async.ipld.cid import Cid
 
 RAW_TYPE = "application/vnd.ipld.raw"
@@ -46,6 +45,8 @@ _HOLDS = {200: True, 412: False}
 #: The standard allows whole seconds only; some servers send a fraction.
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 _LONGEST_PAUSE_S = 1e9
+#: Smaller pieces of a body are joined, to pieces of this size.
+_SMALL_BYTES, _JOINED_BYTES = 2**12, 2**16
 _NOT_FOUND = b"ipld: could not find node"  # boxo says 500 with this text where it means 404
 
 
@@ -65,7 +66,8 @@ class HttpSource:
         redirect_sessions: RedirectSessions | None = None,
     ) -> None:
         """``server_name``: the name in the certificate and the ``Host`` header, if it is not the URL's host."""
-        self._url, credentials = take_credentials(url)
+        plain, credentials = take_credentials(url)
+        self._url = _encoded(plain)
         own = credentials | dict(headers)
         if server_name is not None:
             port = URL(url).explicit_port
@@ -121,7 +123,7 @@ class HttpSource:
             raise self.error(f"the connection failed: {reason}", asked) from error
 
     def _endpoint(self, target: str) -> Endpoint:
-        return replace(self._base, url=URL(self._url + target, encoded="%" in self._url))
+        return self._base.at(URL(self._url + target, encoded=True))
 
     def _next(self, endpoint: Endpoint, response: aiohttp.ClientResponse, hops: int, asked: str) -> Endpoint:
         """The endpoint of a redirect; raises :class:`~dnc_async.errors.GatewayError` if it is not followed."""
@@ -144,18 +146,29 @@ class HttpSource:
         arrivals: Arrivals | None = None,
     ) -> bytes:
         """Read the whole body, unverified, of at most ``limit_bytes``."""
+        return b"".join(await self.pieces(response, limit_bytes, asked, arrivals or Arrivals()))
+
+    async def pieces(
+        self, response: aiohttp.ClientResponse, limit_bytes: int, asked: str, arrivals: Arrivals
+    ) -> Pieces:
+        """As :meth:`body`, in the pieces in which it arrived, of which none but the last is small."""
         if response.content_length is not None and response.content_length > limit_bytes:
             raise self.oversize(f"announced {response.content_length} bytes", limit_bytes, asked)
-        arrivals, parts = arrivals or Arrivals(), list[bytes]()
+        parts, small, size = list[bytes](), bytearray(), 0
         with LowWatermark(response, arrivals) as watermark:
-
-            async def keep(piece: bytes) -> bool:
-                parts.append(piece)
+            while piece := await _next_piece(response):
+                size += len(piece)
+                arrivals.read(len(piece))
+                self._check_size(size, limit_bytes, asked)
                 watermark.bytes_read(len(piece))
-                return True
-
-            await self.stream(response, limit_bytes, asked, arrivals, keep)
-        return b"".join(parts)
+                if len(piece) < _SMALL_BYTES and len(small) < _JOINED_BYTES:
+                    small += piece  # a million objects of a byte each would take far more memory
+                    continue
+                if small:
+                    parts.append(bytes(small))
+                    small.clear()
+                parts.append(piece)
+        return (*parts, bytes(small)) if small or not parts else tuple(parts)
 
     async def stream(
         self,
@@ -167,13 +180,16 @@ class HttpSource:
     ) -> None:
         """Call ``feed`` with each piece of the body, unverified, until the body ends or ``feed`` returns ``False``."""
         size = 0
-        async for piece, _ in response.content.iter_chunks():  # one at a time: iter_any() would join those that wait
+        while piece := await _next_piece(response):
             size += len(piece)
             arrivals.read(len(piece))
-            if size > limit_bytes:
-                raise self.oversize(f"sent {size} bytes and more", limit_bytes, asked)
+            self._check_size(size, limit_bytes, asked)
             if not await feed(piece):
                 return
+
+    def _check_size(self, size_bytes: int, limit_bytes: int, asked: str) -> None:
+        if size_bytes > limit_bytes:
+            raise self.oversize(f"sent {size_bytes} bytes and more", limit_bytes, asked)
 
     def error(self, message: str, asked: str) -> GatewayError:
         """An error that names this host."""
@@ -203,6 +219,23 @@ class HttpSource:
         return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=asked)
 
 
+def _encoded(url: str) -> str:
+    """A URL as it is sent, so that it is analysed once: what is added to it is encoded already."""
+    try:
+        return str(URL(url, encoded="%" in url))
+    except ValueError:  # the request fails, and says so
+        return url
+
+
+async def _next_piece(response: aiohttp.ClientResponse) -> bytes:
+    """The next piece of a body as it arrived, without joining it to those behind it; empty at the end."""
+    piece = b""
+    ended_chunk = True
+    while not piece and ended_chunk:
+        piece, ended_chunk = await response.content.readchunk()
+    return piece
+
+
 class HttpTransport:
     """A trustless gateway over HTTP/1.1."""
 
@@ -216,14 +249,14 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"<HttpTransport {self.name}>"
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Pieces:
         """Fetch one block, unverified, of at most ``limit_bytes``."""
         source, asked = self._source, str(cid)
         async with source.get(f"/ipfs/{cid}?format=raw", {"Accept": RAW_TYPE}, asked, expected=(200,)) as response:
             if response.content_type != RAW_TYPE:
                 raise source.error(f"answered with {response.content_type}, expected {RAW_TYPE}", asked)
             arrivals.begin()
-            return await source.body(response, limit_bytes, asked, arrivals)
+            return await source.pieces(response, limit_bytes, asked, arrivals)
 
     has_cars = True
 

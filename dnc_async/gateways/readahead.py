@@ -36,7 +36,7 @@ class Readahead:
         """Keep a block for some groups, even if the limit is reached: requests check ``is_full`` before they read on."""
         if block.cid.multihash not in self._blocks and block.cid.inline is None and groups:
             self._blocks[block.cid.multihash] = block, groups
-            self._size += len(block.data) + _BLOCK_BYTES
+            self._size += block.size_bytes + _BLOCK_BYTES
 
     def pop(self, multihash: bytes) -> Block | None:
         """Remove and return a block; ``None`` if it is not here."""
@@ -64,6 +64,6 @@ class Readahead:
 
     def _remove(self, multihash: bytes) -> Block:
         block, _ = self._blocks.pop(multihash)
-        self._size -= len(block.data) + _BLOCK_BYTES
+        self._size -= block.size_bytes + _BLOCK_BYTES
         self.recheck()
         return block

@@ -40,6 +40,12 @@ class Endpoint:
     server_name: str | None = None
     local: bool = True
 
+    def at(self, url: URL) -> Endpoint:
+        """The same host's endpoint with another URL."""
+        return Endpoint(
+            url=url, session=self.session, headers=self.headers, server_name=self.server_name, local=self.local
+        )
+
 
 class PeerResponse(ClientResponse):
     """A response that remembers the IP address of its server."""

@@ -138,7 +138,9 @@ class Requester:
             self.reject(request, want, error)
             return None
         if isinstance(body, bytes):
-            score.delivered(want, len(body), clock())
+            body = (body,)
+        if isinstance(body, tuple):
+            score.delivered(want, sum(map(len, body)), clock())
             self._events.bytes_received(self._gateway)
         return body
 

@@ -13,10 +13,11 @@ from dnc_async.errors import (
     GatewayRefusedError,
     StoreError,
 )
+from dnc_async.ipld.block import Pieces
 from dnc_async.ipld.cid import Cid
 
-#: A block's bytes, or a function that reads them: called in the worker thread that verifies them, it raises what ``raw`` may.
-Body = bytes | Callable[[], bytes]
+#: A block's bytes, whole or in pieces as they arrived, or a function that reads them in the worker thread that verifies them.
+Body = bytes | Pieces | Callable[[], bytes]
 
 
 class CarRequest(NamedTuple):
@@ -78,7 +79,7 @@ class Transport(Protocol):
         """The gateway's name in errors and reports: its URL without secrets."""
 
     async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Body:
-        """Fetch one block, unverified, of at most ``limit_bytes``."""
+        """Fetch one block, unverified, of at most ``limit_bytes``. If it returns a function, that may raise the same errors."""
 
     @property
     def has_cars(self) -> bool:

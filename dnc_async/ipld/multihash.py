@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from hashlib import sha256
 
 from dnc_async.errors import CidError
@@ -101,6 +102,16 @@ def matches(multihash: bytes, data: Buffer) -> bool:
     if not is_checkable(multihash):
         raise CidError(f"the hash function {name_of(code)}, with {end - start} bytes, cannot be checked")
     return _hash(code, end - start, data) == multihash[start:]
+
+
+def matches_pieces(multihash: bytes, pieces: Sequence[bytes]) -> bool:
+    """As :func:`matches`, for data in pieces; these are joined only for functions other than sha2-256."""
+    if len(pieces) == 1 or multihash[:2] != b"\x12\x20":
+        return matches(multihash, b"".join(pieces))
+    hashed = sha256()
+    for piece in pieces:
+        hashed.update(piece)
+    return hashed.digest() == multihash[2:]
 
 
 def read(data: Buffer, offset: int) -> tuple[int, int, int]:

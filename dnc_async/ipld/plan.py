@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dnc_async.errors import DagError, PlanTooLargeError, UnsizedFileError
 from dnc_async.ipld import dagpb, unixfs
-from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, verify
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, Pieces, verify
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.multihash import matches
 
@@ -49,6 +49,13 @@ def payload(leaf: Leaf, block: Block) -> bytes:
     if leaf.size is not None and len(data) != leaf.size:
         raise DagError(f"the leaf {leaf.cid} has {len(data)} bytes, its parent says {leaf.size}")
     return data
+
+
+def payload_pieces(leaf: Leaf, block: Block) -> Pieces:
+    """As :func:`payload`, in the pieces in which they arrived."""
+    if block.cid.codec == DAG_PB or leaf.inline is not None or block.size_bytes != leaf.size:
+        return (payload(leaf, block),)
+    return block.pieces
 
 
 def holds(leaf: Leaf, data: bytes) -> bool:

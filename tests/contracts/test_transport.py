@@ -94,7 +94,7 @@ class Counted:
 
 async def raw(transport: Transport, cid: Cid, limit_bytes: int, counted: Counted) -> bytes:
     body = await transport.raw(cid, limit_bytes=limit_bytes, arrivals=counted.arrivals)
-    return body if isinstance(body, bytes) else body()
+    return b"".join(body) if isinstance(body, tuple) else body if isinstance(body, bytes) else body()
 
 
 def whole_file(*, start: int = 0, end: int = len(DATA)) -> CarRequest:

@@ -54,7 +54,7 @@ def forgets_causes(original: Any) -> Any:
 MISTAKES: dict[str, tuple[Any, str, Replace, Simulation, str]] = {
     "a block is not verified": (
         block,
-        "matches",
+        "matches_pieces",
         returns(True),
         Simulation(gateways=["flip=3"], data=DATA),
         "other bytes|holds samples|honest",

@@ -26,7 +26,7 @@ from dnc_async.gateways.request import Request
 from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.want import BlockWant
-from dnc_async.ipld.block import Block, verify
+from dnc_async.ipld.block import Block, verify_pieces
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.testing import Faults
 from dnc_async.testing.simulation.gateway import SimulatedGateway
@@ -126,10 +126,10 @@ class One:
     async def execute(self) -> list[Ended]:
         body = await self.requester.execute(self.request)
         if body is not None:
-            assert isinstance(body, bytes)
+            assert isinstance(body, tuple)
             want = self.wants[0]
             try:
-                verified = verify(want.cid, body)
+                verified = verify_pieces(want.cid, body)
                 await self.events.deliver(self.request, lambda: [verified])
             except BlockMismatchError as error:
                 self.requester.reject(self.request, want, error)

@@ -55,7 +55,7 @@ class Gateway:
         return response
 
     async def ask(self, limit: int = 5) -> bytes:
-        return await self.transport.raw(CID, limit_bytes=limit, arrivals=Arrivals())
+        return b"".join(await self.transport.raw(CID, limit_bytes=limit, arrivals=Arrivals()))
 
 
 @pytest.fixture

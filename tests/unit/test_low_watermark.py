@@ -105,7 +105,7 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Host, Http
 
 
 async def fetch(transport: HttpTransport, heard: Heard) -> bytes:
-    return await transport.raw(CID, limit_bytes=2**20, arrivals=heard.arrivals)
+    return b"".join(await transport.raw(CID, limit_bytes=2**20, arrivals=heard.arrivals))
 
 
 async def test_few_large_pieces(host: tuple[Host, HttpTransport]) -> None:

@@ -91,5 +91,5 @@ async def test_credentials_reach_localhost() -> None:
         for headers in ({}, {"authorization": "Bearer x"}):
             gateway = dnc.Gateway(f"http://us%40er:p%C3%A4@localhost:{server.port}", headers=headers)
             transport = HttpTransport(gateway.url, session=session, headers=gateway.headers)
-            assert await transport.raw(Cid.of(b"x"), limit_bytes=9, arrivals=Arrivals()) == b"x"
+            assert await transport.raw(Cid.of(b"x"), limit_bytes=9, arrivals=Arrivals()) == (b"x",)
     assert asked == ["Basic " + base64.b64encode("us@er:pä".encode()).decode(), "Bearer x"]

@@ -21,6 +21,7 @@ from dnc_async.errors import (
     GatewayTimeoutError,
 )
 from dnc_async.gateways.transport import Arrivals, CarRequest
+from dnc_async.ipld.block import Pieces
 from dnc_async.ipld.car import encode_header, section
 from dnc_async.ipld.cid import Cid
 from dnc_async.serve.content_request import RefusalError, parse_request
@@ -69,7 +70,7 @@ class SimulatedGateway:
     def _now(self) -> float:
         return self._clock() - self._start_s
 
-    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> bytes:
+    async def raw(self, cid: Cid, *, limit_bytes: int, arrivals: Arrivals) -> Pieces:
         """One block, unverified, as the script sends it."""
         asked = str(cid)
         await self._begin(asked, root="", car=False)
@@ -82,9 +83,7 @@ class SimulatedGateway:
                 f"announced {len(data)} bytes, over the limit of {limit_bytes}", gateway=self.name, cid=asked
             )
         arrivals.begin()
-        async for _ in self._pieces(data, asked, arrivals):
-            pass
-        return data
+        return tuple([piece async for piece in self._pieces(data, asked, arrivals)]) or (b"",)
 
     async def car(
         self,
