@@ -79,11 +79,11 @@ class CarResponse:
             return
 
     async def _process(self) -> bool:
-        pieces, self._pieces, self._size = self._pieces, [], 0
+        pieces, size, self._pieces, self._size = self._pieces, self._size, [], 0
         if not pieces:
             return True
         going_on = True
-        for block, wanted in await self._events.deliver(self._request, lambda: self._read(pieces)):
+        for block, wanted in await self._events.deliver(self._request, lambda: self._read(pieces), size):
             self._capabilities.sent_car()
             if not wanted and not self._handle_unwanted(block):
                 going_on = False

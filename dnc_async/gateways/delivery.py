@@ -18,8 +18,8 @@ from dnc_async.gateways.transport import Body
 from dnc_async.gateways.want import AcceptResult, BlockWant
 from dnc_async.ipld.block import Block, verify_pieces
 
-#: What is delivered in the event loop at most: it takes about 0.2 ms to hash on a slow machine, less than two changes of threads.
-_AT_ONCE_BYTES = 2**18
+#: What is verified and copied in the event loop at most: to hash it takes a millisecond or two.
+_AT_ONCE_BYTES = 2**21
 #: What one call of a worker verifies: enough that the call costs little, and little enough that other workers get some, too.
 _RUN_BYTES = 2**20
 
@@ -107,8 +107,11 @@ class BlockDelivery:
         if not self._arrived:
             return
         arrived, self._arrived = self._arrived, []
-        if len(arrived) == 1 and self._is_quick_body(arrived[0]):
-            self._conclude(arrived[0], self._verify(arrived[0]))
+        if sum(arrival.want.size_bytes for arrival in arrived) <= _AT_ONCE_BYTES and all(
+            map(self._is_quick_body, arrived)
+        ):
+            for arrival in arrived:
+                self._conclude(arrival, self._verify(arrival))
         else:
             for run in _runs(arrived):
                 tasks.start_soon(self._verify_run, run)
@@ -119,14 +122,26 @@ class BlockDelivery:
         self._blocks.clear()
         return arrived
 
-    async def verify_all(self, make: Callable[[], Sequence[Block]]) -> list[Verdict]:
-        """Call ``make`` for verified blocks in a worker thread, and offer them to their wants there."""
-        verdicts: list[Verdict] = await self._in_worker(self._offer_all, make)
+    async def verify_all(self, request: Request, make: Callable[[], Sequence[Block]], size_bytes: int) -> list[Verdict]:
+        """Call ``make`` for the verified blocks of an answer's next ``size_bytes``, and offer them to their wants."""
+        verdicts: list[Verdict]
+        if size_bytes > _AT_ONCE_BYTES or not all(want.is_quick() for want in request.wants):
+            verdicts = await self._in_worker(self._offer_all, make)
+            return verdicts
+        began = self._thread_clock()
+        blocks = make()
+        if all(map(self._is_quick, blocks)):
+            return self._offer_each(blocks, began)
+        worked_s = self._thread_clock() - began  # somebody else wants them, too, and writes them to a disk
+        verdicts = await self._in_worker(lambda: self._offer_each(blocks, self._thread_clock() - worked_s))
         return verdicts
 
     def _offer_all(self, make: Callable[[], Sequence[Block]]) -> list[Verdict]:
         began = self._thread_clock()
-        offered = [(block, self._offer(block)) for block in make()]
+        return self._offer_each(make(), began)
+
+    def _offer_each(self, blocks: Iterable[Block], began: float) -> list[Verdict]:
+        offered = [(block, self._offer(block)) for block in blocks]
         worked_s = self._thread_clock() - began
         return [Verdict(block, offers, None, worked_s) for block, offers in offered]
 
@@ -137,10 +152,8 @@ class BlockDelivery:
         return all(want.is_quick() for want in self._pending.wants_for(block.cid.multihash))
 
     def _is_quick_body(self, arrival: Arrival) -> bool:
-        body = arrival.body
-        if not isinstance(body, tuple) or sum(map(len, body)) > _AT_ONCE_BYTES:
-            return False
-        return all(want.is_quick() for want in self._pending.wants_for(arrival.want.cid.multihash))
+        wants = self._pending.wants_for(arrival.want.cid.multihash)
+        return not callable(arrival.body) and all(want.is_quick() for want in wants)
 
     def _verify(self, arrival: Arrival) -> Verdict:
         began, body = self._thread_clock(), arrival.body

@@ -362,10 +362,12 @@ class Fetcher:
             self._delivery.add(block)
             self._wake.set()
 
-    async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
-        """Call ``make`` for verified blocks in a worker thread, and deliver them; returns for each whether it was wanted."""
+    async def deliver(
+        self, request: Request, make: Callable[[], Sequence[Block]], size_bytes: int
+    ) -> list[tuple[Block, bool]]:
+        """Call ``make`` for the verified blocks of ``size_bytes``, and deliver them; returns for each whether it was wanted."""
         received_at, found = self.clock(), list[tuple[Block, bool]]()
-        for verdict in await self._delivery.verify_all(make):
+        for verdict in await self._delivery.verify_all(request, make, size_bytes):
             if verdict.block is not None:
                 is_wanted = self._delivered(request, verdict, verdict.block, received_at)
                 found.append((verdict.block, is_wanted))

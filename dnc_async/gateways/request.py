@@ -39,8 +39,10 @@ class RequestEvents(Protocol):
     def bytes_received(self, gateway: int) -> None:
         """Some bytes arrived, so the gateway's window may have space for another request."""
 
-    async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
-        """Call ``make`` for verified blocks in a worker thread, and deliver them; returns for each whether it was wanted."""
+    async def deliver(
+        self, request: Request, make: Callable[[], Sequence[Block]], size_bytes: int
+    ) -> list[tuple[Block, bool]]:
+        """Call ``make`` for the verified blocks of ``size_bytes``, and deliver them; returns for each whether it was wanted."""
 
     def keep_for_later(self, request: Request, block: Block) -> None:
         """Keep a verified block that no stream has requested yet."""

@@ -38,8 +38,8 @@ its answer takes far longer than expected. The bytes that are requested twice ar
 
 *Spans.* Each request has a cost: a round trip, processor time on both machines, or one of the few requests that a minute allows.
 Where it takes many small blocks to fill the window, or a gateway sends a block in little more time than a request costs,
-consecutive blocks of a file are requested together, as one CAR: at least four, of an eighth of the window or of 10 ms, and at
-most half of a gateway's share of the pending bytes, so that there are still several requests to balance. Where the number of
+consecutive blocks of a file are requested together, as one CAR: at least four, of an eighth of the window or of 10 ms, and, if
+there are several gateways, at most half of a gateway's share of the pending bytes, so that there is something to balance. Where the number of
 requests is limited, a span is a second's worth of the rate, and the first block of a file is requested together with the whole
 file or its small directory. Larger blocks are requested one by one: any gateway can serve them, truncation is always noticed,
 and a failure costs only one block. A block that an open CAR will bring is not requested again.
@@ -231,8 +231,10 @@ class Scoreboard:
         if worth < _SMALLEST_RUN * want.size_bytes:
             worth = 0.0
         else:
-            pending = sum(each.size_bytes for each in wants[place : place + _LOOK_AHEAD])
-            worth = min(worth, pending / (_SPANS_EACH * gateways), _LARGEST_SPAN_BYTES, space_bytes)
+            worth = min(worth, _LARGEST_SPAN_BYTES, space_bytes)
+            if gateways > 1:  # else there is nobody to leave some to
+                pending = sum(each.size_bytes for each in wants[place : place + _LOOK_AHEAD])
+                worth = min(worth, pending / (_SPANS_EACH * gateways))
         return self._run(wants, place, gateway, int(worth))
 
     def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, space_bytes: int) -> Span | None:

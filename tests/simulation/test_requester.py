@@ -53,7 +53,9 @@ class Events:
     def bytes_received(self, gateway: int) -> None:
         """Nobody waits for space."""
 
-    async def deliver(self, request: Request, make: Callable[[], Sequence[Block]]) -> list[tuple[Block, bool]]:
+    async def deliver(
+        self, request: Request, make: Callable[[], Sequence[Block]], size_bytes: int
+    ) -> list[tuple[Block, bool]]:
         blocks = make()
         with anyio.CancelScope(shield=True):
             await asyncio.sleep(0.001)  # a worker's hop
@@ -130,7 +132,7 @@ class One:
             want = self.wants[0]
             try:
                 verified = verify_pieces(want.cid, body)
-                await self.events.deliver(self.request, lambda: [verified])
+                await self.events.deliver(self.request, lambda: [verified], len(verified.data))
             except BlockMismatchError as error:
                 self.requester.reject(self.request, want, error)
             self.requester.end(self.request)

@@ -24,6 +24,7 @@ async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
         group = fetcher.open()
         assert await root(group).came()
         request = next(iter(fetcher._requests))
+        last = leaf(group, len(LEAVES) - 1)  # it is written to a disk, so that a worker hashes
         original, late = fetcher._delivery._in_worker, []
 
         async def in_worker(*args: object) -> object:
@@ -37,6 +38,7 @@ async def test_a_block_that_is_wanted_while_it_is_hashed() -> None:
         more.set()
         await until(lambda: bool(late))
         assert await late[0].came()
+        assert await last.came()
         assert gateway.raws == []
         end.set()
         await group.aclose()
@@ -180,6 +182,7 @@ async def test_nothing_is_kept_when_nobody_is_there() -> None:
     async with running(gateway) as fetcher:
         group = fetcher.open()
         assert await root(group).came()
+        leaf(group, 0)  # it is written to a disk, so that a worker hashes
         original = fetcher._delivery._in_worker
 
         async def in_worker(*args: object) -> object:
