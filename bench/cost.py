@@ -140,7 +140,7 @@ def _on_a_line(folder: Path, repeats: int) -> Iterator[Line]:
 
 
 def _spooled(folder: Path, repeats: int) -> Iterator[Line]:
-    """A consumer at 30 MB/s behind a line of 37 MB/s, so that chunks wait on the disk."""
+    """A consumer at 30 MB/s behind a line of 37 MB/s, so that chunks wait on the disk; all of it, so that nothing is left there."""
     size = _SIZES[0]
     store, cid, _ = _dataset(folder, size)
     step_s = size.batch_bytes / 30e6
@@ -148,7 +148,7 @@ def _spooled(folder: Path, repeats: int) -> Iterator[Line]:
         arms = {"0": list[Run](), str(20 * size.batch_bytes + 2**20): list[Run]()}
         for _ in range(repeats):
             for budget, runs in arms.items():
-                runs.append(_stream([gateway.url], cid, _SHAPED_MB, budget=budget, step_s=step_s))
+                runs.append(_stream([gateway.url], cid, size.megabytes, budget=budget, step_s=step_s))
     memory, disk = arms.values()
     extra = _median(b.cpu - a.cpu for a, b in zip(memory, disk, strict=True))
     yield Line.most("through the spool, of 20 batches: CPU more than without", extra, _SPOOLED_S, "s/GB")

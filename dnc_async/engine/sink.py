@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import zlib
 
 from dnc_async.dataset.batch import ChunkPlace
 from dnc_async.errors import SpoolError
+from dnc_async.spool.checksum import checksum
 from dnc_async.spool.files import SpoolFile
 
 
@@ -16,8 +16,8 @@ class Sink:
     Moving early is what makes small budgets work: the lease of a chunk that is still being received is released as soon as the
     chunk's rows are free, instead of when its last byte has arrived.
 
-    A disk may return other bytes than were written, or another process may have written to the file. So each leaf's checksum
-    (CRC-32) is computed when it is written, and compared when it is read. That detects faults of the disk, not manipulation.
+    A disk may return other bytes than were written, or another process may have written to the file. So each leaf's checksum is
+    computed when it is written, and compared when it is read (:mod:`~dnc_async.spool.checksum`).
     """
 
     def __init__(self, *, file: SpoolFile | None = None, place: ChunkPlace | None = None) -> None:
@@ -40,11 +40,9 @@ class Sink:
         """Write verified bytes, one piece behind the other. Raises :class:`~dnc_async.errors.SpoolError`."""
         with self._lock:  # a lock of this chunk's own: a write waits only while the chunk moves
             if self._place is None and self._file is not None:
-                at, checksum = offset, 0
-                for piece in pieces:
-                    self._file.write_at(at, piece)
-                    at, checksum = at + len(piece), zlib.crc32(piece, checksum)
-                self._written.append((offset, at, checksum))
+                whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                self._file.write_at(offset, whole)
+                self._written.append((offset, offset + len(whole), checksum(whole)))
                 return
             place = self._place
         if place is not None:
@@ -60,9 +58,9 @@ class Sink:
         damaged: dict[int, str] = {}
         with self._lock:
             if self._file is not None:
-                for start, end, checksum in sorted(self._written):
+                for start, end, expected in sorted(self._written):
                     try:
-                        if _read_back(self._file, place, start, end) != checksum:
+                        if _read_back(self._file, place, start, end) != expected:
                             damaged[start] = "a staged chunk is not what was written to the disk"
                     except SpoolError as error:
                         damaged[start] = str(error)
@@ -83,13 +81,11 @@ class Sink:
 
 def _read_back(file: SpoolFile, place: ChunkPlace, start: int, end: int) -> int:
     """Read a range into its place; returns the checksum of the whole range, including bytes without a place there."""
-    checksum, at = 0, start
-    for offset, view in (*place.between(start, end), (end, memoryview(b""))):
-        if offset > at:  # padding between columns
-            padding = memoryview(bytearray(offset - at))
-            file.read_at(at, padding)
-            checksum = zlib.crc32(padding, checksum)
-        file.read_at(offset, view)
-        checksum = zlib.crc32(view, checksum)
-        at = offset + view.nbytes
-    return checksum
+    segments = place.between(start, end)
+    if len(segments) == 1 and segments[0][1].nbytes == end - start:
+        file.read_at(start, segments[0][1])
+        return checksum(segments[0][1])
+    whole = memoryview(bytearray(end - start))  # it has a header, padding, or parts of several columns
+    file.read_at(start, whole)
+    place.write_at(start, whole)
+    return checksum(whole)

@@ -58,6 +58,7 @@ class Tiering:
     def promote_if_due(self, chunk: Chunk) -> None:
         """Begin to move a chunk if it has a file and its rows are free."""
         if chunk.state is State.STAGED and self._progress.has_rows(chunk.batch):
+            self._group.hurry()
             self._begin(chunk, State.PROMOTING, self._move)
 
     def evict_if_staged(self, chunk: Chunk) -> None:

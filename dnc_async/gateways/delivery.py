@@ -1,7 +1,8 @@
 """Verifies the bodies that arrived, and delivers blocks to all wants for them.
 
-A run of bodies or blocks is verified and delivered in one call of a worker thread. One that is small, and whose wants only copy
-it to memory, is delivered in the event loop at once: to hash it takes less than to hand it to another thread and back.
+What is only copied to memory is verified and delivered in the event loop at once: to hash it takes less than to hand it to
+another thread and back. What is written to a disk is, in a worker thread, for the disk may take long: a run of bodies at a time,
+which are waited for if more are on their way.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dnc_async.ipld.block import Block, verify_pieces
 _AT_ONCE_BYTES = 2**21
 #: What one call of a worker verifies: enough that the call costs little, and little enough that other workers get some, too.
 _RUN_BYTES = 2**20
+#: How long a body waits for others of its run.
+_LINGER_S = 0.02
 
 Offers = list[tuple[BlockWant, AcceptResult | None]]
 
@@ -69,17 +72,19 @@ class BlockDelivery:
         self._conclude = conclude
         self._settle = settle
         self._arrived: list[Arrival] = []
+        self._lingering: list[Arrival] = []
+        self._is_urgent = False
         self._blocks: dict[bytes, Block] = {}
         self.in_progress: set[bytes] = set()
 
     def __repr__(self) -> str:
-        following = len(self._blocks) + len(self._arrived)
+        following = len(self._blocks) + len(self._arrived) + len(self._lingering)
         return f"<BlockDelivery {len(self.in_progress)} in progress, {following} more next>"
 
     @property
     def is_idle(self) -> bool:
         """Whether no block is being delivered or added."""
-        return not (self._blocks or self._arrived or self.in_progress)
+        return not (self._blocks or self._arrived or self._lingering or self.in_progress)
 
     def add_body(self, arrival: Arrival) -> None:
         """Verify this body, and deliver its block, when :meth:`verify_arrived` is called next."""
@@ -102,23 +107,47 @@ class BlockDelivery:
             self.in_progress.update(block.cid.multihash for block in run)
             tasks.start_soon(self._deliver, run)
 
-    def verify_arrived(self, tasks: TaskGroup) -> None:
-        """Verify the bodies that were added, at once or in tasks, and deliver their blocks."""
-        if not self._arrived:
-            return
+    def verify_arrived(self, tasks: TaskGroup, now: float, *, expects_more: bool) -> None:
+        """Verify the bodies that were added, and deliver their blocks.
+
+        ``expects_more``: whether other bodies are on their way, so that a small run may wait for them until :attr:`due_at`.
+        """
         arrived, self._arrived = self._arrived, []
-        if sum(arrival.want.size_bytes for arrival in arrived) <= _AT_ONCE_BYTES and all(
-            map(self._is_quick_body, arrived)
-        ):
-            for arrival in arrived:
-                self._conclude(arrival, self._verify(arrival))
-        else:
-            for run in _runs(arrived):
+        quick = [arrival for arrival in arrived if self._is_quick_body(arrival)]
+        if sum(arrival.want.size_bytes for arrival in quick) > _AT_ONCE_BYTES:
+            quick = []
+        for arrival in quick:
+            self._conclude(arrival, self._verify(arrival))
+        self._lingering += [arrival for arrival in arrived if arrival not in quick] if quick else arrived
+        if not self._lingering:
+            return
+        size = sum(arrival.want.size_bytes for arrival in self._lingering)
+        if not expects_more or self._is_urgent or size >= _RUN_BYTES or self.due_at <= now:
+            lingering, self._lingering = self._lingering, []
+            for run in _runs(lingering):
                 tasks.start_soon(self._verify_run, run)
+        self._is_urgent = False
+
+    @property
+    def due_at(self) -> float:
+        """Until when the bodies of the next run wait for others; infinite if there are none."""
+        if not self._lingering:
+            return float("inf")
+        first = self._lingering[0]
+        return first.received_at + (0.0 if callable(first.body) else _LINGER_S)
+
+    @property
+    def unverified(self) -> int:
+        """How many bodies were added and are not being verified yet."""
+        return len(self._arrived) + len(self._lingering)
+
+    def hurry(self) -> None:
+        """Let no body wait for others of its run when :meth:`verify_arrived` is called next."""
+        self._is_urgent = bool(self._lingering or self._arrived)
 
     def clear(self) -> list[Arrival]:
         """Forget what was added and not started; returns the bodies, whose requests are to be concluded otherwise."""
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived, self._lingering = [*self._lingering, *self._arrived], [], []
         self._blocks.clear()
         return arrived
 

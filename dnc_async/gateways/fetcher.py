@@ -9,6 +9,7 @@ to all wants for it, whichever of them caused the request; a block without a wan
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -207,12 +208,17 @@ class Fetcher:
                     self._wake.clear()
                     now = self.clock()
                     self._dispatch(tasks, now)
-                    self._delivery.verify_arrived(tasks)  # after the next requests were sent: it takes a moment
-                    await self._wait(self._board.next_change(now), now)
+                    # After the next requests were sent, because it takes a moment.
+                    self._delivery.verify_arrived(tasks, now, expects_more=self._expects_more())
+                    await self._wait(min(self._board.next_change(now), self._delivery.due_at), now)
         finally:
             for arrival in self._delivery.clear():
                 self._requesters[arrival.request.gateway].end(arrival.request)
                 self._ended(arrival.request)
+
+    def _expects_more(self) -> bool:
+        """Whether the bodies of other requests are on their way."""
+        return len(self._requests) > self._delivery.unverified
 
     def _count_unread(self) -> None:
         """Count bytes that arrived and were not read yet: they may free window space, and show which requests are not late."""
@@ -220,10 +226,10 @@ class Fetcher:
             for request in tuple(self._requests):
                 request.count_unread()
 
-    async def _wait(self, until: float | None, now: float) -> None:
+    async def _wait(self, until: float, now: float) -> None:
         """Wait to be woken, or for the time ``until``. A timer is enough for that, because nothing need be cancelled."""
         timer = None
-        if until is not None:
+        if until < math.inf:
             timer = asyncio.get_running_loop().call_later(max(0.001, until - now), self._wake.set)
         try:
             await self._wake.wait()
@@ -235,6 +241,11 @@ class Fetcher:
         """Start to fetch a block (called by a group)."""
         self._pending.add(want)
         self._enqueue(want)
+
+    def hurry(self) -> None:
+        """Verify what has arrived without waiting for more, because its place in memory is free now (called by a group)."""
+        self._delivery.hurry()
+        self._wake.set()
 
     def withdraw(self, wants: Sequence[BlockWant]) -> None:
         """Stop fetching blocks (called by a group). Each want's ``done`` is called when no worker thread uses it any more."""

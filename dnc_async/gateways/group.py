@@ -29,6 +29,9 @@ class _Fetcher(Protocol):
     def submit(self, want: BlockWant) -> None:
         """Start to fetch a block."""
 
+    def hurry(self) -> None:
+        """Verify what has arrived without waiting for more."""
+
     def withdraw(self, wants: Sequence[BlockWant]) -> None:
         """Stop fetching blocks."""
 
@@ -141,6 +144,10 @@ class FetchGroup:
         if failed:
             raise failed[0]
         return [found[place] for place in range(len(cids))]
+
+    def hurry(self) -> None:
+        """Deliver what has arrived at once: its place in memory is free now."""
+        self._fetcher.hurry()
 
     async def withdraw(self, wants: Iterable[BlockWant]) -> None:
         """Stop fetching some blocks, whose ``done`` is not called any more. Returns when no worker thread uses them."""

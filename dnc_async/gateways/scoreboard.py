@@ -38,11 +38,12 @@ its answer takes far longer than expected. The bytes that are requested twice ar
 
 *Spans.* Each request has a cost: a round trip, processor time on both machines, or one of the few requests that a minute allows.
 Where it takes many small blocks to fill the window, or a gateway sends a block in little more time than a request costs,
-consecutive blocks of a file are requested together, as one CAR: at least four, of an eighth of the window or of 10 ms, and, if
-there are several gateways, at most half of a gateway's share of the pending bytes, so that there is something to balance. Where the number of
-requests is limited, a span is a second's worth of the rate, and the first block of a file is requested together with the whole
-file or its small directory. Larger blocks are requested one by one: any gateway can serve them, truncation is always noticed,
-and a failure costs only one block. A block that an open CAR will bring is not requested again.
+consecutive blocks of a file are requested together, as one CAR: at least four, of an eighth of the window or of 10 ms. With
+several gateways it is at most half of a gateway's share of the pending bytes, so that there are still several requests to
+balance. Where the number of requests is limited, a span is a second's worth of the rate, and the first block of a file is
+requested together with the whole file or its small directory. Larger blocks are requested one by one: any gateway can serve
+them, truncation is always noticed, and a failure costs only one block. A block that an open CAR will bring is not requested
+again.
 
 *Requests per minute.* If a gateway limits them, they are spread over the minute, at most ten at once. A block that another
 gateway would deliver before this one's limit allows the request goes to the other gateway.
@@ -313,15 +314,15 @@ class Scoreboard:
         for want in span.wants:
             want.asked.add(span.gateway)
 
-    def next_change(self, now: float) -> float | None:
-        """When :meth:`assign` or :meth:`hedges` may next return more than now, if nothing else happens before."""
+    def next_change(self, now: float) -> float:
+        """When :meth:`assign` or :meth:`hedges` may next return more than now, if nothing else happens before; or infinity."""
         times = [
             time
             for score in self.scores
             for time in (score.paused_until, score.overdue_at(), score.allowed_at(now), score.next_send_at(now))
         ]
         times += [time for score in self.scores for time, _ in score.late_at()] if len(self.scores) > 1 else []
-        return min((time for time in times if now < time < float("inf")), default=None)
+        return min((time for time in times if now < time), default=float("inf"))
 
     def _usable(self, now: float) -> Sequence[int]:
         awake = [i for i, score in enumerate(self.scores) if score.paused_until <= now]

@@ -146,9 +146,7 @@ class Simulator:
             if self._awake:
                 self._awake = False
                 self._dispatch()
-            change = self.board.next_change(self.now)
-            wakes = math.inf if change is None else max(self.now + _SHORTEST_SLEEP_S, change)
-            self._play_until(wakes)
+            self._play_until(max(self.now + _SHORTEST_SLEEP_S, self.board.next_change(self.now)))
         return self._report(workload, self._hedges.spent_bytes - hedged)
 
     def _play_until(self, wakes: float) -> None:

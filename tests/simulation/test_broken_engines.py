@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dnc_async.dataset.batch import ChunkPlace
+from dnc_async.engine import sink
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.ledger import Ledger
 from dnc_async.engine.pipeline import Pipeline
@@ -67,8 +67,8 @@ MISTAKES: dict[str, tuple[Any, str, Replace, Simulation, str]] = {
         "other bytes|holds samples|honest",
     ),
     "what the disk gives back is not compared": (
-        zlib,
-        "crc32",
+        sink,
+        "checksum",
         returns(0),
         Simulation(gateways=FAST, consumers=["step=100ms"], disk="flip=2", data=DATA),
         "other bytes|holds samples|honest",

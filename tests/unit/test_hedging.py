@@ -40,7 +40,6 @@ def test_silence_is_hedged_once() -> None:
     scores.scores[0].sent(want, BLOCK, 10.0)
     assert scores.hedges(10.15, 1e9) == []
     change = scores.next_change(10.15)
-    assert change is not None
     assert 10.19 <= change <= 10.25
     assert scores.hedges(change, 1e9) == [(want, 1)]
     want.asked.add(1)

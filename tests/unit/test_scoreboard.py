@@ -57,7 +57,7 @@ def test_overdue_gateway_is_suspect_while_others_are_there() -> None:
     """A stalled gateway gets nothing more until it delivers; alone it is still asked."""
     board = Scoreboard(2, max_requests=8, max_bytes=2**20)
     board.scores[0].sent("stalled", 1000, 0.0)
-    assert board.next_change(0.0) is not None
+    assert board.next_change(0.0) < float("inf")
     assert {span.gateway for span in board.assign([Want(1000) for _ in range(6)], 60.0)} == {1}
     board.scores[1].failed("never sent", 60.0)
     board.scores[1].sent("x", 1, 60.0)

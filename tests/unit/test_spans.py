@@ -47,7 +47,7 @@ def test_small_blocks_go_in_runs_and_large_ones_alone() -> None:
         small += spans
         asked = {want for span in spans for want in span.wants}
         wants = [want for want in wants if want not in asked]
-        now = board.next_change(now) or 11.0
+        now = min(board.next_change(now), 11.0)
     assert all(span.car is not None and 20 <= len(span.wants) <= 60 for span in small)
     assert 4 <= len(small) <= 7  # one each 10 ms: what is asked for later can still go to somebody else
     large = measured().assign(leaves(20, 512 * KIB), 10.0)
