@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 import dnc_async as dnc
 from dnc_async.gateways.http import HttpTransport
 from dnc_async.gateways.transport import Arrivals
-from dnc_async.ipld.block import Block, verify_pieces
+from dnc_async.ipld.block import Block, verify, verify_pieces
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.car import CarReader, encode_header, encode_section
 from dnc_async.ipld.cid import Cid
