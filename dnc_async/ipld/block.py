@@ -18,8 +18,8 @@ from dnc_async.ipld.varint import Buffer
 #: The largest block that gateways serve, and that we read or make.
 MAX_BLOCK_BYTES = 2 * 2**20
 
-#: The bytes of a block, in one piece or several; at least one, which may be empty.
-Pieces = tuple[bytes, ...]
+#: The bytes of a block, in one piece or several; at least one, which may be empty. Each is a ``bytes`` object, or a view of one.
+Pieces = tuple[bytes | memoryview, ...]
 
 _new = object.__new__
 
@@ -47,7 +47,7 @@ class Block:
     def data(self) -> bytes:
         """All of its bytes."""
         pieces = self.pieces
-        if len(pieces) == 1:
+        if len(pieces) == 1 and isinstance(pieces[0], bytes):
             return pieces[0]
         whole = b"".join(pieces)
         _set_pieces(self, (whole,))

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from dnc_async.errors import BlockMismatchError, CarError, CarTruncatedError, CidError, DagError, IpldError
 from dnc_async.ipld import varint
-from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, matching, verify
+from dnc_async.ipld.block import MAX_BLOCK_BYTES, Block, Pieces, matching, verify_pieces
 from dnc_async.ipld.cid import COMMON_BYTES, Cid
 from dnc_async.ipld.codecs import decode_dag_cbor
 from dnc_async.ipld.multihash import is_checkable
@@ -25,6 +25,8 @@ _LONGEST_CID = 160
 MAX_SECTION_BYTES = MAX_BLOCK_BYTES + _LONGEST_CID
 MAX_HEADER_BYTES = 256 * 1024
 _MOST_UNCHECKED = 1000
+#: Smaller pieces of a block are joined, to pieces of this size.
+_SMALL_BYTES, _JOINED_BYTES = 2**12, 2**16
 _V2_HEADER_BYTES = 40
 _V2_FIRST_PAYLOAD = 51
 
@@ -92,7 +94,7 @@ class CarReader:
             self._offset += position
             if self._body.missing:
                 return
-            self._add(self._body.cid, self._body.data(), self._body.at, found)
+            self._add(self._body.cid, tuple(self._body.pieces), self._body.at, found)
             self._body = None
         if self._rest:
             data, position = self._rest + data[position:], 0
@@ -161,16 +163,16 @@ class CarReader:
             return self._header(data[start:end], end - position, at, data[position:])
         cid, begin = _cid(data, start, end, at)
         if end <= len(data):
-            self._add(cid, data[begin:end], at, found)
+            self._add(cid, (data[begin:end],), at, found)
             return end - position
         self._body = _Body(cid, at, end - begin)
         self._body.take(memoryview(data)[begin:])
         return left
 
-    def _add(self, cid: Cid, data: bytes, at: int, found: list[Block]) -> None:
+    def _add(self, cid: Cid, pieces: Pieces, at: int, found: list[Block]) -> None:
         """Verify a block if its hash function can be computed, and add it to ``found``."""
         if is_checkable(cid.multihash):
-            found.append(_verified(cid, data, at))
+            found.append(_verified(cid, pieces, at))
             return
         self.unchecked_count += 1
         if len(self.unchecked) < _MOST_UNCHECKED:
@@ -207,26 +209,30 @@ class CarReader:
 
 
 class _Body:
-    """A block that arrives in pieces; they are joined once, when it is complete."""
+    """A block that arrives in pieces. Only small ones are copied: a million objects of a byte each would take more memory."""
 
-    __slots__ = ("_pieces", "at", "cid", "missing")
+    __slots__ = ("_small", "at", "cid", "missing", "pieces")
 
     def __init__(self, cid: Cid, at: int, size: int) -> None:
         self.cid = cid
         self.at = at
         self.missing = size
-        self._pieces: list[Buffer] = []
+        self.pieces: list[bytes | memoryview] = []
+        self._small = bytearray()
 
-    def take(self, data: Buffer) -> int:
+    def take(self, data: bytes | memoryview) -> int:
         """Take as much as is missing; returns how many bytes that was."""
         piece = data if len(data) <= self.missing else memoryview(data)[: self.missing]
-        self._pieces.append(piece)
         self.missing -= len(piece)
+        is_small = len(piece) < _SMALL_BYTES
+        if is_small:
+            self._small += piece
+        if self._small and (not is_small or not self.missing or len(self._small) >= _JOINED_BYTES):
+            self.pieces.append(bytes(self._small))
+            self._small.clear()
+        if not is_small:
+            self.pieces.append(piece)
         return len(piece)
-
-    def data(self) -> bytes:
-        """The whole block, unverified."""
-        return b"".join(self._pieces)
 
 
 def _cid(data: bytes, start: int, end: int, at: int) -> tuple[Cid, int]:
@@ -239,9 +245,9 @@ def _cid(data: bytes, start: int, end: int, at: int) -> tuple[Cid, int]:
     return cid, begin
 
 
-def _verified(cid: Cid, data: bytes, at: int) -> Block:
+def _verified(cid: Cid, pieces: Pieces, at: int) -> Block:
     try:
-        return verify(cid, data)
+        return verify_pieces(cid, pieces)
     except BlockMismatchError as error:
         raise BlockMismatchError(f"{error} (in the section at byte {at} of the CAR)") from error
 

@@ -104,10 +104,10 @@ def matches(multihash: bytes, data: Buffer) -> bool:
     return _hash(code, end - start, data) == multihash[start:]
 
 
-def matches_pieces(multihash: bytes, pieces: Sequence[bytes]) -> bool:
+def matches_pieces(multihash: bytes, pieces: Sequence[bytes | memoryview]) -> bool:
     """As :func:`matches`, for data in pieces; these are joined only for functions other than sha2-256."""
     if len(pieces) == 1 or multihash[:2] != b"\x12\x20":
-        return matches(multihash, b"".join(pieces))
+        return matches(multihash, pieces[0] if len(pieces) == 1 else b"".join(pieces))
     hashed = sha256()
     for piece in pieces:
         hashed.update(piece)
