@@ -72,6 +72,11 @@ class Sink:
         if self._file is not None:
             self._file.settle()
 
+    def delete_file(self) -> None:
+        """Delete the file after a move, in a worker thread, because it may take long; its lease is kept until it is discarded."""
+        if self._file is not None:
+            self._file.delete()
+
     def discard(self) -> None:
         """Delete the file and release its lease, if there is one. No worker thread may be writing to it."""
         file, self._file = self._file, None

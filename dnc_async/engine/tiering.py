@@ -6,7 +6,7 @@ file is deleted, its lease is released, and it is granted space again when its t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Sequence
 
 from anyio.abc import TaskGroup
 
@@ -51,46 +51,54 @@ class Tiering:
         self._thread_clock = thread_clock
         self._dropped = dropped
         self._damaged = damaged
+        self._due: list[tuple[Chunk, Sink]] = []
 
     def __repr__(self) -> str:
         return f"<Tiering {'ended' if self._tasks.cancel_scope.cancel_called else 'running'}>"
 
     def promote_if_due(self, chunk: Chunk) -> None:
-        """Begin to move a chunk if it has a file and its rows are free."""
-        if chunk.state is State.STAGED and self._progress.has_rows(chunk.batch):
+        """Begin to move a chunk if it has a file and its rows are free; those of a batch move together."""
+        if chunk.state is not State.STAGED or not self._progress.has_rows(chunk.batch):
+            return
+        if chunk.sink is not None and not self._tasks.cancel_scope.cancel_called:
+            chunk.state = State.PROMOTING
             self._group.hurry()
-            self._begin(chunk, State.PROMOTING, self._move)
+            self._due.append((chunk, chunk.sink))
+            if len(self._due) == 1:
+                self._tasks.start_soon(self._move_due)
 
     def evict_if_staged(self, chunk: Chunk) -> None:
         """Begin to drop a chunk, unless it has no file yet or is being moved to memory: then it returns its lease soon anyway."""
-        if chunk.state is State.STAGED:
-            self._begin(chunk, State.EVICTING, self._drop)
+        if chunk.state is State.STAGED and chunk.sink is not None and not self._tasks.cancel_scope.cancel_called:
+            chunk.state = State.EVICTING
+            self._tasks.start_soon(self._drop, chunk, chunk.sink)
 
-    def _begin(
-        self, chunk: Chunk, state: State, function: Callable[[Chunk, Sink], Coroutine[None, None, None]]
-    ) -> None:
-        if chunk.sink is not None and not self._tasks.cancel_scope.cancel_called:
-            chunk.state = state
-            self._tasks.start_soon(function, chunk, chunk.sink)
-
-    async def _move(self, chunk: Chunk, sink: Sink) -> None:
+    async def _move_due(self) -> None:
+        due, self._due = self._due, []
         began = self._clock()
-        damaged, worked_s = await self._group.in_worker(
-            self._move_in_worker, chunk, sink, self._placement.rows(chunk.batch)
-        )
-        chunk.times.placeable = began + worked_s
-        sink.discard()
-        chunk.state = State.PLACED
-        if damaged:
-            self._damaged(chunk, sink, damaged)
-        chunk.look_if_ready()
+        moves = [(chunk, sink, self._placement.rows(chunk.batch)) for chunk, sink in due]
+        for (chunk, sink), (damaged, worked_s) in zip(
+            due, await self._group.in_worker(self._move_in_worker, moves), strict=True
+        ):
+            chunk.times.placeable = began + worked_s
+            sink.discard()
+            chunk.state = State.PLACED
+            if damaged:
+                self._damaged(chunk, sink, damaged)
+            chunk.look_if_ready()
 
-    def _move_in_worker(self, chunk: Chunk, sink: Sink, rows: BatchBuffer) -> tuple[dict[int, str], float]:
-        """Move a chunk; returns the leaves that could not be read back, and the processor time in seconds."""
-        began = self._thread_clock()
+    def _move_in_worker(self, moves: Sequence[tuple[Chunk, Sink, BatchBuffer]]) -> list[tuple[dict[int, str], float]]:
+        """Move chunks, and delete their files.
+
+        Returns for each the leaves that could not be read back, and the processor time in seconds since the first began.
+        """
+        began, moved = self._thread_clock(), list[tuple[dict[int, str], float]]()
         self._placement.look_at_disk()
-        damaged = sink.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
-        return damaged, self._thread_clock() - began
+        for chunk, sink, rows in moves:
+            damaged = sink.move_to(rows.place(chunk.part, chunk.entry.size_bytes))
+            moved.append((damaged, self._thread_clock() - began))
+            sink.delete_file()
+        return moved
 
     async def _drop(self, chunk: Chunk, sink: Sink) -> None:
         missing = sum(want.size_bytes for want in chunk.wants) if chunk.proved else chunk.entry.size_bytes

@@ -106,6 +106,11 @@ class SpoolFile:
 
     def discard(self) -> None:
         """Delete and close the file, then release its lease. A second call does nothing."""
+        self.delete()
+        self._lease.release()
+
+    def delete(self) -> None:
+        """Delete and close the file (in any thread). A second call does nothing."""
         if self._is_gone:
             return
         if not self._folder.free(self._slot) and self._fd >= 0:
@@ -115,7 +120,6 @@ class SpoolFile:
                 self._folder.disk.truncate(self._fd)
         self.close()
         self._folder.saw(self, 0)
-        self._lease.release()
 
     def close(self) -> None:
         """Close the file without deleting it. A second call does nothing."""
