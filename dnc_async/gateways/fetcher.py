@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
-from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
+from dnc_async.errors import GatewayError, StreamClosedError
 from dnc_async.gateways.delivery import Arrival, BlockDelivery, Offers, Verdict
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.pauses import PauseWarnings
@@ -28,6 +28,7 @@ from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.probes import Probes
 from dnc_async.gateways.readahead import Readahead
 from dnc_async.gateways.request import Request
+from dnc_async.gateways.request_log import RequestLog
 from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
@@ -36,7 +37,7 @@ from dnc_async.gateways.want import BlockWant
 from dnc_async.gateways.workers import run_in_worker
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
-from dnc_async.telemetry import BlockReceived, GatewayStatistics, Observers, RequestEnded, RequestFailed, RequestSent
+from dnc_async.telemetry import GatewayStatistics, Observers
 
 #: Received bytes wake the dispatcher at most once in this time.
 _DISPATCH_INTERVAL_S = 0.001
@@ -86,6 +87,9 @@ class Fetcher:
             requests_per_minute=requests_per_minute,
             can_car=[transport.has_cars for transport in self._transports],
         )
+        self._log = RequestLog(clock=clock)
+        for transport in self._transports:
+            self._log.add_gateway(transport)
         self._requesters = [self._requester(i) for i in range(len(self._transports))]
         self._probes = Probes()
         self._pending = Pending()
@@ -97,7 +101,6 @@ class Fetcher:
             settle=self._settle,
         )
         self._requests: dict[Request, None] = {}  # in order: what is done to each must not depend on chance
-        self._received = [0] * len(self._transports)
         self._paused: set[Request] = set()
         self._wake = asyncio.Event()
         self._woken_at = float("-inf")
@@ -109,37 +112,18 @@ class Fetcher:
         self.measured = Condition()
         self.readahead = Readahead(early_bytes)
         self.hold_s = hold_s
-        self.observers = Observers()
 
     def __repr__(self) -> str:
         return f"<Fetcher over {len(self._transports)} gateways, {len(self._pending)} blocks wanted>"
 
     def statistics(self) -> tuple[GatewayStatistics, ...]:
         """The statistics of each gateway."""
-        return tuple(
-            GatewayStatistics(
-                url=transport.name,
-                blocks=score.blocks,
-                bytes=score.bytes,
-                rejected=score.rejected,
-                failures=score.failures,
-                in_flight=score.in_flight,
-                rate=score.rate,
-                latency_s=score.latency_s,
-                jitter_s=score.jitter_s,
-                received_bytes=received,
-            )
-            # Not strict: this is also called from another thread, perhaps while a gateway is being added.
-            for transport, score, received in zip(
-                self._transports, self._board.scores, self._received_bytes(), strict=False
-            )
-        )
+        return self._log.statistics(self._board.scores, tuple(self._requests))
 
-    def _received_bytes(self) -> list[int]:
-        received = list(self._received)
-        for request in tuple(self._requests):
-            received[request.gateway] += request.received_bytes
-        return received
+    @property
+    def observers(self) -> Observers:
+        """The observers of all requests."""
+        return self._log.observers
 
     @property
     def hedged_bytes(self) -> int:
@@ -152,7 +136,7 @@ class Fetcher:
         self._unmeasured.add(len(self._transports))
         self._transports = (*self._transports, transport)
         self._requesters.append(self._requester(len(self._requesters)))
-        self._received.append(0)
+        self._log.add_gateway(transport)
         self._probes.add_gateway(self._requesters[-1])
         for want in self._pending:
             want.is_hopeful = True
@@ -300,8 +284,7 @@ class Fetcher:
             self.readahead.recheck()
         else:
             request = Request(span.gateway, wants, span.car, now, is_hedge=bool(wants[0].requests))
-            if self.observers.hear(RequestSent):
-                self.observers.tell(request.sent_event(self._transports[span.gateway].name, span.size_bytes))
+            self._log.sent(request, span.size_bytes)
             self._requests[request] = None
             if span.car is not None:
                 self._board.scores[span.gateway].opened_car(request, span.car)
@@ -336,9 +319,7 @@ class Fetcher:
 
     def _ended(self, request: Request) -> None:
         self._requests.pop(request, None)
-        self._received[request.gateway] += request.received_bytes
-        if self.observers.hear(RequestEnded):
-            self.observers.tell(request.ended_event(self._transports[request.gateway].name, self.clock()))
+        self._log.ended(request)
 
     # RequestEvents: what requests tell the fetcher.
 
@@ -388,7 +369,7 @@ class Fetcher:
     def _delivered(self, request: Request, verdict: Verdict, block: Block, received_at: float) -> bool:
         """A verified block was offered to all who wanted it: record that, and settle them. Returns whether anybody did."""
         now, offers = self.clock(), verdict.offers
-        self._record_block(request, block, offers[0][0].cid if offers else block.cid, now, is_wanted=bool(offers))
+        self._record_block(request, block, offers[0][0].cid if offers else block.cid, is_wanted=bool(offers))
         new = self._wants_since(block, offers)
         for want, result in (*offers, *((want, None) for want in new)):
             want.received_at, want.worked_s = received_at, verdict.worked_s
@@ -399,13 +380,11 @@ class Fetcher:
         self._notify_if_measured(request.gateway)
         return bool(offers or new)
 
-    def _record_block(self, request: Request, block: Block, cid: Cid, now: float, *, is_wanted: bool) -> None:
+    def _record_block(self, request: Request, block: Block, cid: Cid, *, is_wanted: bool) -> None:
         """Count a block in favour of its gateway, and tell observers of it."""
-        score, size = self._board.scores[request.gateway], block.size_bytes
-        score.verified(size, is_wanted=is_wanted)
-        if self.observers.hear(BlockReceived):
-            name, seconds = self._transports[request.gateway].name, now - request.began
-            self.observers.tell(BlockReceived(gateway=name, cid=str(cid), size_bytes=size, seconds=seconds))
+        score = self._board.scores[request.gateway]
+        score.verified(block.size_bytes, is_wanted=is_wanted)
+        self._log.received(request, block, cid)
         if not request.record_received(block.cid.multihash):
             score.closed_car(request)
 
@@ -470,8 +449,7 @@ class Fetcher:
 
     def report_failure(self, error: GatewayError, cid: str) -> None:
         """Tell observers of a failure that costs no block."""
-        mismatch = isinstance(error, GatewayMismatchError)
-        self.observers.tell(RequestFailed(gateway=error.gateway, cid=cid, reason=str(error), mismatch=mismatch))
+        self._log.failed(error, cid)
 
     def _record_failure(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         self.report_failure(error, str(want.cid))
