@@ -31,6 +31,7 @@ from dnc_async.gateways.request import Request
 from dnc_async.gateways.request_log import RequestLog
 from dnc_async.gateways.requester import Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
+from dnc_async.gateways.score import Score
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.want import BlockWant
@@ -124,6 +125,11 @@ class Fetcher:
     def observers(self) -> Observers:
         """The observers of all requests."""
         return self._log.observers
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        """What was measured of each gateway."""
+        return self._board.scores
 
     @property
     def hedged_bytes(self) -> int:
@@ -267,6 +273,7 @@ class Fetcher:
         first = self._pending.first
         spans: Sequence[Span] = ()
         if first is not None and (first.settled or self._board.may_assign(first.size_bytes, now)):
+            self._board.may_read_ahead = not self.readahead.is_full
             spans = self._board.assign(self._pending.candidates(self._delivery.in_progress), now)
             self._pending.dequeue({want for span in spans for want in span.wants})
         for span in spans:

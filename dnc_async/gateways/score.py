@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from dnc_async.gateways.dag_range import CarQuery
+from dnc_async.gateways.dag_range import CarQuery, Scope
 from dnc_async.gateways.want import Want
 
 # Assumed before any gateway was measured.
@@ -182,7 +182,8 @@ class Score:
         """When everything in flight will have arrived, by the model."""
         free, latency, rate = self._last_arrival, self.likely_latency(), self.likely_rate()
         for sent in self._in_flight.values():
-            free = max(free, sent.sent_at + latency) + sent.missing_bytes / rate
+            missing = sent.size_bytes - sent.received_bytes
+            free = max(free, sent.sent_at + latency) + (missing / rate if missing > 0 else 0.0)
         return max(free, now)
 
     def window_bytes(self, size_bytes: int, now: float = float("-inf")) -> float:
@@ -299,6 +300,12 @@ class Score:
             if request not in want.sent_by and any(query.covers(within, position) for within in want.within):
                 return request
         return None
+
+    def directory_with(self, want: Want) -> CarQuery | None:
+        """The query of the open CAR of a directory that will bring a block, if there is one."""
+        request = self.covering(want)
+        query = self._cars[request][0] if request is not None else None
+        return query if query is not None and query.scope is Scope.ALL else None
 
     def first_byte(self, key: object, now: float) -> None:
         """Record that the answer to a request begins."""

@@ -89,6 +89,8 @@ _LARGEST_SPAN_BYTES = 8 * 2**20
 _SMALLEST_SCARCE_SPAN_BYTES = 2**20
 _SCARCE_SPAN_S = 1.0
 _LARGEST_TREE_BYTES = 64 * 2**20
+_REQUEST_S, _HEADERS_BYTES = 0.001, 2**10  # what a request costs, at the least
+_LARGEST_TINY_TREE_BYTES = 2**20
 _AHEAD_BYTES = 2**20  # requested of a file together with its root; the rest is spread over all gateways
 
 
@@ -112,6 +114,11 @@ class Span:
         return self.car is not None and any(self.car.covers(within, self.car.start) for within in want.within)
 
 
+def _is_tiny(want: Want, score: Score) -> bool:
+    """Whether the gateway sends a block in less time than a request costs."""
+    return want.size_bytes <= max(_HEADERS_BYTES, score.likely_rate() * _REQUEST_S)
+
+
 class _Round:
     """One call of :meth:`Scoreboard.assign`: what would be in flight if everything that was chosen so far were sent."""
 
@@ -128,6 +135,15 @@ class _Round:
     def begins(self, want: Want) -> dict[int, float]:
         """When each gateway would begin to send this block."""
         return {i: free if self.scores[i].covering(want) else self._next[i] for i, free in self._free_at.items()}
+
+    def sends_directory_of(self, want: Want) -> int | None:
+        """The gateway that is sending the directory in which a tiny block lies, and will bring the block soon."""
+        for i in self._free_at:
+            score = self.scores[i]
+            query = score.directory_with(want) if score.has_open_cars and _is_tiny(want, score) else None
+            if query is not None and query.total <= _LARGEST_TINY_TREE_BYTES:
+                return i
+        return None
 
     def _answered(self, i: int) -> float:
         """When the first byte of another request to this gateway would arrive."""
@@ -179,6 +195,8 @@ class Scoreboard:
         self._max_bytes = max_bytes
         #: The groups with a paused CAR request: the blocks that they want next are in it.
         self.paused_groups: Collection[object] = ()
+        #: Whether there is space for blocks that are not wanted yet.
+        self.may_read_ahead = True
 
     def add(self, requests_per_minute: float | None = None, *, can_car: bool = False) -> None:
         """Add a gateway of which nothing is known."""
@@ -204,7 +222,9 @@ class Scoreboard:
             looked_at += 1
             if looked_at > _LOOK_AHEAD or not this.open or this.space_bytes < want.size_bytes:
                 break
-            best = self._earliest(want, this.begins(want))
+            best = this.sends_directory_of(want)
+            if best is None:
+                best = self._earliest(want, this.begins(want))
             if best is None or any(span.gateway == best and span.will_bring(want) for span in chosen):
                 continue  # it can wait for that CAR, once it is requested
             span = self._span(wants, place, best, this.space_bytes, len(usable))
@@ -228,6 +248,9 @@ class Scoreboard:
             query = query if gateways == 1 else query._replace(end=min(query.end, query.start + _AHEAD_BYTES))
             if self.capabilities[gateway].allows(query):
                 return Span([want], gateway, query)
+        tree = self._tiny_directory(wants, place, gateway, space_bytes) if _is_tiny(want, score) else None
+        if tree is not None:
+            return tree
         worth = max(score.window_bytes(want.size_bytes) / _SPANS_IN_WINDOW, score.likely_rate() * _SPAN_S)
         if worth < _SMALLEST_RUN * want.size_bytes:
             worth = 0.0
@@ -237,6 +260,23 @@ class Scoreboard:
                 pending = sum(each.size_bytes for each in wants[place : place + _LOOK_AHEAD])
                 worth = min(worth, pending / (_SPANS_EACH * gateways))
         return self._run(wants, place, gateway, int(worth))
+
+    def _tiny_directory(self, wants: Sequence[Want], place: int, gateway: int, space_bytes: int) -> Span | None:
+        """The span of a whole directory of tiny blocks: it takes no longer than the requests for its blocks would.
+
+        Blocks of it that are not wanted yet are kept until they are, so there must be space for them.
+        """
+        first = wants[place]
+        if not self.may_read_ahead or not first.begins_file or first.sent_by or first.group in self.paused_groups:
+            return None
+        query = directory_query(first, min(space_bytes, _LARGEST_TINY_TREE_BYTES))
+        if query is None or not self.capabilities[gateway].allows(query):
+            return None
+        run = [
+            each for each in wants[place : place + _LOOK_AHEAD] if each.within and each.within[-1].path == query.path
+        ]
+        run = [each for each in run if gateway not in each.excluded and gateway not in each.raw_only]
+        return Span(run, gateway, query) if first in run else None
 
     def _scarce_span(self, wants: Sequence[Want], place: int, gateway: int, space_bytes: int) -> Span | None:
         """As :meth:`_span`, for a gateway that limits the number of requests: as much as one request can bring."""

@@ -21,12 +21,16 @@ BUSY = Simulation(
         "latency=100ms",
     ],
     disk="rate=5MB,flip=3,full=0.2s-0.4s",
-    consumers=["step=20ms,break=2,back=1s", "cancel=3,moment=10ms,back=500ms", "transform=30ms,workers=2,epochs=2"],
+    consumers=[
+        "step=20ms,break=2,back=1s",
+        "step=4ms,cancel=3,moment=10ms,back=500ms",
+        "transform=30ms,workers=2,epochs=2",
+    ],
     data=SMALL,
     budget_bytes=30_000,
 )
 #: What happens in it, on every Python and every machine.
-BUSY_DIGEST = "452c3ca098b8a6512846f2a29a25fdab41a15f0cf93a57ba94c008b7aabee94e"
+BUSY_DIGEST = "b97c0306a000674931c46e0d768d84e22ef822c444c0bd97493a64b7e871461f"
 
 
 def test_the_same_everywhere() -> None:

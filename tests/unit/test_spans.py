@@ -175,3 +175,56 @@ def test_a_gateway_that_lacks_the_root_is_told_it(count: int) -> None:
     spans = board.assign(wants, 10.0)
     assert spans
     assert all(span.car is not None and f"/ipfs/{VIA}?" in span.car.target(from_root=True) for span in spans)
+
+
+def tiny(place: int, *, size: int = 500, files: int = 64, path: str = "folder") -> Want:
+    """A file of one small block, with others like it in a directory."""
+    file = DagRange(f"{path}/{place}", 0, size, size)
+    return Want(size, within=(file, DagRange(path, place * size, (place + 1) * size, files * size, Scope.ALL)))
+
+
+def test_tiny_blocks_come_with_their_directory() -> None:
+    """All of it that is wanted is expected from one request, for each directory; what is not wanted yet comes along."""
+    wants = [tiny(place) for place in range(20)] + [tiny(place, path="next") for place in range(3)]
+    board, found = measured(), []
+    for now in (10.0, 11.0):
+        (span,) = board.assign(wants, now)
+        board.sent(span, now)
+        wants = [want for want in wants if want not in span.wants]
+        found.append((span.car.path if span.car else "", len(span.wants)))
+        assert span.size_bytes == 64 * 500
+    assert found == [("folder", 20), ("next", 3)]
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["too large to be tiny", "a large directory", "its second half", "no CARs", "failed", "sent", "no space", "paused"],
+)
+def test_tiny_blocks_without_their_directory(why: str) -> None:
+    """Where it would bring too much in vain, or not at all, a block is asked for alone."""
+    board = measured(can_car=why != "no CARs")
+    large = why == "too large to be tiny"
+    want = tiny(40 if why == "its second half" else 0, size=20 * KIB if large else 500, files=4 if large else 64)
+    if why == "a large directory":
+        want = tiny(0, files=3000)
+    if why == "failed":
+        want.raw_only.add(0)
+    if why == "sent":
+        want.sent_by.add("a CAR that has brought it")
+    board.may_read_ahead = why != "no space"
+    board.paused_groups = {None} if why == "paused" else ()
+    (span,) = board.assign([want], 10.0)
+    assert (span.car, span.wants) == (None, [want])
+
+
+def test_no_two_gateways_send_the_same_directory() -> None:
+    """Tiny blocks wait for the gateway that is sending it, even if another one has nothing else to do."""
+    board = measured(gateways=2)
+    (span,) = board.assign([tiny(0)], 10.0)
+    assert span.car is not None
+    board.sent(span, 10.0)
+    board.scores[span.gateway].opened_car("request", span.car)
+    later = board.assign([tiny(place) for place in (1, 2)], 10.001)
+    assert [(each.gateway, each.joins) for each in later] == [(span.gateway, "request")] * 2
+    (other,) = board.assign([tiny(0, path="next")], 10.001)
+    assert other.gateway != span.gateway
