@@ -37,6 +37,7 @@ class Wakeup:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="dnc_async bell", daemon=True)
         self._is_late = False
+        self._is_ringing = False
         self._rings = 0
 
     def __repr__(self) -> str:
@@ -58,8 +59,14 @@ class Wakeup:
     def call_soon(self, call: Callable[[], None], *, at_once: bool = False) -> None:
         """Call a function in the engine's thread: a moment later, or ``at_once`` if the caller has nothing else to do."""
         self._calls.append(call)
-        self._rings += not at_once
-        if at_once or (self._is_late and self._rings % _RETRY_EVERY):
+        if at_once:
+            self._post(self._answer)
+            return
+        if self._is_ringing:  # the engine has not answered yet, and will make this call, too
+            return
+        self._is_ringing = True
+        self._rings += 1
+        if self._is_late and self._rings % _RETRY_EVERY:
             self._post(self._answer)
         else:
             self._rung.put(self._clock())
@@ -70,5 +77,6 @@ class Wakeup:
             self._post(self._answer)
 
     def _answer(self) -> None:
+        self._is_ringing = False  # before the last call is made, so that no call is missed that comes meanwhile
         while self._calls:
             self._calls.popleft()()

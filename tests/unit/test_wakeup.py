@@ -38,10 +38,13 @@ class Engine:
         self.waking.append(call)
         self.woken.put(HERE if threading.current_thread() is threading.main_thread() else BELL)
 
-    def call_soon(self, number: int = 0, *, at_once: bool = False) -> str:
-        """Returns who woke the engine."""
+    def call_soon(self, number: int = 0, *, at_once: bool = False, answers: bool = True) -> str:
+        """Returns who woke the engine, which then does what it was told."""
         self.wakeup.call_soon(lambda: self.heard.append(number), at_once=at_once)
-        return self.woken.get(timeout=PATIENCE_S)
+        woken = self.woken.get(timeout=PATIENCE_S)
+        if answers:
+            self.waking.pop()()
+        return woken
 
 
 @pytest.fixture
@@ -63,12 +66,24 @@ def test_the_consumer_goes_on(engine: Engine) -> None:
 
 def test_in_order(engine: Engine) -> None:
     """Whichever wake comes first."""
-    for number in range(3):
-        engine.call_soon(number, at_once=number == 2)
-    engine.waking[2]()
-    assert engine.heard == [0, 1, 2]
+    assert engine.call_soon(0, answers=False) == BELL
+    assert engine.call_soon(1, at_once=True, answers=False) == HERE
+    engine.waking[1]()
+    assert engine.heard == [0, 1]
     engine.waking[0]()
+    assert engine.heard == [0, 1]
+
+
+def test_rung_once(engine: Engine) -> None:
+    """What is told before the engine answers needs no second ring, and what is told afterwards does."""
+    assert engine.call_soon(0, answers=False) == BELL
+    for number in (1, 2):
+        engine.wakeup.call_soon(lambda number=number: engine.heard.append(number))  # type: ignore[misc]
+    assert engine.woken.empty()
+    engine.waking.pop()()
     assert engine.heard == [0, 1, 2]
+    assert engine.call_soon(3) == BELL
+    assert engine.heard == [0, 1, 2, 3]
 
 
 def test_a_consumer_that_holds_the_lock(engine: Engine) -> None:
