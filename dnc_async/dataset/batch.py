@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from dnc_async.dataset import chunk_format
+from dnc_async.dataset.chunk_format import Layouts
 from dnc_async.dataset.ragged import Ragged
-from dnc_async.dataset.schema import Array, Columns, Schema
+from dnc_async.dataset.schema import Array, Columns
 
 Segment = tuple[int, memoryview]
 
@@ -51,23 +52,26 @@ class ChunkPlace:
 class BatchBuffer:
     """The arrays of one batch, and the place of each chunk in them."""
 
-    def __init__(self, schema: Schema, samples: Sequence[int]) -> None:
+    def __init__(self, layouts: Layouts, samples: Sequence[int]) -> None:
         """Allocate a batch; ``samples`` are the numbers of samples of its chunks, in order."""
-        self._schema = schema
+        self._layouts = layouts
+        self._schema = schema = layouts.schema
+        self._varies = schema.varies
         self._samples = tuple(samples)
+        rows = sum(samples)
         self._columns: dict[str, Array] = {
-            column.name: column.empty(sum(samples)) for column in schema.columns if not column.is_bytes
+            column.name: column.empty(rows) for column in schema.columns if not column.is_bytes
         }
         self._ragged: dict[str, list[Ragged]] = {column.name: [] for column in schema.columns if column.is_bytes}
         self._raw: dict[int, bytearray] = {}
 
     def place(self, part: int, size_bytes: int) -> ChunkPlace:
         """Where to write the bytes of the ``part``-th chunk, a file of ``size_bytes``."""
-        if self._schema.varies:  # the layout depends on the content: keep it whole, decode when it is complete
+        if self._varies:  # the layout depends on the content: keep it whole, decode when it is complete
             whole = self._raw[part] = bytearray(size_bytes)
             return ChunkPlace([(0, memoryview(whole))], size_bytes)
         rows = self._rows(part)
-        layout = chunk_format.fixed_layout(self._schema, self._samples[part])
+        layout = self._layouts.of(self._samples[part])
         header = self._raw[part] = bytearray(len(layout.header))
         segments: list[Segment] = [(0, memoryview(header))]
         for column, ((offset, size),) in zip(self._schema.columns, layout.segments, strict=True):
@@ -78,7 +82,7 @@ class BatchBuffer:
     @property
     def decodes(self) -> bool:
         """Whether :meth:`finish` has to decode a chunk, and not only to check its header."""
-        return self._schema.varies
+        return self._varies
 
     def finish(self, part: int) -> None:
         """Check a chunk whose bytes have all been written, and decode it if necessary. Call it in the chunks' order.
@@ -86,8 +90,8 @@ class BatchBuffer:
         Raises :class:`~dnc_async.errors.DecodeError`.
         """
         samples, raw = self._samples[part], self._raw.pop(part)
-        if not self._schema.varies:
-            chunk_format.check_header(self._schema, samples, bytes(raw))
+        if not self._varies:
+            self._layouts.check(samples, raw)
             return
         for name, values in chunk_format.decode(self._schema, samples, raw).items():
             if isinstance(values, Ragged):

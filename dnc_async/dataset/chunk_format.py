@@ -147,10 +147,29 @@ def _offsets(lengths: npt.NDArray[np.int64]) -> _Segment:
     return _Segment([offsets], offsets.dtype)
 
 
-def check_header(schema: Schema, samples: int, header: bytes) -> None:
-    """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of a chunk of this schema and number of samples."""
-    if header != fixed_layout(schema, samples).header:
-        raise DecodeError(f"the chunk is not laid out as its manifest says: expected {samples} samples of {schema}")
+class Layouts:
+    """The layouts of a dataset's chunks whose columns all have a fixed size; each is computed once."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self._by_samples: dict[int, Layout] = {}
+
+    def __repr__(self) -> str:
+        return f"<Layouts for {', '.join(map(str, self._by_samples)) or 'no'} samples>"
+
+    def of(self, samples: int) -> Layout:
+        """The layout of a chunk with this number of samples."""
+        layout = self._by_samples.get(samples)
+        if layout is None:
+            layout = self._by_samples[samples] = fixed_layout(self.schema, samples)
+        return layout
+
+    def check(self, samples: int, header: bytes | bytearray) -> None:
+        """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of a chunk with this number of samples."""
+        if header != self.of(samples).header:
+            raise DecodeError(
+                f"the chunk is not laid out as its manifest says: expected {samples} samples of {self.schema}"
+            )
 
 
 def decode(schema: Schema, samples: int, data: bytearray) -> Columns:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from dnc_async.dataset.chunk_format import fixed_layout
+from dnc_async.dataset.chunk_format import Layouts
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT
 from dnc_async.dataset.page import (
     CHUNKS_PER_DIRECTORY,
@@ -149,13 +149,14 @@ class Manifest:
             raise ManifestError(
                 f"page {page} of the manifest has directories of other than {CHUNKS_PER_DIRECTORY} chunks"
             )
-        sizes: dict[int, int] = {}
+        layouts, smallest = None if self.schema.varies else Layouts(self.schema), self.schema.smallest_sample_bytes
+        last, per_batch = self.batches - 1, self.chunks_per_batch
+        full, rest = halves(self.batch_size), halves(self.batch_samples(last))
         for index, (row, directory, offset, total) in enumerate(chunks, first):
-            size_bytes, samples = row.size_bytes, self.chunk_samples(index)
-            if not self.schema.varies and samples not in sizes:
-                sizes[samples] = fixed_layout(self.schema, samples).size_bytes
-            fits = samples * self.schema.smallest_sample_bytes <= size_bytes <= self.largest_chunk_bytes
-            if not fits or size_bytes != sizes.get(samples, size_bytes):
+            batch, half = divmod(index, per_batch)
+            size_bytes, samples = row.size_bytes, (full if batch < last else rest)[half]
+            fits = samples * smallest <= size_bytes <= self.largest_chunk_bytes
+            if not fits or (layouts is not None and size_bytes != layouts.of(samples).size_bytes):
                 raise ManifestError(
                     f"chunk {index} is listed with {size_bytes} bytes, which cannot hold {samples} samples"
                 )
@@ -173,15 +174,23 @@ class Manifest:
 
     def chunk_path(self, index: int) -> str:
         """The path of a chunk's file below the dataset's root, by the chunk's number."""
-        number, place = divmod(index, CHUNKS_PER_DIRECTORY)
-        names = [f"{place:06d}"]
-        directories = -(-self.chunks // CHUNKS_PER_DIRECTORY)
+        directory, place = divmod(index, CHUNKS_PER_DIRECTORY)
+        return f"{self.directory_path(directory)}/{file_name(place)}"
+
+    def directory_path(self, number: int) -> str:
+        """The path of a directory of chunks below the dataset's root, by the directory's number."""
+        names, directories = list[str](), -(-self.chunks // CHUNKS_PER_DIRECTORY)
         while True:
             number, place = divmod(number, ENTRIES_PER_DIRECTORY)
-            names.append(f"{place:06d}")
+            names.append(file_name(place))
             directories = -(-directories // ENTRIES_PER_DIRECTORY)
             if directories == 1:
                 return "/".join(["chunks", *reversed(names)])
+
+
+def file_name(place: int) -> str:
+    """The name of a chunk's file, or of a directory, by its place in its directory."""
+    return f"{place:06d}"
 
 
 def halves(samples: int) -> tuple[int, ...]:

@@ -48,12 +48,12 @@ class ChunkDirectory:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEntry:
-    """One chunk: its row, its number of samples, and the place of its file among the files of its directory."""
+    """One chunk: its row, its number of samples, the CID of its directory, and its place among the files in there."""
 
     index: int
     row: ChunkRow
     samples: int
-    directory: Cid
+    directory: str
     directory_offset: int
     directory_bytes: int
 
@@ -90,12 +90,12 @@ class ChunkEntry:
         return tuple(Leaf(part.cid, number * leaf_bytes, part.size, None) for number, part in enumerate(parts))
 
 
-def listed(directories: tuple[ChunkDirectory, ...]) -> Iterator[tuple[ChunkRow, Cid, int, int]]:
+def listed(directories: tuple[ChunkDirectory, ...]) -> Iterator[tuple[ChunkRow, str, int, int]]:
     """The chunks of a page: (row, CID of the directory, byte offset in the directory, bytes of the directory)."""
     for directory in directories:
-        offset, total = 0, sum(row.size_bytes for row in directory.chunks)
+        offset, total, name = 0, sum(row.size_bytes for row in directory.chunks), str(directory.cid)
         for row in directory.chunks:
-            yield row, directory.cid, offset, total
+            yield row, name, offset, total
             offset += row.size_bytes
 
 

@@ -5,6 +5,7 @@ A plan is computed, not stored, so nothing here grows with the dataset.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,10 +53,10 @@ class Plan:
 
     def batches(self, start: int = 0) -> Iterator[PlannedBatch]:
         """The batches from position ``start`` on."""
-        position = start
-        while self.batches_per_epoch and (self.epochs is None or position < len(self)):
-            epoch, index = divmod(self.first + position, self.batches_per_epoch)
-            manifest = self.manifest
+        manifest, per_epoch, first = self.manifest, self.batches_per_epoch, self.first
+        if not per_epoch:
+            return
+        for position in itertools.count(start) if self.epochs is None else range(start, len(self)):
+            epoch, index = divmod(first + position, per_epoch)
             samples, chunks = manifest.batch_samples(index), manifest.batch_chunks(index)
-            yield PlannedBatch(position, epoch, index, samples, chunks, self.first)
-            position += 1
+            yield PlannedBatch(position, epoch, index, samples, chunks, first)

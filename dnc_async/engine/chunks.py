@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from dataclasses import dataclass, field
-
-import anyio
 
 from dnc_async.dataset.page import ChunkEntry
 from dnc_async.dataset.plan import PlannedBatch
@@ -34,7 +33,7 @@ class Chunk:
     entry: ChunkEntry
     state: State = State.PLANNED
     proved: bool = False
-    ready: anyio.Event = field(default_factory=anyio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     leaves: tuple[Leaf, ...] = ()
     wants: dict[BlockWant, None] = field(default_factory=dict)
     missing: int = 0

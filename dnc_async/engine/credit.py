@@ -10,6 +10,10 @@ The cost is memory, and it is bounded. A stream has credit for what keeps its ga
 that; and at the start, when nothing is measured yet, for its second batch. All streams of a client together have credit for
 half of the bytes that may be unverified in memory: first come, first served, because no stream depends on it. A stream whose
 chunks arrive in time without credit takes none: with a larger budget, the disk holds what is needed next.
+
+*Small chunks*, smaller than a block of the disk, are always requested on credit, and never staged: a file would take more memory
+of the operating system than the chunk itself, and far more time. A stream has credit for as many as take an eighth of the bytes
+that may be unverified in memory, each counted with what its objects take.
 """
 
 from __future__ import annotations
@@ -22,10 +26,38 @@ from dnc_async.dataset.plan import PlannedBatch
 from dnc_async.engine.pace import Pace
 from dnc_async.engine.progress import Progress
 from dnc_async.gateways.score import JITTERS
-from dnc_async.telemetry import GatewayStatistics
 
+#: What a small chunk takes in memory besides its bytes: its objects, and a part of its batch's arrays.
+_SMALL_CHUNK_BYTES = 4096
+#: The share of the limit that one stream's small chunks may take; when it is reached, no more are granted until a part of
+#: that is free again, so that they are requested, received and verified many at a time.
+_SMALL_SHARE, _LOW_WATERMARK = 0.25, 0.85
 #: A chunk needs no credit if it would arrive this many windows' time before it is needed without credit.
 _IN_TIME = 2.0
+
+
+class Measured(Protocol):
+    """What was measured of a gateway: the figures of its :class:`~dnc_async.telemetry.GatewayStatistics` that are used here."""
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second."""
+
+    @property
+    def latency_s(self) -> float | None:
+        """The seconds until an answer begins."""
+
+    @property
+    def jitter_s(self) -> float:
+        """How many seconds later it begins on average."""
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of its verified blocks."""
+
+    @property
+    def blocks(self) -> int:
+        """The number of its verified blocks."""
 
 
 class BandwidthDelay(NamedTuple):
@@ -40,17 +72,17 @@ class BandwidthDelay(NamedTuple):
     is_of_all: bool = False
 
     @classmethod
-    def of(cls, gateways: Iterable[GatewayStatistics]) -> BandwidthDelay:
+    def of(cls, gateways: Iterable[Measured]) -> BandwidthDelay:
         """The bandwidth-delay product of these gateways together."""
         size = rates = 0.0
         is_of_all = True
         for each in gateways:
-            if not each.rate or each.latency_s is None:
+            rate, latency_s = each.rate, each.latency_s
+            if not rate or latency_s is None:
                 is_of_all = False
                 continue
-            trip_s = each.latency_s + JITTERS * each.jitter_s
-            size += each.rate * trip_s + each.bytes / max(1, each.blocks)
-            rates += each.rate
+            size += rate * (latency_s + JITTERS * each.jitter_s) + each.bytes / max(1, each.blocks)
+            rates += rate
         return cls(size, size / rates, is_of_all) if rates else cls()
 
 
@@ -96,14 +128,16 @@ class Credit:
         self._window = window
         self._clock = clock
         self._chunks: set[PlannedChunk] = set()
-        self._used_bytes = 0
+        self._small: dict[PlannedChunk, int] = {}
+        self._used_bytes = self._small_bytes = 0
+        self._is_full = False
         #: The most bytes that were on credit at once.
         self.peak_bytes = 0
         self._refused: PlannedChunk | None = None
         self._opens_at = float("inf")
 
     def __repr__(self) -> str:
-        return f"<Credit {len(self._chunks)} chunks, {self._used_bytes} bytes>"
+        return f"<Credit {len(self._chunks) + len(self._small)} chunks, {self._used_bytes + self._small_bytes} bytes>"
 
     def grant(self, chunk: PlannedChunk) -> bool:
         """Whether a chunk, the first without space, may be requested now; if so, it is counted until its rows are free."""
@@ -112,6 +146,18 @@ class Credit:
             return False
         self._chunks.add(chunk)
         self._count(chunk.entry.size_bytes)
+        return True
+
+    def grant_small(self, chunk: PlannedChunk) -> bool:
+        """Whether a small chunk may be requested now; if so, it is counted until its rows are free."""
+        size, most = chunk.entry.size_bytes + _SMALL_CHUNK_BYTES, self._limit.limit_bytes * _SMALL_SHARE
+        if self._is_full and self._small_bytes > most * _LOW_WATERMARK:
+            return False
+        self._is_full = self._small_bytes + size > most or not self._limit.has(size)
+        if self._is_full:
+            return False
+        self._small[chunk] = size
+        self._count_small(size)
         return True
 
     def opens_at(self, refused: PlannedChunk | None) -> float:
@@ -123,15 +169,24 @@ class Credit:
         if chunk in self._chunks:
             self._chunks.discard(chunk)
             self._count(-chunk.entry.size_bytes)
+        elif chunk in self._small:
+            self._count_small(-self._small.pop(chunk))
 
     def close(self) -> None:
         """No more chunks will arrive: return the credit."""
         self._chunks.clear()
         self._count(-self._used_bytes)
+        self._small.clear()
+        self._count_small(-self._small_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._used_bytes += size_bytes
-        self.peak_bytes = max(self.peak_bytes, self._used_bytes)
+        self.peak_bytes = max(self.peak_bytes, self._used_bytes + self._small_bytes)
+        self._limit.used_bytes += size_bytes
+
+    def _count_small(self, size_bytes: int) -> None:
+        self._small_bytes += size_bytes
+        self.peak_bytes = max(self.peak_bytes, self._used_bytes + self._small_bytes)
         self._limit.used_bytes += size_bytes
 
     def may_begin_with(self, batch: PlannedBatch, size_bytes: int) -> bool:

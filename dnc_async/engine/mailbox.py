@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dnc_async.engine.ledger import ChunkTimes, Handover
 
@@ -23,14 +24,22 @@ class Found(enum.Enum):
 
 
 class BatchSender(Protocol):
-    """The engine's side of a mailbox."""
+    """The engine's side of a mailbox, which holds at most ``capacity`` batches."""
+
+    capacity: int
 
     @property
     def is_awaited(self) -> bool:
         """Whether the consumer waits for the next batch."""
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
-        """Put the next batch, with its chunks' times and when it was transformed. The one before must have been taken."""
+        """Put the next batch, with its chunks' times and when it was transformed. There must be room for it.
+
+        A mailbox for several batches does not wake the consumer: others may follow at once. Call :meth:`wake` for that.
+        """
+
+    def wake(self) -> None:
+        """Wake the consumer if it waits for what was put."""
 
     def finish(self, error: Exception | None) -> None:
         """Nothing follows the current content: the plan was delivered, or failed with this error. Only the first call counts."""
@@ -49,18 +58,29 @@ class BatchReceiver(Protocol):
         """The consumer stops waiting, without having taken anything."""
 
 
+class _Put(NamedTuple):
+    """A batch in the mailbox, and what its :class:`~dnc_async.engine.ledger.Handover` says of it."""
+
+    batch: Any
+    at: float
+    samples: int
+    chunks: tuple[ChunkTimes, ...]
+    transformed: float
+
+
 class Mailbox:
-    """Holds the next batch, or the end of the stream, for a consumer in the same process, which has a :class:`Receiver`."""
+    """Holds the next batches, or the end of the stream, for a consumer in the same process, which has a :class:`Receiver`.
+
+    There is more than one batch only if batches are tiny: handing a batch over from one thread to the other costs more than
+    such a batch, unless the consumer finds several at once.
+    """
+
+    capacity = 32
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._batch: Any = None
-        self._full = False
-        self._samples = 0
-        self._put_at = 0.0
-        self._transformed = 0.0
-        self._chunks: tuple[ChunkTimes, ...] = ()
+        self._content: deque[_Put] = deque()
         self._ended = False
         self._error: Exception | None = None
         self._wake: Callable[[], None] | None = None
@@ -68,7 +88,7 @@ class Mailbox:
         self._waits: list[tuple[float, float]] = []
 
     def __repr__(self) -> str:
-        state = "full" if self._full else "ended" if self._ended else "empty"
+        state = f"with {len(self._content)} batches" if self._content else "ended" if self._ended else "empty"
         return f"<Mailbox {state}{', awaited' if self._waiting_since is not None else ''}>"
 
     @property
@@ -77,11 +97,17 @@ class Mailbox:
         return self._waiting_since is not None
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
-        """Put the next batch, with its chunks' times and when it was transformed. The one before must have been taken."""
-        now = self._clock()
+        """Put the next batch, with its chunks' times and when it was transformed. There must be room for it.
+
+        The consumer is not woken: others may follow at once. Call :meth:`wake` for that.
+        """
+        put = _Put(batch, self._clock(), samples, chunks, transformed)
         with self._lock:
-            self._batch, self._full, self._samples, self._chunks = batch, True, samples, chunks
-            self._put_at, self._transformed = now, transformed
+            self._content.append(put)
+
+    def wake(self) -> None:
+        """Wake the consumer if it waits for what was put."""
+        with self._lock:
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -100,13 +126,11 @@ class Mailbox:
         """What the mailbox contains; a batch with how it was handed over. Raises the error that ended the stream."""
         now = self._clock()
         with self._lock:
-            if self._full:
-                batch, self._batch, self._full = self._batch, None, False
+            if self._content:
+                batch, put_at, samples, chunks, transformed = self._content.popleft()
                 self._close_wait(now)
-                waits = tuple(self._waits)
-                handover = Handover(now, self._put_at, waits, self._samples, self._chunks, self._transformed)
-                self._waits, self._chunks = [], ()
-                return Found.BATCH, batch, handover
+                waits, self._waits = tuple(self._waits), []
+                return Found.BATCH, batch, Handover(now, put_at, waits, samples, chunks, transformed)
             if self._error is not None:
                 raise self._error
             return (Found.END if self._ended else Found.NOTHING), None, None
@@ -114,7 +138,7 @@ class Mailbox:
     def wait(self, wake: Callable[[], None]) -> bool:
         """Have ``wake`` called, in the engine's thread, when there is something to take; ``False`` if there is already."""
         with self._lock:
-            if self._full or self._ended:
+            if self._content or self._ended:
                 return False
             self._wake = wake
             if self._waiting_since is None:

@@ -27,6 +27,8 @@ class PageReader:
         self._manifest = manifest
         self._group = group
         self._pages: OrderedDict[int, list[ChunkEntry]] = OrderedDict()
+        #: The page that was used last, and the index of its first chunk.
+        self._current: tuple[list[ChunkEntry], int] = [], 0
         #: The page that was fetched ahead last, or is being fetched.
         self._ahead, self._is_loading = -1, False
         self._loaded = Condition()
@@ -36,12 +38,17 @@ class PageReader:
 
     async def entry(self, index: int, tasks: TaskGroup, priority: Priority) -> ChunkEntry:
         """The entry of a chunk. In the middle of a page, the next one is fetched in ``tasks``, with this priority."""
+        page, first = self._current
+        place = index - first
+        if 0 <= 2 * place < len(page):  # in the first half of the page that was used last
+            return page[place]
         number, place = self._manifest.page_of(index)
         if number not in self._pages and number == self._ahead:
             await self._loaded.until(lambda: not self._is_loading)
         if number not in self._pages:  # it was not fetched ahead, or that failed: fetch it now, and raise the error
             await self._load(number, URGENT)
         page, following = self._pages[number], number + 1
+        self._current = page, index - place
         is_new = following not in self._pages and self._ahead != following <= len(self._manifest.pages)
         if 2 * place >= len(page) and is_new:
             self._ahead, self._is_loading = following, True

@@ -9,12 +9,13 @@
                              ^                   |
                              +---- dropped <-----+  a revoked lease, or a full disk
 
-*Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it
-is free as soon as the batch before it was handed over, or earlier if a transform has further places for that one
-(:mod:`~dnc_async.engine.transform`). A chunk of that batch is written directly to its rows and needs no lease. Chunks further
-ahead need a lease, granted in plan order, before anything is requested. A chunk on disk moves to its rows when they are free,
-completely or as far as it was received, and its lease is released at once. If there is neither, a chunk may be requested on
-credit, so that it arrives when its rows are free (:mod:`~dnc_async.engine.credit`).
+*Disk holds the future, memory the present.* One batch is with the consumer, and one place in memory receives the next: it is
+free as soon as the batch before it was handed over, or earlier if a transform has further places for that one
+(:mod:`~dnc_async.engine.transform`), or the mailbox, where batches are tiny. A chunk of that batch is written directly to
+its rows and needs no lease. Chunks further ahead need a lease, granted in plan order, before anything is requested. A chunk
+on disk moves to its rows when they are free, completely or as far as it was received, and its lease is released at once. If
+there is neither, a chunk may be requested on credit, so that it arrives when its rows are free
+(:mod:`~dnc_async.engine.credit`).
 
 A chunk on disk may be dropped: its blocks are withdrawn, its file is deleted and its lease released, and it is granted space
 again when its turn comes, at the latest when its rows are free. So a stream never needs a lease to continue, only to be faster.
@@ -22,6 +23,7 @@ again when its turn comes, at the latest when its rows are free. So a stream nev
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections import deque
@@ -30,9 +32,9 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from dnc_async.condition import Condition
+from dnc_async.dataset.manifest import Manifest
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.credit import BandwidthDelay, Credit, CreditLimit
@@ -40,9 +42,9 @@ from dnc_async.engine.ledger import BUDGET, PREFETCH
 from dnc_async.engine.mailbox import BatchSender
 from dnc_async.engine.pace import CallPace, Pace
 from dnc_async.engine.pages import PageReader
-from dnc_async.engine.placement import Placement
+from dnc_async.engine.placement import Placement, small_bytes
 from dnc_async.engine.progress import Progress
-from dnc_async.engine.proofs import chunk_leaves, chunk_within
+from dnc_async.engine.proofs import ChunkRanges, Within, chunk_leaves, leaf_within
 from dnc_async.engine.sink import Sink
 from dnc_async.engine.slow_start import SlowStart
 from dnc_async.engine.starvation import Starvation
@@ -60,12 +62,16 @@ from dnc_async.telemetry import logger
 
 #: How many chunks without space may have proofs, or have them requested. Proofs take a few hundred bytes of memory each.
 _PROOFS_AHEAD = 32
+#: As many as this if all chunks are small: those are requested many at a time, and their pages list their leaves.
+_SMALL_AHEAD = 128
 #: …but no more than this if that keeps the gateways busy, because each is a request.
 _PROOFS_AT_LEAST = 8
 #: How many chunks a stream has at once: as many as the spool has files, and those in memory and without a lease.
 _CHUNKS_AHEAD = 2048
 #: A refused chunk is not tried again sooner, unless something has happened.
 _LOOK_S = 0.001
+#: The mailbox may hold several batches if all of them together have no more bytes than this.
+_MAILBOX_BYTES = 2**16
 # Priorities: what a later stage waits for comes first.
 _PROOF, _LEAF = 0, 1
 
@@ -101,7 +107,6 @@ class Pipeline:
         transforms: Transforms | None,
     ) -> None:
         """Prepare one run of a plan."""
-        self._root = root
         self._plan = plan
         self._tasks = tasks
         self._group = group
@@ -119,8 +124,17 @@ class Pipeline:
         self._to_grant: list[tuple[Place, Chunk]] = []
         self._transforms = transforms
         self._jobs: deque[Job] = deque()
-        self._progress = Progress(prefetch=prefetch, places=transforms.places if transforms is not None else 0)
-        self._change = Condition()
+        self._is_small = plan.manifest.largest_chunk_bytes < small_bytes(spool)
+        self._places = _places(plan.manifest, mailbox) if self._is_small and transforms is None else 0
+        self._wakes = False
+        places = transforms.places if transforms is not None else self._places
+        self._progress = Progress(prefetch=prefetch, places=places)
+        self._to_assemble: deque[Chunk] = deque()
+        self._is_planned = False
+        #: What a task may wait for: space for the next chunk; a chunk to assemble; that fewer chunks wait for space, or to be
+        #: assembled; and that a batch was taken, completed or transformed.
+        self._change, self._planned, self._room, self._progressed = Condition(), Condition(), Condition(), Condition()
+        self._ranges = ChunkRanges(root, plan.manifest)
         self._slow_start = SlowStart(window=window, progress=self._progress, clock=clock)
         self._credit = Credit(credit, pace=self._pace, progress=self._progress, window=window, clock=clock)
         self._account = open_account(self)
@@ -159,13 +173,12 @@ class Pipeline:
 
     async def run(self) -> None:
         """Deliver the whole plan. Afterwards the stream's tasks have to be cancelled: nothing is left to be granted."""
-        planned, to_assemble = anyio.create_memory_object_stream[Chunk](_CHUNKS_AHEAD)
-        self._tasks.start_soon(self._prove_all, planned)
+        self._tasks.start_soon(self._prove_all)
         self._tasks.start_soon(self._grant_all)
         self._tasks.start_soon(self._hear_of_rates)
         if self._transforms is not None:
             self._tasks.start_soon(self._deliver_all)
-        await self._assemble_all(to_assemble)
+        await self._assemble_all()
 
     def close(self) -> None:
         """Return all files, leases and credit, and the account. The tasks have ended, and no worker thread uses our files."""
@@ -209,28 +222,40 @@ class Pipeline:
 
     async def _until_taken(self, batches: int) -> None:
         """Wait until this many batches were handed over: then the place in memory is free for the next one."""
-        await self._change.until(lambda: self._progress.taken >= batches)
+        await self._progressed.until(lambda: self._progress.taken >= batches)
 
     # The stages.
 
-    async def _prove_all(self, send: MemoryObjectSendStream[Chunk]) -> None:
-        async with send:
-            for batch in self._plan.batches():
-                for part, index in enumerate(batch.chunks):
-                    await self._change.until(lambda: len(self._to_grant) < self._proofs_ahead())
-                    try:
-                        entry = await self._pages.entry(index, self._tasks, (_LEAF, batch.position, part))
-                    except DncError:  # this chunk, and all after it, are not known
-                        await self._until_taken(batch.position)
-                        raise
-                    chunk = Chunk(batch, part, entry)
-                    self._chunks.setdefault(batch.position, []).append(chunk)
-                    self._enqueue(chunk)
-                    if chunk.entry.names_leaves:
-                        await self._prove(chunk)  # nothing is fetched for that
-                    else:
-                        self._tasks.start_soon(self._prove, chunk)
-                    await send.send(chunk)
+    async def _prove_all(self) -> None:
+        for batch in self._plan.batches():
+            for part, index in enumerate(batch.chunks):
+                if not self._may_prove():
+                    await self._room.until(self._may_prove)
+                try:
+                    entry = await self._pages.entry(index, self._tasks, (_LEAF, batch.position, part))
+                except DncError:  # this chunk, and all after it, are not known
+                    await self._until_taken(batch.position)
+                    raise
+                chunk = Chunk(batch, part, entry)
+                self._chunks.setdefault(batch.position, []).append(chunk)
+                self._enqueue(chunk)
+                if entry.names_leaves:
+                    self._prove_at_once(chunk)
+                else:
+                    self._tasks.start_soon(self._prove, chunk)
+                    self.changed()  # it may have its space already
+                self._to_assemble.append(chunk)
+                self._planned.notify_all()
+        self._is_planned = True
+        self._planned.notify_all()
+
+    def _prove_at_once(self, chunk: Chunk) -> None:
+        """Take a chunk's leaves from its page: nothing is fetched."""
+        try:
+            chunk.leaves = chunk.entry.leaves()
+        except DncError as error:
+            chunk.error = error  # the error is raised when the consumer gets there, not before
+        self._proved(chunk)
 
     async def _prove(self, chunk: Chunk) -> None:
         try:
@@ -240,11 +265,14 @@ class Pipeline:
                 chunk.entry,
                 # With its leaves: those of the first batch before all, others after the proofs of what follows them.
                 priority=(_LEAF if ahead and chunk.batch.position else _PROOF, *chunk.place),
-                via=self._via(chunk),
+                within=self._ranges.of(chunk.entry),
                 ahead=ahead,
             )
         except DncError as error:
-            chunk.error = error  # the error is raised when the consumer gets there, not before
+            chunk.error = error  # as above
+        self._proved(chunk)
+
+    def _proved(self, chunk: Chunk) -> None:
         chunk.proved = True
         if chunk.sink is not None and chunk.state is not State.EVICTING:
             chunk.times.proved = self._clock()
@@ -252,10 +280,17 @@ class Pipeline:
             chunk.look_if_ready()
         self.changed()
 
-    def _proofs_ahead(self) -> int:
-        """How many chunks without space may have proofs, or have them requested."""
+    def _may_prove(self) -> bool:
+        """Whether another chunk may be proved: few enough have no space, and few enough are not assembled."""
+        waiting = len(self._to_grant)
+        if len(self._to_assemble) >= _CHUNKS_AHEAD:
+            return False
+        if self._is_small and self._progress.complete:  # before, a page must not be requested ahead of the first chunks
+            return waiting < _SMALL_AHEAD
+        if waiting < _PROOFS_AT_LEAST or waiting >= _PROOFS_AHEAD:
+            return waiting < _PROOFS_AT_LEAST
         chunk_bytes = max(1, self._plan.manifest.largest_chunk_bytes)
-        return min(_PROOFS_AHEAD, _PROOFS_AT_LEAST + int(self._window().size_bytes // chunk_bytes))
+        return waiting < _PROOFS_AT_LEAST + self._window().size_bytes // chunk_bytes
 
     def _enqueue(self, chunk: Chunk) -> None:
         """Queue a chunk that has no space."""
@@ -267,7 +302,7 @@ class Pipeline:
             changes = self._change.changes
             first = heapq.heappop(self._to_grant)[1] if self._to_grant else None
             if first is not None and self._may_grant(first) and await self._grant(first):
-                self.changed()
+                self._room.notify_all()
                 continue
             if first is not None:
                 self._enqueue(first)
@@ -279,6 +314,7 @@ class Pipeline:
         while True:
             await self._measured.past(self._measured.changes)
             self.changed()
+            self._room.notify_all()
 
     def _looks_again_s(self, refused: Chunk | None) -> float:
         """After how many seconds it is worth asking again for a refused chunk, if nothing happens before."""
@@ -315,8 +351,9 @@ class Pipeline:
 
     def _fetch_all(self, chunk: Chunk, sink: Sink) -> None:
         chunk.missing = chunk.times.blocks = len(chunk.leaves)
+        within = self._ranges.of(chunk.entry)
         for leaf in chunk.leaves:
-            self._fetch(chunk, leaf, sink)
+            self._fetch(chunk, leaf, sink, within)
 
     def _fetch_again(self, chunk: Chunk, sink: Sink, damaged: dict[int, str]) -> None:
         """Fetch leaves again, to memory, that the disk did not return as they were written."""
@@ -325,12 +362,9 @@ class Pipeline:
         chunk.missing += len(damaged)
         for leaf in chunk.leaves:
             if leaf.offset in damaged:
-                self._fetch(chunk, leaf, sink)
+                self._fetch(chunk, leaf, sink, self._ranges.of(chunk.entry))
 
-    def _via(self, chunk: Chunk) -> str:
-        return f"{self._root}/{self._plan.manifest.chunk_path(chunk.entry.index)}"
-
-    def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink) -> None:
+    def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink, within: Within) -> None:
         def accept(block: Block) -> None:
             sink.write_at(leaf.offset, *payload_pieces(leaf, block))
 
@@ -338,7 +372,7 @@ class Pipeline:
         want = self._group.submit(
             leaf.cid,
             size_bytes=size,
-            within=chunk_within(chunk.entry, leaf.offset, leaf.offset + size, self._via(chunk)),
+            within=leaf_within(within, leaf.offset, leaf.offset + size),
             priority=(_LEAF, *chunk.place, leaf.offset),
             accept=accept,
             is_quick=sink.is_quick,
@@ -353,7 +387,7 @@ class Pipeline:
             self._disk.refused(error)
             self._tiering.evict_if_staged(chunk)
             if chunk.state is not State.EVICTING:  # it is moving, or has moved, to memory: there is space
-                self._fetch(chunk, leaf, sink)
+                self._fetch(chunk, leaf, sink, self._ranges.of(chunk.entry))
                 return
         self._starvation.block_done(want.size_bytes, now)
         if isinstance(error, DiskFullError):
@@ -376,17 +410,23 @@ class Pipeline:
             self._disk.worked(began=chunk.times.granted)
         chunk.look_if_ready()
 
-    async def _assemble_all(self, receive: MemoryObjectReceiveStream[Chunk]) -> None:
-        async with receive:
-            async for chunk in receive:
+    async def _assemble_all(self) -> None:
+        while True:
+            if not self._to_assemble:
+                await self._planned.until(lambda: self._to_assemble or self._is_planned)
+            if not self._to_assemble:
+                break
+            chunk = self._to_assemble.popleft()
+            self._room.notify_all()
+            if not chunk.ready.is_set():
                 await chunk.ready.wait()
-                if chunk.error is None:
-                    await self._finish(chunk)
-                if chunk.error is not None:
-                    await self._until_taken(chunk.batch.position)
-                    raise chunk.error
-                if chunk.is_last:
-                    await self._complete_batch(chunk.batch)
+            if chunk.error is None:
+                await self._finish(chunk)
+            if chunk.error is not None:
+                await self._until_taken(chunk.batch.position)
+                raise chunk.error
+            if chunk.is_last:
+                await self._complete_batch(chunk.batch)
         await self._until_taken(self._progress.taken + len(self._chunks))
 
     async def _finish(self, chunk: Chunk) -> None:
@@ -404,7 +444,8 @@ class Pipeline:
         for chunk in self._chunks[planned.position]:
             chunk.sink = None  # it holds the rows
         # It may have come on credit, before it had its place.
-        await self._change.until(lambda: self._progress.has_rows(planned))
+        if not self._progress.has_rows(planned):
+            await self._progressed.until(lambda: self._progress.has_rows(planned))
         batch = self._placement.complete(planned)
         if self._transforms is None:
             self._put(planned, batch)
@@ -415,16 +456,18 @@ class Pipeline:
 
     def _rows_may_be_free(self) -> None:
         """If the first incomplete batch has its rows now, move its chunks there from disk, and settle the credit of the rest."""
-        for chunk in self._chunks.get(self._progress.complete, []):
-            self._tiering.promote_if_due(chunk)
-            if self._progress.has_rows(chunk.batch):
+        chunks = self._chunks.get(self._progress.complete)
+        if chunks and self._progress.has_rows(chunks[0].batch):
+            for chunk in chunks:
+                self._tiering.promote_if_due(chunk)
                 self._credit.settle(chunk)
+        self._progressed.notify_all()
         self.changed()
 
     async def _deliver_all(self) -> None:
         """Hand over transformed batches, in plan order; raise an error when all batches before it were taken, and not before."""
         while True:
-            await self._change.until(lambda: self._jobs)
+            await self._progressed.until(lambda: self._jobs)
             job = self._jobs.popleft()
             await job.finished.wait()
             if self.calls is not None:
@@ -435,7 +478,22 @@ class Pipeline:
     def _put(self, planned: PlannedBatch, batch: object, *, transformed: float = 0.0) -> None:
         times = tuple(each.times for each in self._chunks[planned.position])
         self._mailbox.put(batch, samples=planned.samples, chunks=times, transformed=transformed)
+        if self._places == 0:
+            self._mailbox.wake()
+        elif not self._wakes:  # when this task has put all that is ready, so that the consumer finds several
+            self._wakes = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._wakes = False
+        self._mailbox.wake()
 
     def _on_the_way(self) -> Iterator[Chunk]:
         for chunks in self._chunks.values():
             yield from chunks
+
+
+def _places(manifest: Manifest, mailbox: BatchSender) -> int:
+    """How many batches of small chunks may lie in the mailbox before the next one."""
+    batch_bytes = manifest.chunks_per_batch * manifest.largest_chunk_bytes
+    return max(0, min(mailbox.capacity, _MAILBOX_BYTES // batch_bytes) - 1)

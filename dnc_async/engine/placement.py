@@ -1,13 +1,16 @@
 """Finds space for chunks: their rows in memory if those are free, else a leased file on disk, else their rows on credit.
 
-A chunk of the batch that is being received needs no lease. If the file system was full although the budget was not, it is tried
-again now and then (:mod:`~dnc_async.spool.disk_backoff`), by creating the file before anything is requested.
+Chunks smaller than a block of the disk are always on credit (:mod:`~dnc_async.engine.credit`). A chunk of the batch that is
+being received needs no lease. If the file system was full although the budget was not, it is tried again now and then
+(:mod:`~dnc_async.spool.disk_backoff`), by creating the file before anything is requested.
 """
 
 from __future__ import annotations
 
 from dnc_async.condition import Condition
 from dnc_async.dataset.batch import BatchBuffer
+from dnc_async.dataset.chunk_format import Layouts
+from dnc_async.dataset.manifest import halves
 from dnc_async.dataset.plan import Plan, PlannedBatch
 from dnc_async.engine.chunks import Chunk, State
 from dnc_async.engine.credit import Credit
@@ -18,6 +21,14 @@ from dnc_async.gateways.group import FetchGroup
 from dnc_async.spool.disk_backoff import DiskBackoff
 from dnc_async.spool.files import SpoolFile, SpoolFolder
 from dnc_async.spool.governor import Account, Lease
+
+#: Without a disk, chunks that are smaller than this count as small.
+_SMALL_BYTES = 4096
+
+
+def small_bytes(spool: SpoolFolder | None) -> int:
+    """Chunks that are smaller than this are never staged: in a file, they would take more space than in memory."""
+    return spool.unit_bytes if spool is not None else _SMALL_BYTES
 
 
 class Placement:
@@ -36,7 +47,6 @@ class Placement:
         credit: Credit,
     ) -> None:
         """Without a ``spool``, chunks are staged in memory only."""
-        self._plan = plan
         self._account = account
         self._spool = spool
         self._disk = disk
@@ -44,7 +54,9 @@ class Placement:
         self._change = change
         self._group = group
         self._credit = credit
+        self._small_bytes = small_bytes(spool)
         self._buffers: dict[int, BatchBuffer] = {}
+        self._layouts = Layouts(plan.manifest.schema)
         self.peak_disk_bytes = 0
 
     def __repr__(self) -> str:
@@ -56,11 +68,16 @@ class Placement:
             self._account.withdraw()
             return None
         if not self._progress.has_rows(chunk.batch):
-            staged = await self._on_disk(chunk)
-            if staged is not None:
-                return staged
-            # The batch before it may have been handed over meanwhile.
-            if not self._progress.has_rows(chunk.batch) and not self._credit.grant(chunk):
+            if chunk.entry.size_bytes < self._small_bytes:
+                self._account.withdraw()
+                granted = self._credit.grant_small(chunk)
+            else:
+                staged = await self._on_disk(chunk)
+                if staged is not None:
+                    return staged
+                # The batch before it may have been handed over meanwhile.
+                granted = self._progress.has_rows(chunk.batch) or self._credit.grant(chunk)
+            if not granted:
                 return None
         self._account.withdraw()
         chunk.state = State.PLACED
@@ -120,9 +137,7 @@ class Placement:
         """The batch's rows, allocated when they are first used."""
         buffer = self._buffers.get(batch.position)
         if buffer is None:
-            manifest = self._plan.manifest
-            samples = [manifest.chunk_samples(index) for index in batch.chunks]
-            buffer = self._buffers[batch.position] = BatchBuffer(manifest.schema, samples)
+            buffer = self._buffers[batch.position] = BatchBuffer(self._layouts, halves(batch.samples))
         return buffer
 
     def complete(self, batch: PlannedBatch) -> object:

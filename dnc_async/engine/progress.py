@@ -9,7 +9,10 @@ class Progress:
     """The numbers of batches that are ``complete``, ``taken`` by the consumer, and ``wanted``, including the one it waits for."""
 
     def __init__(self, *, prefetch: int | None, places: int) -> None:
-        """``prefetch`` batches ahead of the demand may be fetched; a transform has ``places`` in memory for further batches."""
+        """``prefetch`` batches ahead of the demand may be fetched.
+
+        ``places`` further batches have memory: for a transform, or in the mailbox.
+        """
         self._prefetch = prefetch
         self._places = places
         self.complete = self.taken = self.wanted = 0

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
-from dnc_async.dataset.manifest import Manifest
-from dnc_async.dataset.page import ChunkEntry
+from dnc_async.dataset.manifest import Manifest, file_name
+from dnc_async.dataset.page import CHUNKS_PER_DIRECTORY, ChunkEntry
 from dnc_async.engine.files.paths import URGENT, lookup, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.dag_range import DagRange, Scope
@@ -78,23 +78,48 @@ async def read_file(
     return b"".join(payload(leaf, block) for leaf, block in zip(leaves, blocks, strict=True))
 
 
-def chunk_within(entry: ChunkEntry, start: int, end: int, via: str) -> tuple[DagRange, ...]:
-    """Where a part of a chunk lies: in its file, which ``via`` names from the root, and in the directory that contains it."""
-    size, offset, total = entry.size_bytes, entry.directory_offset, entry.directory_bytes
-    file = DagRange(str(entry.cid), start, end, size, via=via)
-    return file, DagRange(str(entry.directory), offset + start, offset + end, total, Scope.ALL, via.rpartition("/")[0])
+Within = tuple[DagRange, DagRange]
+
+
+class ChunkRanges:
+    """Where the chunks of a dataset lie, whose address is ``root``: in their files, and in the directories of those."""
+
+    def __init__(self, root: str, manifest: Manifest) -> None:
+        self._root = root
+        self._manifest = manifest
+        self._number, self._directory = -1, ""
+
+    def __repr__(self) -> str:
+        return f"<ChunkRanges of {self._root}>"
+
+    def of(self, entry: ChunkEntry) -> Within:
+        """Where a chunk lies: in its file, and in its directory."""
+        number, place = divmod(entry.index, CHUNKS_PER_DIRECTORY)
+        if number != self._number:  # most chunks lie in the same directory as the one before
+            self._number, self._directory = number, f"{self._root}/{self._manifest.directory_path(number)}"
+        size, offset, total = entry.size_bytes, entry.directory_offset, entry.directory_bytes
+        file = DagRange(str(entry.cid), 0, size, size, via=f"{self._directory}/{file_name(place)}")
+        return file, DagRange(entry.directory, offset, offset + size, total, Scope.ALL, self._directory)
+
+
+def leaf_within(chunk: Within, start: int, end: int) -> Within:
+    """Where a part of a chunk lies, whose whole lies within ``chunk``."""
+    file, directory = chunk
+    if end - start == file.total:
+        return chunk
+    return (
+        file._replace(start=start, end=end),
+        directory._replace(start=directory.start + start, end=directory.start + end),
+    )
 
 
 async def chunk_leaves(
-    group: FetchGroup, entry: ChunkEntry, *, priority: Priority, via: str, ahead: bool
+    group: FetchGroup, entry: ChunkEntry, *, priority: Priority, within: Sequence[DagRange], ahead: bool
 ) -> tuple[Leaf, ...]:
-    """The leaves of a chunk's file, from its page, or else from its intermediate nodes.
+    """The leaves of a chunk's file, from its intermediate nodes.
 
-    ``ahead``: whether the leaves are wanted next, too.
+    ``within`` says where the file lies, and ``ahead`` whether the leaves are wanted next, too.
     """
-    if entry.names_leaves:
-        return entry.leaves()
-    within = chunk_within(entry, 0, entry.size_bytes, via)
     leaves = await _leaves(group, entry.cid, priority, entry.size_bytes, within, ahead=ahead)
     size = sum(leaf.size or 0 for leaf in leaves)
     if size != entry.size_bytes:

@@ -148,7 +148,7 @@ class StreamTask:
                     clock=runtime.environment.clock,
                     thread_clock=runtime.environment.thread_clock,
                     prefetch=self._request.options.batches_ahead,
-                    window=lambda: BandwidthDelay.of(fetcher.statistics()),
+                    window=lambda: BandwidthDelay.of(fetcher.scores),
                     measured=fetcher.measured,
                     credit=runtime.credit,
                     transforms=transforms,

@@ -159,7 +159,8 @@ class SpoolFolder:
         try:
             self._owned = self.disk.claim(parent)
             self.path = self._owned.path
-            self._unit_bytes = self.disk.unit_bytes(self.path)
+            #: The least that a file takes on disk, unless it is empty.
+            self.unit_bytes = self.disk.unit_bytes(self.path)
         except OSError as error:
             if self._owned is not None:
                 self._owned.remove()
@@ -182,8 +183,8 @@ class SpoolFolder:
     def cost(self, size_bytes: int, leaves: int = 0) -> int:
         """How many bytes a lease must cover for a file of this size: its blocks, metadata of extents, and what was learned."""
         leaves = max(leaves, size_bytes // _LEAF_BYTES)
-        blocks = -(-size_bytes // self._unit_bytes) + _EXTRA_BLOCKS + leaves // _LEAVES_PER_BLOCK
-        return blocks * self._unit_bytes + self._learned_bytes
+        blocks = -(-size_bytes // self.unit_bytes) + _EXTRA_BLOCKS + leaves // _LEAVES_PER_BLOCK
+        return blocks * self.unit_bytes + self._learned_bytes
 
     def take_note(self, excess_bytes: int) -> None:
         """A file took this much more than :meth:`cost` said: later leases cover that, too (called by the file)."""

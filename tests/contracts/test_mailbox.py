@@ -48,6 +48,7 @@ class Pair:
 
     def put(self, number: int, *, transformed: float = 0.0) -> None:
         self.sender.put({"x": np.full(3, number)}, samples=3, chunks=(ChunkTimes(),), transformed=transformed)
+        self.sender.wake()
 
     async def found(self) -> tuple[Found, Any]:
         """What comes, when it has come."""
@@ -176,3 +177,22 @@ async def test_the_batch_is_the_consumers_own(pair: Pair) -> None:
     _, batch = await pair.found()
     batch["x"] += 1
     assert batch["x"].tolist() == [2, 2, 2]
+
+
+def test_several_batches_at_once() -> None:
+    """A mailbox in a process holds several, each with its own times; the consumer is woken when it is told to be."""
+    clock, woken = Clock(), list[bool]()
+    pair = within(clock)
+    assert pair.receiver.wait(lambda: woken.append(True))
+    for number in range(3):
+        clock.now += 1
+        pair.sender.put(number, samples=number, chunks=())
+    assert not woken
+    pair.sender.wake()
+    pair.sender.wake()
+    assert woken == [True]
+    assert [pair.receiver.take() for _ in range(4)] == [
+        *((Found.BATCH, number) for number in range(3)),
+        (Found.NOTHING, None),
+    ]
+    assert [(each.put, each.samples, len(each.waits)) for each in pair.taken] == [(101, 0, 1), (102, 1, 0), (103, 2, 0)]

@@ -60,22 +60,31 @@ class Borrower:
 
 @dataclass
 class Mailbox:
-    """Takes each batch at once, and tells the pipeline so ``taken`` later."""
+    """Takes one batch after the other, and tells the pipeline so, ``taken_s`` after it was put."""
 
     batches: list[Any] = field(default_factory=list)
     pipeline: Pipeline | None = None
     taken_s: float = 0.01
     is_awaited: bool = True
     consumers: list[asyncio.Future[None]] = field(default_factory=list)
+    capacity: int = 1
+    taken: int = 0
+    #: The most batches that were in it at once.
+    most: int = 0
 
     def put(self, batch: object, *, samples: int, chunks: tuple[ChunkTimes, ...], transformed: float = 0.0) -> None:
         assert samples == len(batch["y"])  # type: ignore[index]  # a dict of columns
         assert all(chunk.placed for chunk in chunks)
         self.batches.append(batch)
+        self.most = max(self.most, len(self.batches) - self.taken)
         self.consumers.append(asyncio.ensure_future(self._consume()))
+
+    def wake(self) -> None:
+        """Nobody waits."""
 
     async def _consume(self) -> None:
         await asyncio.sleep(self.taken_s)
+        self.taken += 1
         assert self.pipeline is not None
         self.pipeline.taken(asyncio.get_running_loop().time())
         self.pipeline.wanted()
@@ -149,7 +158,7 @@ class Parts:
             clock=self.loop.time,
             thread_clock=lambda: 0.0,
             prefetch=None,
-            window=lambda: BandwidthDelay.of(self.fetcher.statistics()),
+            window=lambda: BandwidthDelay.of(self.fetcher.scores),
             measured=self.fetcher.measured,
             credit=self.limit,
             transforms=None,

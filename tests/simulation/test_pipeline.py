@@ -53,6 +53,27 @@ def test_every_batch_in_order(data: DatasetScript, leases: int, gateway: str) ->
     run(check, data=data)
 
 
+@pytest.mark.parametrize("spool", [True, False], ids=["disk", "no disk"])
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_small_chunks_stay_in_memory(capacity: int, *, spool: bool) -> None:
+    """They are requested together, whatever the budget; the mailbox holds no more than it can."""
+    small = DatasetScript(samples=300, batch_size=4, row_bytes=100)
+
+    async def check() -> None:
+        async with parts(leases=1, data=small, spool=spool) as p:
+            mailbox = Mailbox(capacity=capacity)
+            await deliver(p, mailbox)
+            assert len(mailbox.batches) == 75
+            assert all(p.data.check(batch, 4 * place) == "" for place, batch in enumerate(mailbox.batches))
+            assert mailbox.most == capacity
+            assert p.governor.statistics().leases == 0
+            assert p.disk.peak_bytes <= 65536
+            assert p.limit.used_bytes == 0
+            p.nothing_is_left()
+
+    run(check, data=small)
+
+
 @pytest.mark.parametrize("disk", ["full=0.1s-0.5s", "flip=2", "read-error=2", "files=1", "rate=100kB"])
 def test_a_faulty_disk(disk: str) -> None:
     """It costs time, and no batch."""

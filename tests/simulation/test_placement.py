@@ -7,6 +7,7 @@ import anyio
 from dnc_async.dataset.batch import BatchBuffer
 from dnc_async.engine.chunks import State
 from dnc_async.errors import DiskFullError
+from dnc_async.testing import DatasetScript
 
 from .parts import Borrower, Parts, cancelled_at_each_turn, parts, run
 
@@ -56,10 +57,11 @@ def test_later_ones_have_files_as_far_as_the_budget_goes() -> None:
 
 
 def test_in_memory_alone() -> None:
-    """Without a spool what has no rows has no space."""
+    """Without a spool what has no rows has no space, unless it is small."""
+    large = DatasetScript(samples=20, batch_size=4, row_bytes=3000)
 
     async def check() -> None:
-        async with parts(spool=False) as p:
+        async with parts(spool=False, data=large) as p:
             account = p.governor.open(floor_bytes=0, borrower=Borrower())
             placement = p.placement(account)
             assert await placement.find(p.chunk(0)) is not None
@@ -69,7 +71,7 @@ def test_in_memory_alone() -> None:
             account.close()
             p.nothing_is_left()
 
-    run(check)
+    run(check, data=large)
 
 
 def test_a_full_disk_is_tried_before_anything_is_asked_for() -> None:

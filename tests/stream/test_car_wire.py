@@ -53,6 +53,22 @@ async def test_a_scarce_gateway_sends_small_chunks_together(published: Published
         assert figures.fetched_bytes == pytest.approx(published.result.size_bytes, rel=0.2)
 
 
+async def test_tiny_chunks_come_with_their_directory(tmp_path: Path) -> None:
+    """From any gateway: a request for each would cost more than all of them together, and nothing comes twice."""
+    x = np.random.default_rng(3).integers(0, 255, (3000, 10), dtype=np.uint8)
+    result = await dnc.upload({"x": x}, batch_size=20, store=tmp_path / "store")
+    async with ScriptedGateway(BlockStore.open(tmp_path / "store")) as gateway:
+        async with dnc.stream(
+            result, gateways=[gateway.url], disk_budget="1 MB", spool_dir=tmp_path / "spool"
+        ) as stream:
+            rows = [batch["x"] async for batch in stream]
+            figures = stream.statistics()
+        assert (np.concatenate(rows) == x).all()
+        assert gateway.stats().requests <= 20  # of 300 chunks in five directories
+    assert figures.verified_bytes <= 1.5 * result.size_bytes
+    assert figures.peak_disk_bytes == 0
+
+
 async def test_a_held_car_goes_on_when_there_is_room(published: Published) -> None:
     """A directory larger than what may be kept is still one request: it is read as fast as it is wanted, not faster."""
     settings = FetchSettings(early_bytes=20_000)

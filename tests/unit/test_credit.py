@@ -30,7 +30,7 @@ def chunk(position: int, part: int = 0, *, proved: bool = True) -> Chunk:
         index=first + part,
         row=ChunkRow(CID, SIZE),
         samples=4,
-        directory=CID,
+        directory=str(CID),
         directory_offset=0,
         directory_bytes=0,
     )
@@ -181,3 +181,33 @@ def test_a_consumer_that_waits_moves_the_hand_over() -> None:
         assert not stream.credit.grant(refused)
         assert stream.credit.opens_at(refused) == pytest.approx(stream.clock.now + 10 - 6)
         stream.credit.close()
+
+
+def test_small_chunks_are_granted_many_at_a_time() -> None:
+    """As many as a quarter of the limit holds, each with what its objects take; then none until a part of that is free."""
+    each = SIZE + 4096
+    stream = Stream(limit_bytes=4 * 20 * each)
+    chunks = [chunk(position) for position in range(10, 40)]
+    granted = [one for one in chunks if stream.credit.grant_small(one)]
+    assert granted == chunks[:20]
+    assert stream.limit.used_bytes == stream.credit.peak_bytes == 20 * each
+    assert repr(stream.credit) == f"<Credit 20 chunks, {20 * each} bytes>"
+    for one in granted[:2]:
+        stream.credit.settle(one)
+    assert not stream.credit.grant_small(chunks[20])
+    stream.credit.settle(granted[2])
+    assert [one for one in chunks[20:] if stream.credit.grant_small(one)] == chunks[20:23]
+    stream.credit.close()
+    assert stream.limit.used_bytes == 0
+
+
+def test_small_chunks_share_the_limit() -> None:
+    """What other streams have on credit is not theirs; and they take nothing from what large chunks of their stream may have."""
+    stream = Stream(limit_bytes=20 * (SIZE + 4096))
+    other = stream.another()
+    assert all(other.grant_small(chunk(position)) for position in range(10, 15))
+    assert not other.grant_small(chunk(15))
+    assert stream.credit.grant_small(chunk(10))
+    assert stream.credit.grant(chunk(5))
+    stream.limit.used_bytes = stream.limit.limit_bytes
+    assert not stream.credit.grant_small(chunk(11))

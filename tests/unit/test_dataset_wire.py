@@ -287,13 +287,13 @@ def test_bytes_land_in_their_rows_however_they_are_cut() -> None:
     columns = {name: array for name, array in COLUMNS.items() if name != "t"}
     chunk = bytes(chunk_format.encode(FIXED, columns))
     for cut in (1, 7, 64, 1000):
-        buffer = BatchBuffer(FIXED, [10])
+        buffer = BatchBuffer(chunk_format.Layouts(FIXED), [10])
         place = buffer.place(0, len(chunk))
         for start in reversed(range(0, len(chunk), cut)):
             place.write_at(start, chunk[start : start + cut])
         buffer.finish(0)
         assert all((buffer.batch()[name] == columns[name]).all() for name in columns)
-    buffer = BatchBuffer(FIXED, [10])
+    buffer = BatchBuffer(chunk_format.Layouts(FIXED), [10])
     buffer.place(0, len(chunk)).write_at(0, b"x" * len(chunk))
     with pytest.raises(DecodeError, match="not laid out"):
         buffer.finish(0)
@@ -303,7 +303,7 @@ def test_columns_without_bytes() -> None:
     """A column whose samples have no bytes takes none, and comes back with its shape."""
     schema = Schema(columns=(Column(name="e", dtype="<f4", shape=(0, 3)),), structure="dict")
     chunk = bytes(chunk_format.encode(schema, {"e": np.empty((4, 0, 3), "f4")}))
-    buffer = BatchBuffer(schema, [4])
+    buffer = BatchBuffer(chunk_format.Layouts(schema), [4])
     buffer.place(0, len(chunk)).write_at(0, chunk)
     buffer.finish(0)
     assert buffer.batch()["e"].shape == (4, 0, 3)

@@ -102,7 +102,7 @@ def test_round_trip_through_a_chunk() -> None:
 @pytest.mark.parametrize("samples", [[5], [3, 2]])
 def test_a_batch_of_chunks(samples: list[int]) -> None:
     """One chunk or two, joined in order, writable."""
-    buffer, start = BatchBuffer(SCHEMA, samples), 0
+    buffer, start = BatchBuffer(chunk_format.Layouts(SCHEMA), samples), 0
     for part, count in enumerate(samples):
         rows = {name: values[start : start + count] for name, values in COLUMNS.items()}
         chunk = bytes(chunk_format.encode(SCHEMA, rows))

@@ -16,6 +16,8 @@ from dnc_async.errors import EngineError
 class Outbox:
     """Packs and sends in its own thread, in order. What it knows of the consumer, the consumer's process has told it."""
 
+    capacity = 1
+
     def __init__(
         self,
         channel: Channel,
@@ -44,6 +46,9 @@ class Outbox:
         """Send the next batch. The one before must have been taken."""
         self._waiting = samples, chunks, transformed
         self._thread.submit(self._send, [batch])
+
+    def wake(self) -> None:
+        """Do nothing: a batch that arrives wakes the consumer."""
 
     def finish(self, error: Exception | None) -> None:
         """Send the end, after everything that was put. Only the first call counts."""
