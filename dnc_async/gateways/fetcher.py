@@ -323,6 +323,8 @@ class Fetcher:
             requester.reject(request, want, verdict.error)
         requester.end(request)
         self._ended(request)
+        if callable(body):  # only now is its space free
+            self._wake.set()
 
     def _ended(self, request: Request) -> None:
         self._requests.pop(request, None)
