@@ -130,11 +130,11 @@ class BlockDelivery:
 
     @property
     def due_at(self) -> float:
-        """Until when the bodies of the next run wait for others; infinite if there are none."""
+        """Until when the bodies of the next run wait for others; infinite if there are none. What has yet to be read does not."""
         if not self._lingering:
             return float("inf")
         first = self._lingering[0]
-        return first.received_at + (0.0 if callable(first.body) else _LINGER_S)
+        return float("-inf") if callable(first.body) else first.received_at + _LINGER_S
 
     @property
     def unverified(self) -> int:
