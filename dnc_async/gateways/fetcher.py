@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
-from dnc_async.errors import GatewayError, StreamClosedError
+from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
 from dnc_async.gateways.delivery import Arrival, BlockDelivery, Offers, Verdict
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.pauses import PauseWarnings
@@ -167,6 +167,11 @@ class Fetcher:
     def add_search_cause(self, cause: GatewayError) -> None:
         """Add a cause to the error of a block that no gateway serves: which other source there was, and why it was not used."""
         self._search_causes[cause.gateway] = cause
+
+    def forgive_misses(self, gateway: int) -> None:
+        """Request blocks again that a gateway did not find, because it was not told their root."""
+        for want in self._pending:
+            want.forgive_miss(gateway)
 
     def _give_up_hopeless(self) -> None:
         for want in self._pending.queued() if not self._searches else ():
@@ -421,6 +426,8 @@ class Fetcher:
         """Record that the gateway failed to send this block, and request it from another."""
         if not want.settled:
             self._record_failure(want, gateway, error)
+        elif isinstance(error, GatewayMismatchError):  # another gateway was faster; it lied all the same
+            self.report_failure(error, str(want.cid))
         self._remove_request(want, gateway)
 
     def give_back(self, want: BlockWant, gateway: int) -> None:

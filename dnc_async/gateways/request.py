@@ -56,6 +56,15 @@ class RequestEvents(Protocol):
     def report_pause(self, gateway: int, pause_s: float) -> None:
         """The gateway asked us to wait for ``pause_s`` seconds before the next request."""
 
+    def search_started(self) -> None:
+        """It is being found out how a gateway is to be asked: no block is given up meanwhile."""
+
+    def search_ended(self) -> None:
+        """It was found out, or cannot be."""
+
+    def forgive_misses(self, gateway: int) -> None:
+        """The gateway can only find blocks by their root: it may have those that it did not find."""
+
     def give_back(self, want: BlockWant, gateway: int) -> None:
         """The gateway will not send this block, and is not to blame."""
 

@@ -96,16 +96,20 @@ class Requester:
         ``for_car``: also request a CAR of the root block. Without this, each of several gateways that send no CARs would have
         to refuse a useful request first, one after the other.
         """
+        self._events.search_started()  # a miss is not final before this is known
         try:
             if for_car and not await self._transport.sends_cars(root):
                 self._capabilities.refused_car()
             if await self._transport.holds(root) is False:
                 self._capabilities.add_missing_root(str(root))
+                self._events.forgive_misses(self._gateway)
         except GatewayBusyError as error:
             self._score.refused(self._events.clock(), error.retry_after_s)
             self._events.report_pause(self._gateway, error.retry_after_s or 0.0)
         except GatewayError:
             return
+        finally:
+            self._events.search_ended()
 
     def _break(self, request: Request, cause: Exception) -> None:
         """Treat a mistake of ours as a failure of the gateway: it costs this request, and not every stream of the client."""

@@ -176,6 +176,13 @@ class BlockWant(Want):
         )
         self.is_hopeful = len(self._failures.hopeless) < gateways
 
+    def forgive_miss(self, gateway: int) -> None:
+        """Forget that the gateway did not find the block: it is asked for it in another way."""
+        if isinstance(self._errors.get(gateway), GatewayMissError):
+            self._failures.hopeless.discard(gateway)
+            self.excluded.discard(gateway)
+            self.is_hopeful = True
+
     def unavailable_error(self, now: float, causes: Iterable[GatewayError] = ()) -> ChunkUnavailableError:
         """The error that says why no gateway could serve the block: each gateway's last error, and ``causes``."""
         tried_s = now - (now if self.sent_at is None else self.sent_at)

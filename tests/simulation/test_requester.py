@@ -75,6 +75,15 @@ class Events:
         assert error.gateway == "http://gateway"
         self._end(want, "failed", type(error))
 
+    def search_started(self) -> None:
+        """Nobody is given up here."""
+
+    def search_ended(self) -> None:
+        """As above."""
+
+    def forgive_misses(self, gateway: int) -> None:
+        """As above."""
+
     def report_failure(self, error: GatewayError, cid: str) -> None:
         self.reported.append(type(error))
 
