@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.request import Request
-from dnc_async.gateways.transport import Body
+from dnc_async.gateways.transport import UnverifiedBody
 from dnc_async.gateways.want import AcceptResult, BlockWant
 from dnc_async.ipld.block import Block, verify_pieces
 
@@ -34,7 +34,7 @@ class Arrival(NamedTuple):
 
     request: Request
     want: BlockWant
-    body: Body
+    body: UnverifiedBody
     received_at: float
 
 
@@ -112,21 +112,19 @@ class BlockDelivery:
 
         ``expects_more``: whether other bodies are on their way, so that a small run may wait for them until :attr:`due_at`.
         """
-        arrived, self._arrived = self._arrived, []
-        quick = [arrival for arrival in arrived if self._is_quick_body(arrival)]
-        if sum(arrival.want.size_bytes for arrival in quick) > _AT_ONCE_BYTES:
-            quick = []
-        for arrival in quick:
-            self._conclude(arrival, self._verify(arrival))
-        self._lingering += [arrival for arrival in arrived if arrival not in quick] if quick else arrived
-        if not self._lingering:
-            return
-        size = sum(arrival.want.size_bytes for arrival in self._lingering)
-        if not expects_more or self._is_urgent or size >= _RUN_BYTES or self.due_at <= now:
+        arrived, self._arrived, is_urgent, self._is_urgent = self._arrived, [], self._is_urgent, False
+        quick: list[Arrival] = []
+        for arrival in arrived:
+            (quick if self._is_quick_body(arrival) else self._lingering).append(arrival)
+        if _size_bytes(quick) > _AT_ONCE_BYTES:
+            self._lingering += quick
+        else:
+            for arrival in quick:
+                self._conclude(arrival, self._verify(arrival))
+        if not expects_more or is_urgent or _size_bytes(self._lingering) >= _RUN_BYTES or self.due_at <= now:
             lingering, self._lingering = self._lingering, []
             for run in _runs(lingering):
                 tasks.start_soon(self._verify_run, run)
-        self._is_urgent = False
 
     @property
     def due_at(self) -> float:
@@ -143,7 +141,7 @@ class BlockDelivery:
 
     def hurry(self) -> None:
         """Let no body wait for others of its run when :meth:`verify_arrived` is called next."""
-        self._is_urgent = bool(self._lingering or self._arrived)
+        self._is_urgent = True
 
     def clear(self) -> list[Arrival]:
         """Forget what was added and not started; returns the bodies, whose requests are to be concluded otherwise."""
@@ -187,8 +185,7 @@ class BlockDelivery:
     def _verify(self, arrival: Arrival) -> Verdict:
         began, body = self._thread_clock(), arrival.body
         try:
-            pieces = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else body(),)
-            block = verify_pieces(arrival.want.cid, pieces)
+            block = verify_pieces(arrival.want.cid, (body(),) if callable(body) else body)
         except Exception as error:  # noqa: BLE001 - the gateway's error, or a mistake of ours: its request is told
             return Verdict(None, [], error, self._thread_clock() - began)
         offers = self._offer(block)
@@ -229,6 +226,10 @@ class BlockDelivery:
             if result is not None:  # else another thread accepts the block, and its caller settles the want
                 self._settle(want, result.error)
             want.call_done()
+
+
+def _size_bytes(arrived: Iterable[Arrival]) -> int:
+    return sum(arrival.want.size_bytes for arrival in arrived)
 
 
 def _runs(arrived: Iterable[Arrival]) -> Iterator[list[Arrival]]:

@@ -18,7 +18,7 @@ from dnc_async.gateways.car_response import CarResponse
 from dnc_async.gateways.dag_range import CarQuery
 from dnc_async.gateways.request import Request, RequestEvents
 from dnc_async.gateways.score import Score
-from dnc_async.gateways.transport import Arrivals, Body, CarRequest, Transport, mismatch_message
+from dnc_async.gateways.transport import Arrivals, CarRequest, Transport, UnverifiedBody, mismatch_message
 from dnc_async.gateways.want import BlockWant
 from dnc_async.ipld.cid import Cid
 from dnc_async.telemetry import logger
@@ -41,13 +41,13 @@ class Requester:
         self._capabilities = capabilities
         self._events = events
 
-    async def execute(self, request: Request) -> Body | None:
+    async def execute(self, request: Request) -> UnverifiedBody | None:
         """Send a request and read its answer to the end. Raises nothing but cancellation.
 
         Returns the body of a raw block, which the caller has to verify: then it calls :meth:`end`, and :meth:`reject` before that
         if it is not the block. Everything else is concluded when this returns ``None``.
         """
-        body: Body | None = None
+        body: UnverifiedBody | None = None
         try:
             with request.scope:
                 if not request.wants:
@@ -90,13 +90,16 @@ class Requester:
         """Whether it is not known if the gateway sends CARs, and no open request will tell."""
         return self._capabilities.can_car and not self._capabilities.has_sent_car and not self._score.in_flight
 
+    def probe_started(self) -> None:
+        """A probe is sent now, by :meth:`probe`: a miss is not final before its answer is known."""
+        self._events.search_started()
+
     async def probe(self, root: Cid, for_car: bool) -> None:
         """Ask the gateway whether it holds a root itself; an error or an unclear answer changes nothing.
 
         ``for_car``: also request a CAR of the root block. Without this, each of several gateways that send no CARs would have
         to refuse a useful request first, one after the other.
         """
-        self._events.search_started()  # a miss is not final before this is known
         try:
             if for_car and not await self._transport.sends_cars(root):
                 self._capabilities.refused_car()
@@ -123,7 +126,7 @@ class Requester:
 
     # A raw block.
 
-    async def _raw(self, request: Request, want: BlockWant) -> Body | None:
+    async def _raw(self, request: Request, want: BlockWant) -> UnverifiedBody | None:
         score, clock = self._score, self._events.clock
 
         def count(size_bytes: int) -> None:
@@ -137,12 +140,11 @@ class Requester:
 
         try:
             request.arrivals = Arrivals(count, self._piece_bytes)
-            body = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrivals=request.arrivals)
+            sent = await self._transport.raw(want.cid, limit_bytes=want.limit_bytes, arrivals=request.arrivals)
         except GatewayError as error:
             self.reject(request, want, error)
             return None
-        if isinstance(body, bytes):
-            body = (body,)
+        body = (sent,) if isinstance(sent, bytes) else sent
         if isinstance(body, tuple):
             score.delivered(want, sum(map(len, body)), clock())
             self._events.bytes_received(self._gateway)

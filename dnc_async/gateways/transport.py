@@ -18,6 +18,8 @@ from dnc_async.ipld.cid import Cid
 
 #: A block's bytes, whole or in pieces as they arrived, or a function that reads them in the worker thread that verifies them.
 Body = bytes | Pieces | Callable[[], bytes]
+#: The same, with whole bytes as one piece.
+UnverifiedBody = Pieces | Callable[[], bytes]
 
 
 class CarRequest(NamedTuple):

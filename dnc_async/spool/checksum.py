@@ -1,8 +1,8 @@
 """A checksum for what is staged on a disk: detects faults of the disk, not manipulation. PURE.
 
 Disks fail by bits and by sectors: bits flip, a sector is lost, torn, or written elsewhere. So the 64-bit words of each sector are
-added up, and a CRC-32 is computed over the sums, which takes a tenth of the time of a CRC-32 over the bytes. Two words that
-change places within a sector are not noticed.
+added up, and a CRC-32 is computed over the sums, which takes far less time than a CRC-32 over the bytes. Two words that change
+places within a sector are not noticed.
 """
 
 from __future__ import annotations

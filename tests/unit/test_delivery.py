@@ -11,7 +11,7 @@ from dnc_async.gateways.delivery import Arrival, BlockDelivery, Verdict
 from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.request import Request
 from dnc_async.gateways.want import BlockWant
-from dnc_async.ipld.block import Block, make
+from dnc_async.ipld.block import Block, Pieces, make
 
 BLOCKS = [make(bytes([i]) * 300_000) for i in range(8)]
 
@@ -52,7 +52,7 @@ class Delivery:
         self.hops += 1
         return function(*args)
 
-    def arrives(self, number: int, at: float, body: bytes | Callable[[], bytes] | None = None) -> None:
+    def arrives(self, number: int, at: float, body: Pieces | Callable[[], bytes] | None = None) -> None:
         block = BLOCKS[number]
         want = BlockWant(
             cid=block.cid,
@@ -64,7 +64,7 @@ class Delivery:
         )
         self.pending.add(want)
         request = Request(0, [want], None, 0.0, is_hedge=False)
-        self.delivery.add_body(Arrival(request, want, body or block.data, at))
+        self.delivery.add_body(Arrival(request, want, body or (block.data,), at))
 
     async def verify(self, now: float, *, expects_more: bool) -> int:
         self.delivery.verify_arrived(self.tasks, now, expects_more=expects_more)  # type: ignore[arg-type]  # a group by looks
@@ -112,7 +112,7 @@ async def test_what_is_no_block_is_told_of_its_own() -> None:
     """The others of its run are delivered."""
     this = Delivery()
     this.arrives(0, 0.0)
-    this.arrives(1, 0.0, b"another")
+    this.arrives(1, 0.0, (b"another",))
     assert await this.verify(0.0, expects_more=False) == 1
     assert [verdict.block for verdict in this.ended] == [BLOCKS[0], None]
     assert this.accepted == [BLOCKS[0]]
