@@ -47,5 +47,6 @@ class Probes:
 def _sent(tasks: TaskGroup, requester: Requester, root: Cid, now: float) -> bool:
     allowed = requester.spend_probe(now)
     if allowed:
+        requester.probe_started()
         tasks.start_soon(requester.probe, root, requester.may_have_cars and requester.spend_probe(now))
     return allowed

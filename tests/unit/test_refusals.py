@@ -8,10 +8,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dnc_async.errors import GatewayBusyError, GatewayError
+from dnc_async.errors import GatewayBusyError, GatewayError, GatewayMismatchError, GatewayMissError
 from dnc_async.gateways.dag_range import DagRange
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import DAG_PB, Cid
+from dnc_async.telemetry import Event, RequestFailed
 
 from .scripted import LEAVES, ROOT, SIZE, Gateway, Step, Wanted, busy, leaf, root, running, sections, turns, until
 
@@ -145,6 +146,43 @@ async def test_a_miss_is_not_probed_into_a_failure() -> None:
         assert await leaf(group, 0).came()
         await until(lambda: gateway.probed == 1)
         await until(lambda: fetcher._board.scores[0].paused_until >= began + 50)
+        await group.aclose()
+
+
+async def test_a_miss_is_not_final_before_the_probe_has_ended() -> None:
+    """A gateway that finds blocks by their root alone is asked again when it has said so."""
+    answered = anyio.Event()
+
+    class RootsAlone(Gateway):
+        async def holds(self, root: Cid) -> bool | None:
+            self.probed += 1
+            await answered.wait()
+            return False
+
+    miss = GatewayMissError("answered 404", gateway="gateway", cid="")
+    gateway = RootsAlone(raws={LEAVES[0].cid: [miss]})
+    async with running(gateway) as fetcher:
+        group = fetcher.open(ROOT.cid)
+        wanted = leaf(group, 0)
+        await until(lambda: gateway.probed == 1 and not fetcher._requests)
+        assert wanted.ended == []
+        gateway._raws.clear()
+        answered.set()
+        assert await wanted.came()
+        assert len(gateway.raws) == 2
+        await group.aclose()
+
+
+async def test_a_lie_is_told_although_another_was_faster() -> None:
+    """It costs no block, and the report counts it all the same."""
+    told: list[Event] = []
+    async with running(Gateway()) as fetcher:
+        fetcher.observers.add(told.append, RequestFailed)
+        group = fetcher.open()
+        wanted = leaf(group, 0)
+        assert await wanted.came()
+        fetcher.failed(wanted.want, 0, GatewayMismatchError("lied", gateway="gateway", cid=""))
+        assert [each.mismatch for each in told if isinstance(each, RequestFailed)] == [True]
         await group.aclose()
 
 
