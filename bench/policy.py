@@ -56,7 +56,7 @@ class RoundRobin(Scoreboard):
 
     _turn = 0
 
-    def _earliest(self, want: Want, begins: Mapping[int, float]) -> int | None:
+    def _earliest(self, want: Want, begins: Mapping[int, float], now: float) -> int | None:
         able = [i for i in begins if i not in want.excluded]
         self._turn += 1
         return able[self._turn % len(able)] if able else None
@@ -118,9 +118,9 @@ class NoOptimism(_Scores):
 class NoHedges(Scoreboard):
     """Who is late is waited for."""
 
-    def hedges(self, now: float, budget_bytes: float) -> list[tuple[Want, int]]:
+    def hedges(self, now: float, spend: Callable[[Want], bool]) -> list[tuple[Want, int]]:
         """None."""
-        del now, budget_bytes
+        del now, spend
         return []
 
 

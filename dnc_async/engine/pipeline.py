@@ -351,9 +351,9 @@ class Pipeline:
 
     def _fetch_all(self, chunk: Chunk, sink: Sink) -> None:
         chunk.missing = chunk.times.blocks = len(chunk.leaves)
-        within = self._ranges.of(chunk.entry)
+        within, is_next = self._ranges.of(chunk.entry), partial(self._progress.is_next, chunk.batch)
         for leaf in chunk.leaves:
-            self._fetch(chunk, leaf, sink, within)
+            self._fetch(chunk, leaf, sink, within, is_next)
 
     def _fetch_again(self, chunk: Chunk, sink: Sink, damaged: dict[int, str]) -> None:
         """Fetch leaves again, to memory, that the disk did not return as they were written."""
@@ -362,9 +362,11 @@ class Pipeline:
         chunk.missing += len(damaged)
         for leaf in chunk.leaves:
             if leaf.offset in damaged:
-                self._fetch(chunk, leaf, sink, self._ranges.of(chunk.entry))
+                self._fetch(
+                    chunk, leaf, sink, self._ranges.of(chunk.entry), partial(self._progress.is_next, chunk.batch)
+                )
 
-    def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink, within: Within) -> None:
+    def _fetch(self, chunk: Chunk, leaf: Leaf, sink: Sink, within: Within, is_next: Callable[[], bool]) -> None:
         def accept(block: Block) -> None:
             sink.write_at(leaf.offset, *payload_pieces(leaf, block))
 
@@ -376,6 +378,7 @@ class Pipeline:
             priority=(_LEAF, *chunk.place, leaf.offset),
             accept=accept,
             is_quick=sink.is_quick,
+            is_urgent=is_next,
             done=partial(self._leaf_done, chunk, leaf, sink),
         )
         chunk.wants[want] = None
@@ -387,7 +390,9 @@ class Pipeline:
             self._disk.refused(error)
             self._tiering.evict_if_staged(chunk)
             if chunk.state is not State.EVICTING:  # it is moving, or has moved, to memory: there is space
-                self._fetch(chunk, leaf, sink, self._ranges.of(chunk.entry))
+                self._fetch(
+                    chunk, leaf, sink, self._ranges.of(chunk.entry), partial(self._progress.is_next, chunk.batch)
+                )
                 return
         self._starvation.block_done(want.size_bytes, now)
         if isinstance(error, DiskFullError):

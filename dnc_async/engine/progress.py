@@ -24,6 +24,10 @@ class Progress:
         """Whether the batch's place in memory is free: all before it are complete, and few enough are not handed over."""
         return batch.position <= min(self.complete, self.taken + self._places)
 
+    def is_next(self, batch: PlannedBatch) -> bool:
+        """Whether the consumer takes this batch next."""
+        return batch.position <= self.taken
+
     def is_too_far(self, batch: PlannedBatch) -> bool:
         """Whether the batch is beyond what may be fetched ahead."""
         return self._prefetch is not None and batch.position >= self.wanted + self._prefetch

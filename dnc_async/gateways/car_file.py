@@ -39,6 +39,7 @@ class CarFileTransport:
     """One indexed CARv2 file at a URL."""
 
     has_cars = True
+    is_complete = True
 
     def __init__(
         self,

@@ -20,10 +20,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
-from dnc_async.errors import GatewayError, GatewayMismatchError, StreamClosedError
+from dnc_async.errors import GatewayError, GatewayMismatchError, GatewayMissError, StreamClosedError
 from dnc_async.gateways.delivery import Arrival, BlockDelivery, Offers, Verdict
 from dnc_async.gateways.group import FetchGroup
-from dnc_async.gateways.pauses import PauseWarnings
+from dnc_async.gateways.pauses import PauseWarnings, SilenceWarnings
 from dnc_async.gateways.pending import Pending
 from dnc_async.gateways.probes import Probes
 from dnc_async.gateways.readahead import Readahead
@@ -34,7 +34,7 @@ from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.scoreboard import Scoreboard, Span
 from dnc_async.gateways.transport import Transport
-from dnc_async.gateways.want import BlockWant
+from dnc_async.gateways.want import BlockWant, Want
 from dnc_async.gateways.workers import run_in_worker
 from dnc_async.ipld.block import Block
 from dnc_async.ipld.cid import Cid
@@ -79,7 +79,7 @@ class Fetcher:
         self._executor = executor
         self.clock = clock
         self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
-        self._pause_warnings = PauseWarnings()
+        self._pause_warnings, self._silence_warnings = PauseWarnings(), SilenceWarnings()
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
@@ -205,11 +205,17 @@ class Fetcher:
                     self._dispatch(tasks, now)
                     # After the next requests were sent, because it takes a moment.
                     self._delivery.verify_arrived(tasks, now, expects_more=self._expects_more())
-                    await self._wait(min(self._board.next_change(now), self._delivery.due_at), now)
+                    await self._wait(self._next_look(now), now)
         finally:
             for arrival in self._delivery.clear():
                 self._requesters[arrival.request.gateway].end(arrival.request)
                 self._ended(arrival.request)
+
+    def _next_look(self, now: float) -> float:
+        """When there may be something to do, if nothing happens before; warns of gateways that are silent now."""
+        names = [transport.name for transport in self._transports]
+        silence = self._silence_warnings.look(now, names, self._board.scores)
+        return min(self._board.next_change(now), self._delivery.due_at, silence)
 
     def _expects_more(self) -> bool:
         """Whether the bodies of other requests are on their way."""
@@ -271,9 +277,7 @@ class Fetcher:
         if not self._transports:
             self._give_up_hopeless()
         if len(self._transports) > 1:
-            delivered = sum(score.bytes for score in self._board.scores)
-            for late, gateway in self._board.hedges(now, self._hedges.left(delivered)):
-                self._hedges.spend(late.size_bytes)
+            for late, gateway in self._board.hedges(now, self._may_hedge):
                 self._send(tasks, Span([late], gateway), now)
         first = self._pending.first
         spans: Sequence[Span] = ()
@@ -285,6 +289,12 @@ class Fetcher:
             self._send(tasks, span, now)
         if self._requests or spans:  # never before the first request for a wanted block
             self._probes.send_due(tasks, now)
+
+    def _may_hedge(self, want: Want) -> bool:
+        """Whether a late block may be requested once more: always if it is urgent, or nothing else is left to request."""
+        delivered = sum(score.bytes for score in self._board.scores)
+        is_urgent = self._pending.first is None or (isinstance(want, BlockWant) and want.is_urgent())
+        return self._hedges.spend(want.size_bytes, want.asked, delivered, is_urgent=is_urgent)
 
     def _send(self, tasks: TaskGroup, span: Span, now: float) -> None:
         wants = [want for want in span.wants if isinstance(want, BlockWant)]
@@ -456,7 +466,8 @@ class Fetcher:
         for gateway, request in requests.items():
             score = self._board.scores[gateway]
             if outcome is None:
-                score.beaten(want, self.clock())
+                if score.beaten(want, self.clock()) and self._hedges.is_exceeded(gateway, score.bytes):
+                    score.distrust(self.clock())
             else:
                 score.missed(want)
             request.remove(want)
@@ -469,7 +480,9 @@ class Fetcher:
 
     def _record_failure(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
         self.report_failure(error, str(want.cid))
-        has_delivered, gateways, now = bool(self._board.scores[gateway].blocks), len(self._transports), self.clock()
+        is_complete = self._transports[gateway].is_complete and isinstance(error, GatewayMissError)
+        has_delivered = bool(self._board.scores[gateway].blocks) and not is_complete
+        gateways, now = len(self._transports), self.clock()
         patience = self._patience
         want.record_failure(gateway, error, now, patience=patience, has_delivered=has_delivered, gateways=gateways)
 

@@ -67,14 +67,16 @@ class FetchGroup:
         accept: Callable[[Block], None],
         done: Callable[[BlockWant, Exception | None], None],
         is_quick: Callable[[], bool] = never,
+        is_urgent: Callable[[], bool] = never,
         within: Sequence[DagRange] = (),
         ahead: bool = False,
     ) -> BlockWant:
         """Start to fetch a block of this likely size. Smaller priorities are requested first.
 
         ``accept`` is called with the block in a worker thread, or in the event loop if ``is_quick()`` says that it waits for
-        nothing; then ``done`` in the event loop, with an error or ``None``, but not after the group was closed. ``within`` are
-        the DAG ranges in which the block lies, the smallest first; ``ahead`` says that the rest of the first is wanted next.
+        nothing; then ``done`` in the event loop, with an error or ``None``, but not after the group was closed. ``is_urgent()``
+        tells whether the consumer waits for it next. ``within`` are the DAG ranges in which the block lies, the smallest first;
+        ``ahead`` says that the rest of the first is wanted next.
         """
 
         def finished(want: BlockWant, error: Exception | None) -> None:
@@ -99,6 +101,7 @@ class FetchGroup:
             accept=accept,
             done=finished,
             is_quick=is_quick,
+            is_urgent=is_urgent,
             limit_bytes=limit,
         )
         self._open[want] = None
@@ -136,6 +139,7 @@ class FetchGroup:
                     accept=partial(found.__setitem__, place),
                     done=done,
                     is_quick=_always,
+                    is_urgent=_always,
                     within=within,
                     ahead=ahead,
                 )

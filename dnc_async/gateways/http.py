@@ -25,6 +25,7 @@ from dnc_async.errors import (
     GatewayTimeoutError,
 )
 from dnc_async.gateways import redirects
+from dnc_async.gateways.connections import SlowAnswerError
 from dnc_async.gateways.low_watermark import LowWatermark
 from dnc_async.gateways.redirects import Endpoint, RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
@@ -116,7 +117,8 @@ class HttpSource:
                     return
         except TimeoutError as error:
             self._moved = None
-            raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked) from error
+            said = str(error) if isinstance(error, SlowAnswerError) else "no answer within the limit"
+            raise GatewayTimeoutError(said, gateway=self.name, cid=asked) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._moved = None
             reason = str(error) or type(error).__name__
@@ -259,6 +261,7 @@ class HttpTransport:
             return await source.pieces(response, limit_bytes, asked, arrivals)
 
     has_cars = True
+    is_complete = False
 
     async def car(
         self,

@@ -32,6 +32,8 @@ _FIRST_BYTES, _FIRST_RATE, _FIRST_OF_ALL_BYTES, _TINY_BYTES = 5 * 2**18, 32e6, 4
 _FIRST_WAIT_S, _FIRST_STEP_S = 0.02, 0.004
 _FAILURE_PAUSE_S, _MISMATCH_PAUSE_S, _MAX_PAUSE_S = 0.25, 0.1, 60.0
 _PAUSE_SPREAD = 0.25
+# A paused gateway is asked sooner than its pause says if all others are paused too, unless it named the time itself.
+_LAST_RESORT_S = 3.0
 _BURST_REQUESTS, _BURST_SHARE = (
     10.0,
     0.05,
@@ -49,16 +51,18 @@ class Best:
     rate: float = _PRIOR_RATE
     latency_s: float = _PRIOR_LATENCY_S
     gateways: int = 1
+    #: Whether a gateway was neither measured nor asked yet: by a slow one's own rate, its blocks would never be late.
+    has_untried: bool = False
 
     def refresh(self, scores: Iterable[Score]) -> None:
         """Update from the scores of all gateways."""
         scores = tuple(scores)
         self.gateways = len(scores)
+        self.has_untried = any(score.rate is None and not score.is_asked for score in scores)
         self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
-        if any(score.rate is None and score.is_asked for score in scores):
-            self.rate = max(
-                self.rate, _PRIOR_RATE
-            )  # else a gateway that trickles, if measured first, would set the standard for all
+        if any(score.rate is None for score in scores):
+            # Else a gateway that trickles, if measured first, would set the standard for all.
+            self.rate = max(self.rate, _PRIOR_RATE)
         # A gateway that was not measured may be nearer than all others. If it counted as near as the best, it would not be asked
         # while the best is free, which behind a small budget is always.
         known = [_PRIOR_LATENCY_S if score.latency_s is None else score.latency_s for score in scores]
@@ -112,6 +116,8 @@ class Score:
         #: How much later than ``latency_s`` answers begin: a moving average, in seconds.
         self.jitter_s = 0.0
         self.paused_until = 0.0
+        self._told_until = self._distrusted_until = 0.0
+        self._failed_at = self._retry_at = float("inf")
         #: Bytes per second while the gateway has something to send; ``None`` until enough was measured.
         self.rate: float | None = None
         self._bytes_sum = self._busy_sum = 0.0
@@ -154,6 +160,11 @@ class Score:
     def likely_latency(self) -> float:
         """The measured latency, or the best latency of all gateways."""
         return self._best.latency_s if self.latency_s is None else self.latency_s
+
+    @property
+    def last_resort_at(self) -> float:
+        """When it may be asked if no gateway is usable: earlier than ``paused_until``, unless it named that time itself."""
+        return max(self._told_until, min(self.paused_until, self._retry_at))
 
     def is_stale(self, now: float) -> bool:
         """Whether the gateway was measured, but was sent no request for a long time."""
@@ -220,13 +231,18 @@ class Score:
         """The size of the blocks in flight, or ``size_bytes`` if larger: a file's small last block must not shrink the window."""
         return max(size_bytes, next((sent.size_bytes for sent in self._in_flight.values()), 0))
 
+    @property
+    def waits_since(self) -> float:
+        """When the oldest request was sent, or the last block was delivered if that was later; infinity if nothing is asked."""
+        oldest = next(iter(self._in_flight.values()), None)
+        return float("inf") if oldest is None else max(oldest.sent_at, self._last_delivery)
+
     def overdue_at(self) -> float:
         """When the oldest request will count as overdue."""
         oldest = next(iter(self._in_flight.values()), None)
         if oldest is None:
             return float("inf")
-        allowed = max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
-        return max(oldest.sent_at, self._last_delivery) + allowed
+        return self.waits_since + max(_OVERDUE_S, _OVERDUE_FACTOR * (oldest.due_at - oldest.sent_at))
 
     def late_at(self) -> Iterable[tuple[float, object]]:
         """When each requested block will count as late: because no bytes arrive, or it takes far longer than the model says."""
@@ -240,7 +256,10 @@ class Score:
                 # gateway's rate, because by its own rate a gateway that trickles would never be late.
                 size = sent.size_bytes
                 sharing = self.window_bytes(size) / pace
-            slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
+            expected = sent.due_at - sent.sent_at
+            if self._best.has_untried:
+                expected = min(expected, latency + sent.size_bytes / _PRIOR_RATE)
+            slow = sent.sent_at + expected + max(patience, _LATE_FACTOR * expected) + sharing
             yield min(silent + patience, slow), key
 
     def sent(self, key: object, size_bytes: int, now: float) -> None:
@@ -355,6 +374,8 @@ class Score:
         if sent is not None:
             self.received(key, size_bytes - sent.received_bytes, now)
             self._forget(key)
+            if sent.sent_at > self._failed_at:  # asked as a last resort: it works again
+                self.paused_until = min(self.paused_until, max(now, self._told_until, self._distrusted_until))
         self._last_delivery = now
         self._failed_in_a_row = 0
 
@@ -369,21 +390,27 @@ class Score:
     def mismatched(self, now: float) -> None:
         """Record that a block did not match its CID: pause the gateway, longer each time."""
         self.rejected += 1
+        self.distrust(now)
+
+    def distrust(self, now: float) -> None:
+        """Pause the gateway, longer each time; a run of good blocks undoes one doubling."""
         self._good_in_a_row = 0
         self._pause(now, _MISMATCH_PAUSE_S * 2.0**self._distrust)
+        self._distrusted_until = self.paused_until
         self._distrust = min(self._distrust + 1, 32)
 
-    def beaten(self, key: object, now: float) -> None:
-        """Record that another gateway brought the block first.
+    def beaten(self, key: object, now: float) -> bool:
+        """Record that another gateway brought the block first. Returns whether the block was late here.
 
         This is a failure only if the block was late and no other block has arrived from this gateway since it was requested.
         """
         sent = self._in_flight.get(key)
-        is_silent = sent is not None and self._last_delivery < sent.sent_at
-        if is_silent and any(at <= now for at, late in self.late_at() if late is key):
+        is_late = sent is not None and any(at <= now for at, late in self.late_at() if late is key)
+        if is_late and sent is not None and self._last_delivery < sent.sent_at:
             self.failed(key, now)
         else:
             self.missed(key)
+        return is_late
 
     def missed(self, key: object) -> None:
         """Stop expecting a block, which is not the gateway's fault."""
@@ -401,8 +428,11 @@ class Score:
         if now >= self.paused_until:
             self._failed_in_a_row = min(self._failed_in_a_row + 1, 32)
         self._pause(now, retry_after_s or _FAILURE_PAUSE_S * 2.0 ** max(0, self._failed_in_a_row - 1))
+        if retry_after_s:
+            self._told_until = self.paused_until
 
     def _pause(self, now: float, seconds: float) -> None:
         # Clients that were told the same time must not all come back at once.
         longer = 1.0 + _PAUSE_SPREAD * self._jitter()
         self.paused_until = max(self.paused_until, now + min(seconds, _MAX_PAUSE_S) * longer)
+        self._failed_at, self._retry_at = now, now + _LAST_RESORT_S * longer

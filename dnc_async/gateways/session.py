@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from dnc_async.gateways.connections import BoundedConnector
 from dnc_async.gateways.providers import reach
 from dnc_async.gateways.redirects import PeerResponse
 
@@ -69,7 +70,7 @@ class Sessions:
         return aiohttp.ClientSession(
             read_bufsize=2**20,  # a whole block, so that reading does not pause every 128 KiB
             auto_decompress=False,  # decompression could exceed our size limits
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._requests_per_host, resolver=resolver),
+            connector=BoundedConnector(limit=0, limit_per_host=self._requests_per_host, resolver=resolver),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent},
             trust_env=trust_env,

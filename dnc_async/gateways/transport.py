@@ -87,6 +87,10 @@ class Transport(Protocol):
     def has_cars(self) -> bool:
         """Whether :meth:`car` may work."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it knows all that it holds: a block that it did not find once, it will not find later."""
+
     async def car(
         self,
         request: CarRequest,
@@ -112,6 +116,7 @@ class RawOnly:
 
     name: str
     has_cars = False
+    is_complete = False
 
     async def car(
         self,
@@ -135,6 +140,8 @@ class RawOnly:
 
 class StoreTransport(RawOnly):
     """The local store as a gateway inside this process. Its blocks are verified and spooled like any other's."""
+
+    is_complete = True
 
     def __init__(self, name: str, read: Callable[[Cid], bytes | None]) -> None:
         self.name = name

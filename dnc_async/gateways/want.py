@@ -18,6 +18,7 @@ from dnc_async.errors import (
     GatewayMissError,
     GatewayOversizeError,
     GatewayRefusedError,
+    GatewayTimeoutError,
 )
 from dnc_async.gateways.dag_range import DagRange
 from dnc_async.gateways.retries import Failures, Patience
@@ -39,6 +40,7 @@ class Want:
     ``asked``      the gateways from which it is requested now
     ``excluded``   the gateways that failed for it in this round of attempts
     ``hopeless``   those of the excluded that are never asked for it again, even if no other gateway is left
+    ``retry_at``   when a gateway that failed for it may be asked for it again, beside the gateways' own pauses
     ``raw_only``   the gateways that failed to send it in a CAR: they are asked for the raw block
     ``sent_by``    the open CAR requests that have sent it already, and will not send it again
     ``group``      the group of wants to which it belongs
@@ -53,6 +55,7 @@ class Want:
     sent_by: set[object] = field(default_factory=set)
     raw_only: set[int] = field(default_factory=set)
     hopeless: Collection[int] = ()
+    retry_at: float = 0.0
     group: object = None
 
     @property
@@ -93,7 +96,8 @@ class BlockWant(Want):
     ``done`` is not called before every worker thread has left ``accept``: afterwards the memory that ``accept`` wrote to may
     be handed to the consumer.
 
-    ``is_quick`` tells whether ``accept`` only copies the block in memory now, so that it may be called in the event loop.
+    ``is_quick`` tells whether ``accept`` only copies the block in memory now, so that it may be called in the event loop;
+    ``is_urgent`` whether the consumer waits for it next, so that it may always be requested from a second gateway.
 
     ``requests`` are the open requests that may bring the block, by gateway: two if it was hedged. The first that brings it,
     or an error that is no gateway's fault, settles the want: its ``outcome`` is ``None`` or that error. ``faults`` counts the
@@ -109,6 +113,7 @@ class BlockWant(Want):
     accept: Callable[[Block], None]
     done: Callable[[BlockWant, Exception | None], None]
     is_quick: Callable[[], bool] = never
+    is_urgent: Callable[[], bool] = never
     limit_bytes: int = MAX_BLOCK_BYTES
     faults: dict[str, int] = field(default_factory=dict)
     sent_at: float | None = None
@@ -160,7 +165,11 @@ class BlockWant(Want):
     def record_failure(
         self, gateway: int, error: GatewayError, now: float, *, patience: Patience, has_delivered: bool, gateways: int
     ) -> None:
-        """Record that a gateway failed for this block, and update ``is_hopeful``; there are ``gateways`` of them in all."""
+        """Record that a gateway failed for this block, and update ``is_hopeful``; there are ``gateways`` of them in all.
+
+        If it ``has_delivered`` blocks and may find this one later, a miss is not final.
+        """
+        is_miss = isinstance(error, GatewayMissError)
         self._errors[gateway] = error
         self.faults[error.gateway] = self.faults.get(error.gateway, 0) + 1
         self._failures.record(
@@ -171,7 +180,9 @@ class BlockWant(Want):
             patience=patience,
             has_delivered=has_delivered,
             is_wrong=isinstance(error, (GatewayMismatchError, GatewayOversizeError)),
-            is_final=isinstance(error, (GatewayMissError, GatewayRefusedError)),
+            is_miss=is_miss,
+            is_final=isinstance(error, GatewayRefusedError) or (is_miss and not has_delivered),
+            is_silent=isinstance(error, GatewayTimeoutError),
             back_at=None if error.retry_after_s is None else now + error.retry_after_s,
         )
         self.is_hopeful = len(self._failures.hopeless) < gateways

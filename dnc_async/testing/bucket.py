@@ -15,7 +15,7 @@ class Bucket:
     """Computes send times at ``rate`` bytes per second; after a pause, ``burst_bytes`` may be sent at once."""
 
     def __init__(self, rate: float, *, burst_bytes: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._burst_s = burst_bytes / rate
         self._free_s = float("-inf")
 
@@ -27,5 +27,5 @@ class Bucket:
         start_s = now_s - self._burst_s
         if ready_s is not None:
             start_s = min(start_s, max(ready_s, now_s - _CATCH_UP_S))
-        self._free_s = max(self._free_s, start_s) + size_bytes / self._rate
+        self._free_s = max(self._free_s, start_s) + size_bytes / self.rate
         return self._free_s

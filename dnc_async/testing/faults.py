@@ -23,8 +23,8 @@ from .script import (
     write_script,
 )
 
-#: How many seconds late ``straggle`` is, and by what ``slow`` divides the rate.
-STRAGGLE_S, SLOW_FACTOR = 10.0, 10
+#: How many seconds late ``straggle`` is, by what ``slow`` divides the rate, and the bytes per second of a ``drip``.
+STRAGGLE_S, SLOW_FACTOR, DRIP_RATE = 10.0, 10, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,10 @@ class Faults:
     """``silent=5s-7s``: in that time no byte of a body is sent; connections stay open, and it goes on afterwards."""
     straggle: int | None = None
     """``straggle=200``: every 200th request is answered ten seconds late, and the others meanwhile as ever."""
+    drip: int | None = None
+    """``drip=3``: every third body comes at two bytes per second, and the others meanwhile as ever."""
+    miss: int | None = None
+    """``miss=7``: every 7th request is answered 404."""
     busy: Window | None = None
     """``busy=3s`` or ``busy=2s-5s``: all requests of that time are answered 429."""
     retry_after_s: float = 1.0
@@ -70,11 +74,17 @@ class Faults:
     """``no-car``: it serves raw blocks only; a CAR request is answered 406."""
     cold: bool = False
     """``cold``: it holds nothing itself and finds data by its root alone: what no path from a root named before is 404."""
+    interim: bool = False
+    """``interim``: to each request it says 103 (early hints) for ever, and never answers."""
+    unasked: bool = False
+    """``unasked``: behind each answer follow others that nobody asked for, for ever."""
+    long_header: bool = False
+    """``long-header``: the header of each answer never ends."""
     seed: int = 0
     """``seed=7``: for the jitter and the places of flipped bits."""
 
     def __post_init__(self) -> None:
-        for name in ("rate", "trickle", "flip", "other", "html", "straggle"):
+        for name in ("rate", "trickle", "flip", "other", "html", "straggle", "drip", "miss"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"the fault {_word(name)}={value} cannot work; it must be greater than 0")
@@ -106,6 +116,8 @@ _WORDS = {
     "slow": outage_word("slow", "5s-"),
     "silent": outage_word("silent", "5s-7s"),
     "straggle": count_word("straggle", "200"),
+    "drip": count_word("drip", "3"),
+    "miss": count_word("miss", "7"),
     "busy": window_word("busy", "2s-5s"),
     "retry-after": time_word("retry_after_s", "2s"),
     "down": outage_word("down", "2s-5s"),
@@ -113,6 +125,9 @@ _WORDS = {
     "ignore-entity-bytes": switch_word("ignore_entity_bytes"),
     "no-car": switch_word("no_car"),
     "cold": switch_word("cold"),
+    "interim": switch_word("interim"),
+    "unasked": switch_word("unasked"),
+    "long-header": switch_word("long_header"),
     "seed": count_word("seed", "7"),
 }
 

@@ -14,7 +14,7 @@ from enum import Enum
 from dnc_async.errors import ArgumentError
 
 from .bucket import PIECE_BYTES, Bucket
-from .faults import SLOW_FACTOR, STRAGGLE_S, Faults
+from .faults import DRIP_RATE, SLOW_FACTOR, STRAGGLE_S, Faults
 from .script import Window
 
 #: The rate of a gateway without ``rate``: about that of loopback.
@@ -47,14 +47,16 @@ class ScriptedLine:
 
     def __init__(self, faults: Faults, *, seed: str, piece_bytes: int) -> None:
         """Raises :class:`~dnc_async.errors.ArgumentError` for a fault that is not modelled."""
-        if faults.ignore_entity_bytes:
-            raise ArgumentError("the fault ignore-entity-bytes is not simulated; take it out, or play it for real")
+        for word in ("ignore_entity_bytes", "interim", "unasked", "long_header"):
+            if getattr(faults, word):
+                name = word.replace("_", "-")
+                raise ArgumentError(f"the fault {name} is not simulated; take it out, or play it for real")
         self.faults = faults
         self._random = random.Random(f"{seed}/{faults.seed}")  # noqa: S311 - replayable, not secret
         self._line = Bucket(faults.rate or UNSHAPED_RATE, burst_bytes=0)
         rate = faults.rate or UNSHAPED_RATE
         self._piece_bytes = min(piece_bytes, max(PIECE_BYTES, int(rate * _LONGEST_PIECE_S)))
-        self._requests = self._blocks = 0
+        self._requests = self._blocks = self._bodies = 0
         self._roots: set[str] = set()
 
     def __repr__(self) -> str:
@@ -77,6 +79,8 @@ class ScriptedLine:
         faults = self.faults
         if faults.busy is not None and now in faults.busy:
             return Ending.BUSY
+        if faults.miss is not None and self._requests % faults.miss == 0:
+            return Ending.MISS
         if faults.html is not None and self._requests % faults.html == 0:
             return Ending.NO_CAR if car else Ending.BROKEN
         if faults.no_car and car:
@@ -90,14 +94,16 @@ class ScriptedLine:
 
     def body(self, size_bytes: int) -> Body:
         """Begin a body."""
-        trickle = self.faults.trickle
+        self._bodies += 1
+        drips = self.faults.drip is not None and self._bodies % self.faults.drip == 0
+        trickle = DRIP_RATE if drips else self.faults.trickle
         return Body(size_bytes, trickle=Bucket(trickle, burst_bytes=0) if trickle else None)
 
     def piece(self, body: Body, now: float) -> tuple[int, float]:
         """The body's next piece, and when it arrives; zero bytes if the script ends or stalls the body there."""
         faults, step = self.faults, self._piece_bytes
-        if faults.trickle is not None:
-            step = max(1, min(step, int(faults.trickle / 10)))
+        if body.trickle is not None:
+            step = max(1, min(step, int(body.trickle.rate / 10)))
         size = min(step, body.size_bytes - body.sent_bytes)
         for limit in (faults.cut, faults.stall):
             size = size if limit is None else max(0, min(size, limit - body.sent_bytes))
@@ -158,6 +164,6 @@ def _rate(faults: Faults, now: float, at_once: int) -> float:
     rate = faults.rate or UNSHAPED_RATE
     rate = rate / SLOW_FACTOR if during(faults.slow) else rate
     rate = rate if faults.trickle is None else min(rate, faults.trickle * at_once)
-    for every in (faults.flip, faults.other, faults.html):
+    for every in (faults.flip, faults.other, faults.html, faults.drip, faults.miss):
         rate *= 1.0 if every is None else 1.0 - 1.0 / every
     return rate

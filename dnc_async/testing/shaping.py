@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -15,7 +16,8 @@ from dnc_async.serve.accept import only_if_cached
 from dnc_async.serve.content_request import RefusalError
 
 from .bucket import PIECE_BYTES, Bucket
-from .faults import SLOW_FACTOR, STRAGGLE_S
+from .faults import DRIP_RATE, SLOW_FACTOR, STRAGGLE_S
+from .floods import flood
 from .stats import GatewayStats
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class ScriptedHooks:
             self._count("answered_busy")
             headers = {"Retry-After": str(math.ceil(self._faults.retry_after_s))}
             return web.Response(status=429, text="come back later\n", headers=headers)
+        if self._faults.miss is not None and number % self._faults.miss == 0:
+            self._count("answered_miss")
+            return web.Response(status=404, text="not found\n")
+        await flood(request, self._faults)
         if self._faults.html is not None and number % self._faults.html == 0:
             self._count("answered_html")
             return web.Response(text=_PAGE, content_type="text/html")
@@ -116,6 +122,7 @@ class ScriptedHooks:
             clock=self._clock,
             start_s=self._start_s,
             served=self._served,
+            drips=self._count("bodies") % (self._faults.drip or sys.maxsize) == 0,
         )
         return shaper.write
 
@@ -141,6 +148,7 @@ class _Shaper:
         clock: Callable[[], float],
         start_s: float,
         served: Callable[[int], None],
+        drips: bool,
     ) -> None:
         self._faults = faults
         self._clock = clock
@@ -150,11 +158,11 @@ class _Shaper:
         self._response = response
         self._sent = 0
         self._line = line
-        self._trickle = Bucket(faults.trickle, burst_bytes=0) if faults.trickle else None
-        shaped = line is not None or faults.trickle is not None
-        self._step = PIECE_BYTES if shaped else 2**20
-        if faults.trickle is not None:
-            self._step = max(1, min(PIECE_BYTES, int(faults.trickle / 10)))
+        trickle = DRIP_RATE if drips else faults.trickle
+        self._trickle = Bucket(trickle, burst_bytes=0) if trickle else None
+        self._step = PIECE_BYTES if line is not None or trickle else 2**20
+        if trickle:
+            self._step = max(1, min(PIECE_BYTES, int(trickle / 10)))
         self._ready_s: float | None = None
 
     async def write(self, data: bytes) -> None:

@@ -32,6 +32,7 @@ from dnc_async.errors import ArgumentError
 from dnc_async.gateways.dag_range import CarQuery
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.scoreboard import Scoreboard, Span
+from dnc_async.gateways.want import Want
 
 from .consumer import ROOT, Consumer, Leaf, SimulatedRequest
 from .faults import Faults
@@ -223,9 +224,7 @@ class Simulator:
     def _dispatch(self) -> None:
         board = self.board
         if len(self._lines) > 1:
-            budget = self._hedges.left(sum(score.bytes for score in board.scores))
-            for late, gateway in board.hedges(self.now, budget):
-                self._hedges.spend(late.size_bytes)
+            for late, gateway in board.hedges(self.now, self._may_hedge):
                 self._send(Span([late], gateway), "hedged")
         spans = board.assign(self._pending[:_LOOK_AHEAD], self.now)
         for span in spans:
@@ -235,6 +234,10 @@ class Simulator:
             self._send(span, "asked" if span.joins is None else "joined")
         in_flight = sum(score.in_flight_bytes for score in board.scores) if spans else 0
         self._tally.peak_bytes = max(self._tally.peak_bytes, in_flight)
+
+    def _may_hedge(self, want: Want) -> bool:
+        delivered = sum(score.bytes for score in self.board.scores)
+        return self._hedges.spend(want.size_bytes, want.asked, delivered, is_urgent=not self._pending)
 
     def _send(self, span: Span, what: str) -> None:
         wants, i = [want for want in span.wants if isinstance(want, Leaf)], span.gateway

@@ -19,4 +19,6 @@ class GatewayStats:
     answered_busy: int = 0
     answered_late: int = 0
     answered_html: int = 0
+    answered_miss: int = 0
+    bodies: int = 0
     peak_connections: int = 0

@@ -30,7 +30,7 @@ BUSY = Simulation(
     budget_bytes=30_000,
 )
 #: What happens in it, on every Python and every machine.
-BUSY_DIGEST = "fbe104bf752c0acc4f5e387681e78f7360d25a6261b4e2df5c18e7f63220ba4c"
+BUSY_DIGEST = "d6f8533dddcad1ee06023199fcc87b336286b09fd429ecc0251d64da955d8ea0"
 
 
 def test_the_same_everywhere() -> None:
@@ -83,3 +83,23 @@ def test_scripts_read_back() -> None:
         assert str(kind.parse(text)) == text
         with pytest.raises(ArgumentError, match="nonsense"):
             kind.parse("nonsense=1")
+
+
+def test_an_outage_costs_little_more_than_itself() -> None:
+    """The only gateway is away for 20 s: the stream goes on within seconds of its return."""
+    run = Simulation(gateways=["rate=20kB,down=1s-21s"], data=SMALL, budget_bytes=30_000).run()
+    assert run.problems == ()
+    assert run.consumers[0].is_complete
+    calm = Simulation(gateways=["rate=20kB"], data=SMALL, budget_bytes=30_000).run()
+    assert run.simulated_s < calm.simulated_s + 20.0 + 5.0
+
+
+@pytest.mark.parametrize("script", ["drip=3", "drip=3,no-car", "trickle=1kB", "miss=3", "miss=1", "stall=300"])
+def test_beside_an_honest_gateway_others_cost_little(script: str) -> None:
+    """Blocks that drip, are not found or do not end: 1.5 times the honest gateway's own time, and 3 s."""
+    data = DatasetScript(samples=400, batch_size=40, row_bytes=1000)
+    honest = "rate=200kB,latency=20ms"
+    alone = Simulation(gateways=[honest], data=data, budget_bytes=200_000).run()
+    run = Simulation(gateways=[f"rate=200kB,{script}", honest], data=data, budget_bytes=200_000).run()
+    assert run.problems == ()
+    assert run.simulated_s <= 1.5 * alone.simulated_s + 3.0

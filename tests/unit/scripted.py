@@ -51,6 +51,7 @@ class Gateway:
     ) -> None:
         self.name = name
         self.has_cars = bool(cars)
+        self.is_complete = False
         self.cars: list[str] = []
         self.raws: list[Cid] = []
         self.probed = 0

@@ -27,6 +27,7 @@ class Scripted:
     """A gateway that goes through some outcomes, and stays at the last: bytes, or an error's type."""
 
     has_cars = False
+    is_complete = False
 
     def __init__(self, name: str, *outcomes: bytes | type[GatewayError]) -> None:
         self.name = name

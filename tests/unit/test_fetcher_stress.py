@@ -87,6 +87,7 @@ class Gateway:
     """One that answers as its dice fall: ``honest`` is the chance that it simply does what it was asked."""
 
     has_cars = True
+    is_complete = False
 
     def __init__(self, name: str, dice: random.Random, honest: float) -> None:
         self.name = name

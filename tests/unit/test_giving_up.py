@@ -24,6 +24,7 @@ class Silent:
 
     name = "silent"
     has_cars = False
+    is_complete = False
 
     def __init__(self) -> None:
         self.over = anyio.Event()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dnc_async as dnc
+from dnc_async.gateways.retries import FREE_HEDGES_BYTES, HedgeBudget
 from dnc_async.gateways.scoreboard import Scoreboard
 from dnc_async.gateways.want import Want
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
@@ -17,6 +18,10 @@ from dnc_async.testing import GatewayProcess
 from ..files.conftest import content
 
 BLOCK = 2**18
+
+
+def _all(_: Want) -> bool:
+    return True
 
 
 def board() -> Scoreboard:
@@ -38,14 +43,14 @@ def test_silence_is_hedged_once() -> None:
     scores, want = board(), Want(BLOCK)
     want.asked.add(0)
     scores.scores[0].sent(want, BLOCK, 10.0)
-    assert scores.hedges(10.15, 1e9) == []
+    assert scores.hedges(10.15, _all) == []
     change = scores.next_change(10.15)
     assert 10.19 <= change <= 10.25
-    assert scores.hedges(change, 1e9) == [(want, 1)]
+    assert scores.hedges(change, _all) == [(want, 1)]
     want.asked.add(1)
     scores.scores[1].sent(want, BLOCK, change)
-    assert scores.hedges(change + 0.1, 1e9) == []  # the second request is in time
-    assert scores.hedges(change + 9, 1e9) == []  # it is not, and nobody else is left
+    assert scores.hedges(change + 0.1, _all) == []  # the second request is in time
+    assert scores.hedges(change + 9, _all) == []  # it is not, and nobody else is left
 
 
 def test_a_line_that_is_merely_full_is_not_hedged() -> None:
@@ -57,7 +62,7 @@ def test_a_line_that_is_merely_full_is_not_hedged() -> None:
     for step in range(16):
         for want in wants:
             scores.scores[0].received(want, BLOCK // 16, 10.1 + step / 50)
-        assert scores.hedges(10.1 + step / 50 + 0.019, 1e9) == []
+        assert scores.hedges(10.1 + step / 50 + 0.019, _all) == []
 
 
 def test_a_trickle_from_an_unknown_gateway_is_hedged() -> None:
@@ -70,7 +75,7 @@ def test_a_trickle_from_an_unknown_gateway_is_hedged() -> None:
     scores.scores[2].first_byte(want, 10.05)
     for step in range(20):
         scores.scores[2].received(want, 100, 10.1 + step / 10)
-    assert [late for late, _ in scores.hedges(12.05, 1e9)] == [want]
+    assert [late for late, _ in scores.hedges(12.05, _all)] == [want]
 
 
 def test_the_budget_is_kept() -> None:
@@ -80,8 +85,18 @@ def test_the_budget_is_kept() -> None:
         want.asked.add(0)
         scores.scores[0].sent(want, BLOCK, 10.0)
     wants[0].hopeless = wants[0].excluded = {1}
-    assert [want for want, _ in scores.hedges(12.0, 2 * BLOCK)] == wants[1:3]
-    assert scores.hedges(12.0, BLOCK - 1) == []
+    budget = HedgeBudget(share=0.0)
+    budget.spend(FREE_HEDGES_BYTES - 2 * BLOCK, {0}, 0, is_urgent=True)
+
+    def spend(want: Want) -> bool:
+        return budget.spend(want.size_bytes, want.asked, 0, is_urgent=False)
+
+    assert [want for want, _ in scores.hedges(12.0, spend)] == wants[1:3]
+    assert budget.spent_bytes == FREE_HEDGES_BYTES
+    assert scores.hedges(12.0, spend) == []
+    assert budget.spend(BLOCK, {0, 1}, 0, is_urgent=False)  # the other gateway's account
+    assert budget.spend(BLOCK, {0}, 0, is_urgent=True)
+    assert (budget.is_exceeded(0, 0), budget.is_exceeded(1, 0)) == (True, False)
 
 
 def test_being_beaten_is_a_failure_only_for_the_silent() -> None:

@@ -20,6 +20,7 @@ class Sends:
     """A gateway that has some blocks."""
 
     has_cars = False
+    is_complete = False
 
     def __init__(self, name: str, *blocks: Block) -> None:
         self.name = name

@@ -6,6 +6,8 @@ from dnc_async.gateways.scoreboard import Scoreboard
 from dnc_async.gateways.want import Want
 from dnc_async.testing import SimulationReport, Simulator, Workload
 
+BLOCK = 2**18
+
 
 def blocks(count: int, size: int) -> Workload:
     """Blocks that do not follow each other in a file, so that each is asked for on its own."""
@@ -103,7 +105,7 @@ def test_a_stale_gateway_is_tried_with_the_least_urgent_block_in_sight() -> None
     assert wants[-1] not in [want for span in spans if span.gateway == 0 for want in span.wants]
     for span in spans:
         board.sent(span, now)
-    assert (wants[-1], 0) in board.hedges(now + 2, 1e9)
+    assert (wants[-1], 0) in board.hedges(now + 2, lambda _: True)
     assert [span for span in board.assign(wants, now + 0.1) if span.gateway == 1] == []  # not again
 
 
@@ -154,3 +156,48 @@ def test_assign_is_worth_a_call_where_somebody_has_room() -> None:
         score.sent(i, 2**22, 0.0)
     assert not board.may_assign(2**16, 0.0)
     assert board.may_assign(2**12, 0.0)
+
+
+def test_the_last_resort_is_asked_every_few_seconds() -> None:
+    """After an outage a gateway that is alone works again within seconds, however long its pause has become."""
+    board, now = Scoreboard(1, max_requests=8, max_bytes=2**25), 1000.0
+    score = board.scores[0]
+    for _ in range(8):
+        want = Want(BLOCK)
+        score.sent(want, BLOCK, now)
+        score.failed(want, now)
+        assert board.assign([want], now) == []
+        assert now < board.next_change(now) <= now + 4.0
+        now = board.next_change(now)
+        while not board.assign([want], now):
+            now = board.next_change(now)
+    assert score.paused_until > now
+    score.sent(want, BLOCK, now)
+    score.delivered(want, BLOCK, now + 0.1)
+    assert score.paused_until == now + 0.1
+
+
+def test_a_pause_that_was_asked_for_is_kept() -> None:
+    """By the last resort, too; and a lie is not forgiven because the next block is right."""
+    board = Scoreboard(1, max_requests=8, max_bytes=2**25)
+    score, want = board.scores[0], Want(BLOCK)
+    score.refused(1000.0, retry_after_s=30.0)
+    assert board.assign([want], 1029.0) == []
+    assert board.assign([want], 1031.0)
+    for _ in range(8):
+        score.mismatched(1031.0)
+    until = score.paused_until
+    score.sent(want, BLOCK, 1040.0)
+    score.delivered(want, BLOCK, 1041.0)
+    assert score.paused_until == until > 1041.0
+
+
+def test_a_block_that_was_not_found_is_not_asked_for_at_once() -> None:
+    """Neither by its turn nor as a hedge; a gateway that has not failed for it is asked meanwhile."""
+    board, want = Scoreboard(2, max_requests=8, max_bytes=2**25), Want(BLOCK)
+    want.excluded, want.retry_at = {0, 1}, 1000.25
+    assert board.assign([want], 1000.0) == []
+    assert board.next_change(1000.0) == 1000.25
+    assert board.assign([want], 1000.25)
+    want.excluded, want.retry_at = {0}, 2000.0
+    assert [span.gateway for span in board.assign([want], 1000.5)] == [1]

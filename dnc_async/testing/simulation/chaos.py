@@ -32,9 +32,7 @@ def run_and_compare(plan: Simulation) -> tuple[SimulatedRun, tuple[str, ...]]:
     run = plan.run()
     scripts = [Faults.parse(str(script)) for script in plan.gateways]
     honest = [script for script in scripts if is_honest(script)]
-    # A block that trickles in never stalls, so it is not requested from another gateway: that time has no bound yet.
-    has_bound = bool(honest) and plan.crash_s is None and not any(script.trickle for script in scripts)
-    if run.problems or not has_bound:
+    if run.problems or not honest or plan.crash_s is not None:
         return run, run.problems
     alone = replace(plan, gateways=honest).run()
     # What could not be read back from the disk is fetched again.

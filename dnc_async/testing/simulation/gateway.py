@@ -20,6 +20,7 @@ from dnc_async.errors import (
     GatewayOversizeError,
     GatewayTimeoutError,
 )
+from dnc_async.gateways.connections import LEAST_BYTES_PER_S
 from dnc_async.gateways.transport import Arrivals, CarRequest
 from dnc_async.ipld.block import Pieces
 from dnc_async.ipld.car import encode_header, section
@@ -39,6 +40,7 @@ class SimulatedGateway:
     """One gateway with ``blocks``. Its seconds count from its creation; ``faults`` counts the faults that were injected."""
 
     has_cars = True
+    is_complete = False
 
     def __init__(
         self,
@@ -156,7 +158,8 @@ class SimulatedGateway:
         if ending is Ending.BUSY:
             raise self._fail("busy", GatewayBusyError, "answered 429", asked, retry_after_s=self._line.retry_after_s)
         if ending is Ending.MISS:
-            raise self._fail("cold", GatewayMissError, "answered 404 Not Found", asked)
+            fault = "cold" if self.script.cold and not known else "miss"
+            raise self._fail(fault, GatewayMissError, "answered 404 Not Found", asked)
         if ending is Ending.NO_CAR:
             raise self._fail("no-car" if self.script.no_car else "html", GatewayNoCarError, "answered text/html", asked)
         if ending is Ending.BROKEN:
@@ -181,8 +184,13 @@ class SimulatedGateway:
     async def _pieces(self, data: bytes, asked: str, arrivals: Arrivals) -> AsyncIterator[bytes]:
         """The body's pieces at their times; the error of a body that is cut off."""
         body = self._line.body(len(data))
+        since, since_bytes = self._now, 0
         while body.sent_bytes < len(data):
             before, start = body.sent_bytes, self._now
+            if start - since >= self._stall_timeout_s:
+                if before - since_bytes < self._stall_timeout_s * LEAST_BYTES_PER_S:
+                    raise self._fail("drip", GatewayTimeoutError, "hardly anything came", asked)
+                since, since_bytes = start, before
             size, due = self._line.piece(body, start)
             if due - start > self._stall_timeout_s or (not size and due - start < _NO_TIME_S):
                 await self._breaks(body_stalls=self._line.stalls(body), asked=asked)

@@ -89,6 +89,8 @@ def _gateway(dice: random.Random) -> str:
         lambda: f"down={_window(dice)}",
         lambda: f"html={dice.choice((1, 3, 5))}",
         lambda: "cold",
+        lambda: f"drip={dice.choice((2, 3, 7))}",
+        lambda: f"miss={dice.choice((3, 7))}",
     ]
     chosen = dice.sample(faults, dice.choice((1, 1, 2, 3)))
     return ",".join([*_line(dice), *(fault() for fault in chosen)])
