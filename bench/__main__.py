@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import budget, cost, download, fetch, files, idle, ipld, policy, scale, timeline, transform, wire
+from bench import budget, cost, download, fetch, files, hostile, idle, ipld, policy, scale, timeline, transform, wire
 from bench.peers import run as peers
 
 BENCHES = {
@@ -13,6 +13,7 @@ BENCHES = {
     "download": download.main,
     "fetch": fetch.main,
     "files": files.main,
+    "hostile": hostile.main,
     "idle": idle.main,
     "ipld": ipld.main,
     "peers": peers.main,

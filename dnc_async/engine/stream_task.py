@@ -15,7 +15,7 @@ from dnc_async.dataset.plan import Plan
 from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.ledger import Handover, Ledger
 from dnc_async.engine.mailbox import BatchSender
-from dnc_async.engine.pipeline import Pipeline
+from dnc_async.engine.pipeline import Pipeline, Surroundings
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
 from dnc_async.engine.runtime import Runtime, StreamRequest, culprit
@@ -140,17 +140,9 @@ class StreamTask:
                     root=self._request.dataset,
                     plan=plan,
                     tasks=tasks,
-                    group=group,
+                    around=self._surroundings(fetcher, group, spool),
                     open_account=lambda borrower: runtime.governor.open(floor_bytes=floor, borrower=borrower),
-                    spool=spool,
-                    disk=runtime.disk,
-                    mailbox=self._mailbox,
-                    clock=runtime.environment.clock,
-                    thread_clock=runtime.environment.thread_clock,
                     prefetch=self._request.options.batches_ahead,
-                    window=lambda: BandwidthDelay.of(fetcher.scores),
-                    measured=fetcher.measured,
-                    credit=runtime.credit,
                     transforms=transforms,
                 )
                 if self._mailbox.is_awaited:  # since before there was a pipeline
@@ -163,6 +155,20 @@ class StreamTask:
                 with anyio.CancelScope(shield=True):
                     await group.aclose()
                 pipeline.close()
+
+    def _surroundings(self, fetcher: Fetcher, group: FetchGroup, spool: SpoolFolder | None) -> Surroundings:
+        runtime = self._runtime
+        return Surroundings(
+            group=group,
+            spool=spool,
+            disk=runtime.disk,
+            mailbox=self._mailbox,
+            clock=runtime.environment.clock,
+            thread_clock=runtime.environment.thread_clock,
+            window=lambda: BandwidthDelay.of(fetcher.scores),
+            measured=fetcher.measured,
+            credit=runtime.credit,
+        )
 
     # What the consumer does, told in any thread, which is kept from its next batch as shortly as can be.
 

@@ -20,7 +20,7 @@ from dnc_async.engine.chunks import Chunk
 from dnc_async.engine.credit import BandwidthDelay, Credit, CreditLimit
 from dnc_async.engine.ledger import ChunkTimes
 from dnc_async.engine.pace import Pace
-from dnc_async.engine.pipeline import Pipeline
+from dnc_async.engine.pipeline import Pipeline, Surroundings
 from dnc_async.engine.placement import Placement
 from dnc_async.engine.progress import Progress
 from dnc_async.errors import ManifestError
@@ -150,17 +150,19 @@ class Parts:
             root=str(self.data.root),
             plan=self.plan,
             tasks=tasks,
-            group=self.group,
+            around=Surroundings(
+                group=self.group,
+                spool=self.spool,
+                disk=self.backoff,
+                mailbox=mailbox,
+                clock=self.loop.time,
+                thread_clock=lambda: 0.0,
+                window=lambda: BandwidthDelay.of(self.fetcher.scores),
+                measured=self.fetcher.measured,
+                credit=self.limit,
+            ),
             open_account=lambda borrower: self.governor.open(floor_bytes=floor, borrower=borrower),
-            spool=self.spool,
-            disk=self.backoff,
-            mailbox=mailbox,
-            clock=self.loop.time,
-            thread_clock=lambda: 0.0,
             prefetch=None,
-            window=lambda: BandwidthDelay.of(self.fetcher.scores),
-            measured=self.fetcher.measured,
-            credit=self.limit,
             transforms=None,
         )
         return mailbox.pipeline
