@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.condition import Condition
-from dnc_async.errors import GatewayError, GatewayMismatchError, GatewayMissError, StreamClosedError
+from dnc_async.errors import GatewayError, StreamClosedError
 from dnc_async.gateways.delivery import Arrival, BlockDelivery, Offers, Verdict
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.gateways.pauses import PauseWarnings, SilenceWarnings
@@ -29,10 +29,11 @@ from dnc_async.gateways.probes import Probes
 from dnc_async.gateways.readahead import Readahead
 from dnc_async.gateways.request import Request
 from dnc_async.gateways.request_log import RequestLog
-from dnc_async.gateways.requester import Requester
+from dnc_async.gateways.requester import Probed, Requester
 from dnc_async.gateways.retries import HedgeBudget, Patience
 from dnc_async.gateways.score import Score
 from dnc_async.gateways.scoreboard import Scoreboard, Span
+from dnc_async.gateways.settling import Settling
 from dnc_async.gateways.transport import Transport
 from dnc_async.gateways.want import BlockWant, Want
 from dnc_async.gateways.workers import run_in_worker
@@ -75,10 +76,9 @@ class Fetcher:
     ) -> None:
         """``transports`` are the gateways; :meth:`add` adds more later."""
         self._hedges = HedgeBudget(hedge_share)
-        self._transports = tuple(transports)
+        self._transports = list(transports)
         self._executor = executor
         self.clock = clock
-        self._patience = Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s)
         self._pause_warnings, self._silence_warnings = PauseWarnings(), SilenceWarnings()
         self._board = Scoreboard(
             len(self._transports),
@@ -92,21 +92,30 @@ class Fetcher:
         for transport in self._transports:
             self._log.add_gateway(transport)
         self._requesters = [self._requester(i) for i in range(len(self._transports))]
-        self._probes = Probes()
+        self._probes = Probes(self)
         self._pending = Pending()
+        self._wake = asyncio.Event()
+        self._settling = Settling(
+            transports=self._transports,
+            pending=self._pending,
+            board=self._board,
+            log=self._log,
+            hedges=self._hedges,
+            patience=Patience(attempts=attempts, seconds=patience_s, busy_seconds=busy_patience_s),
+            clock=clock,
+            enqueue=self._enqueue,
+            wake=self._wake.set,
+        )
         self._delivery = BlockDelivery(
             self._pending,
             in_worker=self.in_worker,
             thread_clock=thread_clock,
             conclude=self._conclude,
-            settle=self._settle,
+            settle=self._settling.settle,
         )
         self._requests: dict[Request, None] = {}  # in order: what is done to each must not depend on chance
         self._paused: set[Request] = set()
-        self._wake = asyncio.Event()
         self._woken_at = float("-inf")
-        self._searches = 0
-        self._search_causes: dict[str, GatewayError] = {}
         #: The gateways whose rate or latency is not known yet, by number.
         self._unmeasured = set(range(len(self._transports)))
         #: Notified when both have become known of another gateway.
@@ -140,7 +149,7 @@ class Fetcher:
         """Add a gateway, also for blocks that are wanted already; ``requests_per_minute`` is its limit, if known."""
         self._board.add(requests_per_minute, can_car=transport.has_cars)
         self._unmeasured.add(len(self._transports))
-        self._transports = (*self._transports, transport)
+        self._transports.append(transport)
         self._requesters.append(self._requester(len(self._requesters)))
         self._log.add_gateway(transport)
         self._probes.add_gateway(self._requesters[-1])
@@ -154,32 +163,22 @@ class Fetcher:
 
     def search_started(self) -> None:
         """A search for gateways began: until :meth:`search_ended`, a block for which all gateways failed waits for new ones."""
-        self._searches += 1
+        self._settling.search_started()
 
     def search_ended(self, causes: Iterable[GatewayError] = ()) -> None:
         """A search for gateways ended. ``causes`` say why it found none, for the error of a block that no gateway serves."""
-        self._searches -= 1
-        for cause in causes:
-            self.add_search_cause(cause)
-        self._give_up_hopeless()
-        self._wake.set()
+        self._settling.search_ended(causes)
 
     def add_search_cause(self, cause: GatewayError) -> None:
         """Add a cause to the error of a block that no gateway serves: which other source there was, and why it was not used."""
-        self._search_causes[cause.gateway] = cause
+        self._settling.add_search_cause(cause)
 
-    def forgive_misses(self, gateway: int) -> None:
-        """Request blocks again that a gateway did not find, because it was not told their root."""
-        for want in self._pending:
+    def probed(self, gateway: int, answer: Probed) -> None:
+        """A gateway answered a probe: request blocks again that it did not find because it was not told their root."""
+        for want in self._pending if answer.lacks_root else ():
             want.forgive_miss(gateway)
-
-    def _give_up_hopeless(self) -> None:
-        for want in self._pending.queued() if not self._searches else ():
-            if not want.is_hopeful or not self._transports:
-                self._settle_unavailable(want)
-
-    def _settle_unavailable(self, want: BlockWant) -> None:
-        self._settle(want, want.unavailable_error(self.clock(), self._search_causes.values()))
+        if answer.pause_s:
+            self._report_pause(gateway, answer.pause_s)
 
     def open(self, root: Cid | None = None) -> FetchGroup:
         """Open a group of wants that can be withdrawn together. Gateways are asked whether they hold ``root`` themselves."""
@@ -208,7 +207,6 @@ class Fetcher:
                     await self._wait(self._next_look(now), now)
         finally:
             for arrival in self._delivery.clear():
-                self._requesters[arrival.request.gateway].end(arrival.request)
                 self._ended(arrival.request)
 
     def _next_look(self, now: float) -> float:
@@ -251,7 +249,7 @@ class Fetcher:
     def withdraw(self, wants: Sequence[BlockWant]) -> None:
         """Stop fetching blocks (called by a group). Each want's ``done`` is called when no worker thread uses it any more."""
         for want in wants:
-            self._settle(want, StreamClosedError("the stream was closed"))
+            self._settling.settle(want, StreamClosedError("the stream was closed"))
         if wants:
             self._pending.dequeue_settled()
 
@@ -275,7 +273,7 @@ class Fetcher:
     def _dispatch(self, tasks: TaskGroup, now: float) -> None:
         self._delivery.deliver_added(tasks)
         if not self._transports:
-            self._give_up_hopeless()
+            self._settling.give_up_hopeless()
         if len(self._transports) > 1:
             for late, gateway in self._board.hedges(now, self._may_hedge):
                 self._send(tasks, Span([late], gateway), now)
@@ -329,23 +327,30 @@ class Fetcher:
     def _conclude(self, arrival: Arrival, verdict: Verdict) -> None:
         """A raw block was verified, or its body is something else: the request has ended."""
         request, want, body, received_at = arrival
-        requester = self._requesters[request.gateway]
         if verdict.block is not None:
             if not isinstance(body, tuple):  # it was read when it was verified
                 request.count_received(verdict.block.size_bytes, self.clock())
             self._delivered(request, verdict, verdict.block, received_at)
         elif verdict.error is not None:
-            requester.reject(request, want, verdict.error)
-        requester.end(request)
+            self._requesters[request.gateway].reject(request, want, verdict.error)
         self._ended(request)
         if callable(body):  # only now is its space free
             self._wake.set()
 
     def _ended(self, request: Request) -> None:
+        """A request brings nothing more: have what is missing requested from another gateway, or given up."""
+        gateway = request.gateway
+        for want, error in request.failures:
+            self._settling.failed(request, want, error)
+        self._requesters[gateway].end(request)
+        for want in list(request.wants):
+            self._settling.not_sent(want, gateway)
+        if request.pause_s:
+            self._report_pause(gateway, request.pause_s)
         self._requests.pop(request, None)
         self._log.ended(request)
 
-    # RequestEvents: what requests tell the fetcher.
+    # RequestEvents: what open requests tell the fetcher.
 
     def bytes_received(self, gateway: int) -> None:
         """Wake the dispatcher if the gateway's window now has space for the first want in the queue."""
@@ -399,7 +404,7 @@ class Fetcher:
             want.received_at, want.worked_s = received_at, verdict.worked_s
             self._record_answer(request, want, block.size_bytes, now)
             if result is not None:  # else another thread accepts the block, and its caller settles the want
-                self._settle(want, result.error)
+                self._settling.settle(want, result.error)
             want.call_done()
         self._notify_if_measured(request.gateway)
         return bool(offers or new)
@@ -432,61 +437,7 @@ class Fetcher:
             self._wake.set()
         return late
 
-    def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        """Record that the gateway failed to send this block, and request it from another."""
-        if not want.settled:
-            self._record_failure(want, gateway, error)
-        elif isinstance(error, GatewayMismatchError):  # another gateway was faster; it lied all the same
-            self.report_failure(error, str(want.cid))
-        self._remove_request(want, gateway)
-
-    def give_back(self, want: BlockWant, gateway: int) -> None:
-        """Request a block elsewhere that the gateway will not send, without blaming the gateway."""
-        self._remove_request(want, gateway)
-
-    def _remove_request(self, want: BlockWant, gateway: int) -> None:
-        """A request ended without the block: unless another request for it is open, queue it again or give it up."""
-        want.requests.pop(gateway, None)
-        want.asked.discard(gateway)
-        self._wake.set()
-        if want.settled or want.requests:
-            return
-        if want.is_hopeful or self._searches:
-            self._enqueue(want)
-        else:
-            self._settle_unavailable(want)
-
-    def _settle(self, want: BlockWant, outcome: Exception | None) -> None:
-        """Record a want's outcome, and remove it from all requests that still expect it."""
-        if not want.settle(outcome):
-            return
-        if self._pending.remove(want):  # other wants for the same block may have waited for this one's request
-            self._wake.set()
-        requests, want.requests = want.requests, {}
-        for gateway, request in requests.items():
-            score = self._board.scores[gateway]
-            if outcome is None:
-                if score.beaten(want, self.clock()) and self._hedges.is_exceeded(gateway, score.bytes):
-                    score.distrust(self.clock())
-            else:
-                score.missed(want)
-            request.remove(want)
-        want.asked.clear()
-        want.call_done()
-
-    def report_failure(self, error: GatewayError, cid: str) -> None:
-        """Tell observers of a failure that costs no block."""
-        self._log.failed(error, cid)
-
-    def _record_failure(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        self.report_failure(error, str(want.cid))
-        is_complete = self._transports[gateway].is_complete and isinstance(error, GatewayMissError)
-        has_delivered = bool(self._board.scores[gateway].blocks) and not is_complete
-        gateways, now = len(self._transports), self.clock()
-        patience = self._patience
-        want.record_failure(gateway, error, now, patience=patience, has_delivered=has_delivered, gateways=gateways)
-
-    def report_pause(self, gateway: int, pause_s: float) -> None:
+    def _report_pause(self, gateway: int, pause_s: float) -> None:
         """Warn, once a pause, that a gateway asked us to wait for ``pause_s`` seconds."""
         name = self._transports[gateway].name
         self._pause_warnings.warn(gateway, name, pause_s, self.clock(), self._board.scores)

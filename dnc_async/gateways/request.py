@@ -1,8 +1,8 @@
 """One request on the wire: for a raw block, or for a CAR with several blocks.
 
 For each block that is expected of it, a request ends in one of three ways: the block is delivered; the request failed, which is
-charged to the gateway, and the block is requested from another; or the block is given back without blame. Blocks that were
-delivered stay delivered, whatever happens to the rest.
+charged to the gateway, and the block is requested from another; or the block is given back without blame: it is still in
+``wants`` when the request has ended. Blocks that were delivered stay delivered, whatever happens to the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REMEMBERED_BLOCKS = 8192
 
 
 class RequestEvents(Protocol):
-    """What a request tells the fetcher, and asks of it."""
+    """What a request tells the fetcher while it is open, and asks of it. How it ended, the request itself says."""
 
     readahead: Readahead
     hold_s: float
@@ -47,27 +47,6 @@ class RequestEvents(Protocol):
     def keep_for_later(self, request: Request, block: Block) -> None:
         """Keep a verified block that no stream has requested yet."""
 
-    def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        """The gateway failed to send this block."""
-
-    def report_failure(self, error: GatewayError, cid: str) -> None:
-        """The gateway failed, but no wanted block was lost by it."""
-
-    def report_pause(self, gateway: int, pause_s: float) -> None:
-        """The gateway asked us to wait for ``pause_s`` seconds before the next request."""
-
-    def search_started(self) -> None:
-        """It is being found out how a gateway is to be asked: no block is given up meanwhile."""
-
-    def search_ended(self) -> None:
-        """It was found out, or cannot be."""
-
-    def forgive_misses(self, gateway: int) -> None:
-        """The gateway can only find blocks by their root: it may have those that it did not find."""
-
-    def give_back(self, want: BlockWant, gateway: int) -> None:
-        """The gateway will not send this block, and is not to blame."""
-
     def set_paused(self, request: Request, *, paused: bool) -> None:
         """A request stops reading, or reads on, because what it brought is not wanted yet."""
 
@@ -82,7 +61,10 @@ class Request:
         self.car = car
         self.blocks = len(wants)
         self.is_hedge = is_hedge
-        self.has_failed = False
+        #: What failed, and for which block; ``None`` if no block was expected any more.
+        self.failures: list[tuple[BlockWant | None, GatewayError]] = []
+        #: For how many seconds the gateway asked to be left alone.
+        self.pause_s = 0.0
         self.received_bytes = 0
         self.first_byte_at: float | None = None
         #: Counts the bytes of a raw block. ``None`` for a CAR, which is read as it arrives, so that nothing is left uncounted.
@@ -104,12 +86,24 @@ class Request:
         self.has_nodes = any(want.cid.codec != RAW for want in wants)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether any of it failed."""
+        return bool(self.failures)
+
+    @property
     def asked(self) -> str:
         """The CID of the block, or the path of the CAR, as text."""
         return str(self._first.cid) if self.car is None else self.car.path
 
     def __repr__(self) -> str:
         return f"<Request {self.asked} of gateway {self.gateway}, {len(self.wants)} blocks expected>"
+
+    def fail(self, want: BlockWant | None, error: GatewayError) -> None:
+        """Note that a block will not come from this request, because of the gateway."""
+        if want is not None:
+            self.wants.pop(want, None)
+        self.failures.append((want, error))
+        self.pause_s = max(self.pause_s, error.retry_after_s or 0.0)
 
     def count_received(self, size_bytes: int, now: float) -> None:
         """Count bytes of the answer that arrived; 0 when the answer begins."""

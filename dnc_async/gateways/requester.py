@@ -1,6 +1,8 @@
-"""Sends requests to one gateway, processes the answers, and reports for each expected block how it ended."""
+"""Sends requests to one gateway, and processes the answers; a request says afterwards what of it failed."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from dnc_async.errors import (
     BlockMismatchError,
@@ -29,13 +31,20 @@ _PROOF_BYTES = 2**21
 _PIECE_S = 0.04
 
 
+class Probed(NamedTuple):
+    """The answer to a probe: whether the gateway does not hold the root itself, and for how many seconds it wants a pause."""
+
+    lacks_root: bool = False
+    pause_s: float = 0.0
+
+
 class Requester:
     """Sends the requests to one gateway."""
 
     def __init__(
         self, gateway: int, transport: Transport, score: Score, capabilities: Capabilities, events: RequestEvents
     ) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._transport = transport
         self._score = score
         self._capabilities = capabilities
@@ -44,8 +53,8 @@ class Requester:
     async def execute(self, request: Request) -> UnverifiedBody | None:
         """Send a request and read its answer to the end. Raises nothing but cancellation.
 
-        Returns the body of a raw block, which the caller has to verify: then it calls :meth:`end`, and :meth:`reject` before that
-        if it is not the block. Everything else is concluded when this returns ``None``.
+        Returns the body of a raw block, which the caller has to verify: it calls :meth:`reject` if it is not the block. In any
+        case it calls :meth:`end` when the request has ended.
         """
         body: UnverifiedBody | None = None
         try:
@@ -60,16 +69,13 @@ class Requester:
             self._break(request, error)
         finally:
             request.arrivals = None  # breaks a reference cycle, which would keep the memory of the blocks alive
-            if body is None:
-                self.end(request)
         return body
 
     def end(self, request: Request) -> None:
-        """The request brings nothing more: give back the blocks that are still expected of it."""
+        """Expect nothing more of the request."""
         self._score.closed_car(request)
-        for want in list(request.wants):
+        for want in request.wants:
             self._score.missed(want)
-            self._events.give_back(want, self._gateway)
 
     def reject(self, request: Request, want: BlockWant, error: Exception) -> None:
         """The body of a raw block could not be read, or is not the block."""
@@ -90,11 +96,7 @@ class Requester:
         """Whether it is not known if the gateway sends CARs, and no open request will tell."""
         return self._capabilities.can_car and not self._capabilities.has_sent_car and not self._score.in_flight
 
-    def probe_started(self) -> None:
-        """A probe is sent now, by :meth:`probe`: a miss is not final before its answer is known."""
-        self._events.search_started()
-
-    async def probe(self, root: Cid, for_car: bool) -> None:
+    async def probe(self, root: Cid, for_car: bool) -> Probed:
         """Ask the gateway whether it holds a root itself; an error or an unclear answer changes nothing.
 
         ``for_car``: also request a CAR of the root block. Without this, each of several gateways that send no CARs would have
@@ -103,16 +105,15 @@ class Requester:
         try:
             if for_car and not await self._transport.sends_cars(root):
                 self._capabilities.refused_car()
-            if await self._transport.holds(root) is False:
-                self._capabilities.add_missing_root(str(root))
-                self._events.forgive_misses(self._gateway)
+            if await self._transport.holds(root) is not False:
+                return Probed()
         except GatewayBusyError as error:
             self._score.refused(self._events.clock(), error.retry_after_s)
-            self._events.report_pause(self._gateway, error.retry_after_s or 0.0)
+            return Probed(pause_s=error.retry_after_s or 0.0)
         except GatewayError:
-            return
-        finally:
-            self._events.search_ended()
+            return Probed()
+        self._capabilities.add_missing_root(str(root))
+        return Probed(lacks_root=True)
 
     def _break(self, request: Request, cause: Exception) -> None:
         """Treat a mistake of ours as a failure of the gateway: it costs this request, and not every stream of the client."""
@@ -133,7 +134,7 @@ class Requester:
             request.count_received(size_bytes, clock())
             if size_bytes:
                 score.received(want, size_bytes, clock())
-                self._events.bytes_received(self._gateway)
+                self._events.bytes_received(self.gateway)
             else:
                 want.first_byte_at = want.first_byte_at or clock()
                 score.first_byte(want, clock())
@@ -147,7 +148,7 @@ class Requester:
         body = (sent,) if isinstance(sent, bytes) else sent
         if isinstance(body, tuple):
             score.delivered(want, sum(map(len, body)), clock())
-            self._events.bytes_received(self._gateway)
+            self._events.bytes_received(self.gateway)
         return body
 
     def _piece_bytes(self) -> int:
@@ -159,13 +160,10 @@ class Requester:
             self._score.missed(want)
         else:
             self._score.failed(want, self._events.clock(), error.retry_after_s)
-            self._events.report_pause(self._gateway, error.retry_after_s or 0.0)
 
     def _fail(self, request: Request, want: BlockWant, error: GatewayError) -> None:
-        request.wants.pop(want, None)
-        request.has_failed = True
+        request.fail(want, error)
         self._score.missed(want)
-        self._events.failed(want, self._gateway, error)
 
     def _mismatched(self, request: Request, want: BlockWant | None, cause: BlockMismatchError) -> None:
         self._score.mismatched(self._events.clock())
@@ -175,7 +173,7 @@ class Requester:
         if want is not None:
             self._fail(request, want, error)
         else:
-            self._events.report_failure(error, asked)
+            request.fail(None, error)
 
     # A CAR.
 
@@ -215,14 +213,12 @@ class Requester:
             # GatewayOversizeError: the file is larger than was guessed, or the gateway sent all of it instead of the range.
             self._capabilities.refused_path(query.path)
         elif first is not None:
-            first.raw_only.add(self._gateway)
+            first.raw_only.add(self.gateway)
             self._charge(first, error)
             self._fail(request, first, error)
         else:
-            request.has_failed = True
             self._score.refused(self._events.clock(), error.retry_after_s)
-            self._events.report_pause(self._gateway, error.retry_after_s or 0.0)
-            self._events.report_failure(error, query.path)
+            request.fail(None, error)
 
     def _truncated(self, request: Request, query: CarQuery, what: str) -> None:
         """Record that a CAR ended too early. What it brought is kept; the rest is requested from elsewhere, or as raw blocks.

@@ -13,8 +13,8 @@ from dnc_async.engine import sink
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.ledger import Ledger
 from dnc_async.engine.pipeline import Pipeline
-from dnc_async.gateways.fetcher import Fetcher
 from dnc_async.gateways.requester import Requester
+from dnc_async.gateways.settling import Settling
 from dnc_async.ipld import block
 from dnc_async.spool.files import SpoolFile
 from dnc_async.spool.governor import Governor
@@ -103,7 +103,7 @@ MISTAKES: dict[str, tuple[Any, str, Replace, Simulation, str]] = {
         "deadlock|not at its end",
     ),
     "a failure is not told": (
-        Fetcher,
+        Settling,
         "failed",
         returns(None),
         Simulation(gateways=["html=2"], data=DATA),

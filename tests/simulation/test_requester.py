@@ -47,8 +47,6 @@ class Events:
         self.hold_s = 1.0
         self.clock = loop.time
         self.ended: dict[BlockWant, Ended] = {}
-        self.reported: list[type[Exception]] = []
-        self.pauses: list[float] = []
 
     def bytes_received(self, gateway: int) -> None:
         """Nobody waits for space."""
@@ -64,39 +62,17 @@ class Events:
             wants = [want for want in request.wants if want.cid == block.cid]
             for want in wants:
                 request.wants.pop(want)
-                self._end(want, "delivered", None)
+                self.end(want, "delivered", None)
             found.append((block, bool(wants)))
         return found
 
     def keep_for_later(self, request: Request, block: Block) -> None:
         self.readahead.put(block, request.groups)
 
-    def failed(self, want: BlockWant, gateway: int, error: GatewayError) -> None:
-        assert error.gateway == "http://gateway"
-        self._end(want, "failed", type(error))
-
-    def search_started(self) -> None:
-        """Nobody is given up here."""
-
-    def search_ended(self) -> None:
-        """As above."""
-
-    def forgive_misses(self, gateway: int) -> None:
-        """As above."""
-
-    def report_failure(self, error: GatewayError, cid: str) -> None:
-        self.reported.append(type(error))
-
-    def report_pause(self, gateway: int, pause_s: float) -> None:
-        self.pauses.append(pause_s)
-
-    def give_back(self, want: BlockWant, gateway: int) -> None:
-        self._end(want, "given back", None)
-
     def set_paused(self, request: Request, *, paused: bool) -> None:
         """Nobody looks at it."""
 
-    def _end(self, want: BlockWant, how: str, error: type[Exception] | None) -> None:
+    def end(self, want: BlockWant, how: str, error: type[Exception] | None) -> None:
         assert want not in self.ended, "a want ends once"
         self.ended[want] = how, error
 
@@ -111,6 +87,7 @@ class One:
         gateway = SimulatedGateway(
             "http://gateway", Faults.parse(script), blocks, seed="0", clock=loop.time, stall_timeout_s=5.0
         )
+        self.reported: list[type[Exception]] = []
         self.events, self.score, self.capabilities = Events(loop), Score(), Capabilities(can_car=True)
         self.requester = Requester(0, gateway, self.score, self.capabilities, self.events)
         self.wants = [self._want(i) for i in leaves]
@@ -135,6 +112,13 @@ class One:
         )
 
     async def execute(self) -> list[Ended]:
+        try:
+            await self._execute()
+        finally:
+            self._conclude()
+        return [self.events.ended[want] for want in self.wants]
+
+    async def _execute(self) -> None:
         body = await self.requester.execute(self.request)
         if body is not None:
             assert isinstance(body, tuple)
@@ -144,8 +128,17 @@ class One:
                 await self.events.deliver(self.request, lambda: [verified], len(verified.data))
             except BlockMismatchError as error:
                 self.requester.reject(self.request, want, error)
-            self.requester.end(self.request)
-        return [self.events.ended[want] for want in self.wants]
+
+    def _conclude(self) -> None:
+        for want, error in self.request.failures:
+            assert error.gateway == "http://gateway"
+            if want is None:
+                self.reported.append(type(error))
+            else:
+                self.events.end(want, "failed", type(error))
+        self.requester.end(self.request)
+        for want in self.request.wants:
+            self.events.end(want, "given back", None)
 
     def nothing_is_left(self) -> None:
         assert set(self.events.ended) == set(self.wants)
@@ -190,9 +183,8 @@ def test_a_raw_block(script: str, missing: bool, expected: Ended) -> None:
     assert ended == [expected]
     is_blamed = expected[1] not in (None, GatewayMissError)
     assert (one.score.paused_until > 1000.0) == is_blamed
-    assert one.events.pauses == ([] if not is_blamed or expected[1] is GatewayMismatchError else one.events.pauses)
+    assert one.request.pause_s == (3.0 if expected[1] is GatewayBusyError else 0.0)
     if expected[1] is GatewayBusyError:
-        assert one.events.pauses == [3.0]
         assert one.score.paused_until >= 1003.0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dnc_async.errors import GatewayBusyError, GatewayError, GatewayMismatchError, GatewayMissError
 from dnc_async.gateways.dag_range import DagRange
+from dnc_async.gateways.request import Request
 from dnc_async.ipld.block import make
 from dnc_async.ipld.cid import DAG_PB, Cid
 from dnc_async.telemetry import Event, RequestFailed
@@ -181,7 +182,8 @@ async def test_a_lie_is_told_although_another_was_faster() -> None:
         group = fetcher.open()
         wanted = leaf(group, 0)
         assert await wanted.came()
-        fetcher.failed(wanted.want, 0, GatewayMismatchError("lied", gateway="gateway", cid=""))
+        request = Request(0, [wanted.want], None, fetcher.clock(), is_hedge=True)
+        fetcher._settling.failed(request, wanted.want, GatewayMismatchError("lied", gateway="gateway", cid=""))
         assert [each.mismatch for each in told if isinstance(each, RequestFailed)] == [True]
         await group.aclose()
 
