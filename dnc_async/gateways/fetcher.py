@@ -43,6 +43,8 @@ from dnc_async.telemetry import GatewayStatistics, Observers
 
 #: Received bytes wake the dispatcher at most once in this time.
 _DISPATCH_INTERVAL_S = 0.001
+#: How often silent gateways are looked for.
+_SILENCE_LOOK_S = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +82,7 @@ class Fetcher:
         self._executor = executor
         self.clock = clock
         self._pause_warnings, self._silence_warnings = PauseWarnings(), SilenceWarnings()
+        self._looks_at, self._silent_at = float("-inf"), float("inf")
         self._board = Scoreboard(
             len(self._transports),
             max_requests=requests_per_gateway,
@@ -211,9 +214,11 @@ class Fetcher:
 
     def _next_look(self, now: float) -> float:
         """When there may be something to do, if nothing happens before; warns of gateways that are silent now."""
-        names = [transport.name for transport in self._transports]
-        silence = self._silence_warnings.look(now, names, self._board.scores)
-        return min(self._board.next_change(now), self._delivery.due_at, silence)
+        if now >= self._looks_at:  # not at each turn, because it takes a while
+            names = [transport.name for transport in self._transports]
+            self._silent_at = self._silence_warnings.look(now, names, self._board.scores)
+            self._looks_at = min(self._silent_at, now + _SILENCE_LOOK_S)
+        return min(self._board.next_change(now), self._delivery.due_at, self._silent_at)
 
     def _expects_more(self) -> bool:
         """Whether the bodies of other requests are on their way."""
