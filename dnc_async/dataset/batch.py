@@ -63,17 +63,18 @@ class BatchBuffer:
             column.name: column.empty(rows) for column in schema.columns if not column.is_bytes
         }
         self._ragged: dict[str, list[Ragged]] = {column.name: [] for column in schema.columns if column.is_bytes}
-        self._raw: dict[int, bytearray] = {}
+        self._raw: dict[int, memoryview] = {}
+        self._booleans = [column for column in schema.columns if column.is_boolean]
 
     def place(self, part: int, size_bytes: int) -> ChunkPlace:
         """Where to write the bytes of the ``part``-th chunk, a file of ``size_bytes``."""
         if self._varies:  # the layout depends on the content: keep it whole, decode when it is complete
-            whole = self._raw[part] = bytearray(size_bytes)
-            return ChunkPlace([(0, memoryview(whole))], size_bytes)
+            whole = self._raw[part] = _untouched(size_bytes)
+            return ChunkPlace([(0, whole)], size_bytes)
         rows = self._rows(part)
         layout = self._layouts.of(self._samples[part])
-        header = self._raw[part] = bytearray(len(layout.header))
-        segments: list[Segment] = [(0, memoryview(header))]
+        header = self._raw[part] = _untouched(len(layout.header))
+        segments: list[Segment] = [(0, header)]
         for column, ((offset, size),) in zip(self._schema.columns, layout.segments, strict=True):
             if size:
                 segments.append((offset, self._columns[column.name][rows].reshape(-1).view(np.uint8).data))
@@ -81,8 +82,8 @@ class BatchBuffer:
 
     @property
     def decodes(self) -> bool:
-        """Whether :meth:`finish` has to decode a chunk, and not only to check its header."""
-        return self._varies
+        """Whether :meth:`finish` has to look at a chunk's samples, and not only at its header."""
+        return self._varies or bool(self._booleans)
 
     def finish(self, part: int) -> None:
         """Check a chunk whose bytes have all been written, and decode it if necessary. Call it in the chunks' order.
@@ -92,6 +93,8 @@ class BatchBuffer:
         samples, raw = self._samples[part], self._raw.pop(part)
         if not self._varies:
             self._layouts.check(samples, raw)
+            for column in self._booleans:
+                chunk_format.check_booleans(column, self._columns[column.name][self._rows(part)])
             return
         for name, values in chunk_format.decode(self._schema, samples, raw).items():
             if isinstance(values, Ragged):
@@ -111,3 +114,8 @@ class BatchBuffer:
         for column in self._schema.columns:
             columns[column.name] = self._ragged[column.name][0] if column.is_bytes else self._columns[column.name]
         return self._schema.restore(columns)
+
+
+def _untouched(size_bytes: int) -> memoryview:
+    """New memory that the system provides page by page, as it is written: a promise of a large chunk takes none."""
+    return np.empty(size_bytes, dtype=np.uint8).data

@@ -35,6 +35,9 @@ VERSION = 1
 ALIGNMENT = 64
 _PIECE_BYTES = 2**20
 _PREFIX = len(MAGIC) + 4
+_LARGEST_SEGMENT = 2**63
+#: So many texts are decoded at a time: each takes far more memory than its offset in the chunk.
+_TEXTS_AT_ONCE = 2**14
 
 
 def _aligned(n: int) -> int:
@@ -164,7 +167,7 @@ class Layouts:
             layout = self._by_samples[samples] = fixed_layout(self.schema, samples)
         return layout
 
-    def check(self, samples: int, header: bytes | bytearray) -> None:
+    def check(self, samples: int, header: bytes | memoryview) -> None:
         """Raise :class:`~dnc_async.errors.DecodeError` unless this is the header of a chunk with this number of samples."""
         if header != self.of(samples).header:
             raise DecodeError(
@@ -172,16 +175,23 @@ class Layouts:
             )
 
 
-def decode(schema: Schema, samples: int, data: bytearray) -> Columns:
-    """The columns of a whole chunk, as new writable arrays; the values of ``bytes`` stay in ``data``, without a copy.
+def check_booleans(column: Column, values: Array) -> None:
+    """Raise :class:`~dnc_async.errors.DecodeError` if a sample of a boolean column is neither 0 nor 1: numpy would go wrong."""
+    if column.is_boolean and values.size and (values.view(np.uint8) > 1).any():
+        raise DecodeError(f"column {column.name!r} of the chunk has a boolean that is neither 0 nor 1")
+
+
+def decode(schema: Schema, samples: int, chunk: bytearray | memoryview) -> Columns:
+    """The columns of a whole chunk, as new writable arrays; the values of ``bytes`` stay in ``chunk``, without a copy.
 
     Raises :class:`~dnc_async.errors.DecodeError` if the chunk is not what the manifest says: a CID proves that the publisher
     wrote it, not that it is true.
     """
+    data = memoryview(chunk)
     layout = _read_header(schema, samples, data)
     columns: Columns = {}
     for column, placed in zip(schema.columns, layout.segments, strict=True):
-        parts = [memoryview(data)[offset : offset + size] for offset, size in placed]
+        parts = [data[offset : offset + size] for offset, size in placed]
         columns[column.name] = _read(column, samples, parts)
     return columns
 
@@ -192,18 +202,21 @@ def _read(column: Column, samples: int, parts: list[memoryview]) -> Array | Ragg
     return _text(column, samples, parts) if column.is_text else _fixed(column, samples, parts[0])
 
 
-def _read_header(schema: Schema, samples: int, data: bytearray) -> Layout:
+def _read_header(schema: Schema, samples: int, data: memoryview) -> Layout:
     problem = DecodeError(f"the chunk is not laid out as its manifest says: expected {samples} samples of {schema}")
     if len(data) < _PREFIX or data[: len(MAGIC)] != MAGIC:
         raise problem
     length = int.from_bytes(data[len(MAGIC) : _PREFIX], "little")
+    expected = [2 if column.varies else 1 for column in schema.columns]
+    longest = _layout(schema, samples, [[_LARGEST_SEGMENT] * count for count in expected])
+    if length > len(longest.header):  # it would take far more memory than its bytes
+        raise problem
     try:
-        _, _, rows = msgpack.unpackb(memoryview(data)[_PREFIX : _PREFIX + length])
+        _, _, rows = msgpack.unpackb(data[_PREFIX : _PREFIX + length])
         lengths = [[int(size) for size in row[3]] for row in rows]
         layout = _layout(schema, samples, lengths)
-    except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, msgpack.UnpackException) as error:
         raise problem from error
-    expected = [2 if column.varies else 1 for column in schema.columns]
     if bytes(data[: len(layout.header)]) != layout.header or layout.size_bytes != len(data):
         raise problem
     if [len(sizes) for sizes in lengths] != expected or any(size < 0 for sizes in lengths for size in sizes):
@@ -216,6 +229,7 @@ def _fixed(column: Column, samples: int, part: memoryview) -> Array:
         raise DecodeError(f"column {column.name!r} of the chunk has {part.nbytes} bytes for {samples} samples")
     out = column.empty(samples)
     out.reshape(-1).view(np.uint8)[:] = part
+    check_booleans(column, out)
     return out
 
 
@@ -223,14 +237,16 @@ def _text(column: Column, samples: int, parts: list[memoryview]) -> Array:
     problem = DecodeError(f"the text column {column.name!r} of the chunk is damaged")
     if parts[0].nbytes != 8 * (samples + 1):
         raise problem
-    offsets = np.frombuffer(parts[0], dtype="<u8").tolist()
-    if offsets[0] != 0 or offsets[-1] != parts[1].nbytes or any(a > b for a, b in pairwise(offsets)):
+    offsets, out = np.frombuffer(parts[0], dtype="<u8"), column.empty(samples)
+    if offsets[0] != 0 or offsets[-1] != parts[1].nbytes or (offsets[1:] < offsets[:-1]).any():
         raise problem
     try:
-        values = [str(parts[1][a:b], "utf-8") for a, b in pairwise(offsets)]
+        for start in range(0, samples, _TEXTS_AT_ONCE):
+            some = offsets[start : start + _TEXTS_AT_ONCE + 1].tolist()
+            out[start : start + _TEXTS_AT_ONCE] = [str(parts[1][a:b], "utf-8") for a, b in pairwise(some)]
     except UnicodeDecodeError as error:
         raise problem from error
-    return np.array(values, dtype=np.dtypes.StringDType())
+    return out
 
 
 def _bytes(column: Column, samples: int, parts: list[memoryview]) -> Ragged:

@@ -13,6 +13,8 @@ MAX_NAME_BYTES = 4096
 MAX_SAMPLE_BYTES = 2**40
 #: Samples, samples in a batch, and bytes of all chunks.
 MAX_COUNT = 2**48
+#: A column of a batch: numpy computes its extent in a signed number of 64 bits, also where an axis of length 0 leaves nothing.
+MAX_EXTENT_BYTES = 2**63 - 1
 #: No chunk may be larger: its size is reserved in memory and on disk before a byte of it was seen.
 MAX_CHUNK_BYTES = 2**32
 #: Of the file ``manifest``, and of a page's.

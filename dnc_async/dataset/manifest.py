@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgpack
 
 from dnc_async.dataset.chunk_format import Layouts
-from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT
+from dnc_async.dataset.limits import MAX_CHUNK_BYTES, MAX_COUNT, MAX_EXTENT_BYTES
 from dnc_async.dataset.page import (
     CHUNKS_PER_DIRECTORY,
     ChunkDirectory,
@@ -65,6 +65,11 @@ class Manifest:
     def chunks_per_batch(self) -> int:
         """Two, for the halves; one if a batch is a single sample."""
         return 2 if self.batch_size > 1 else 1
+
+    @property
+    def largest_batch_bytes(self) -> int:
+        """An upper bound of the bytes of a batch's chunks."""
+        return min(self.size_bytes, self.chunks_per_batch * self.largest_chunk_bytes)
 
     @property
     def chunks(self) -> int:
@@ -130,6 +135,11 @@ class Manifest:
             raise ManifestError(
                 f"a chunk of {manifest.largest_chunk_bytes} bytes is over the limit of {MAX_CHUNK_BYTES}"
             )
+        for column in manifest.schema.columns:
+            if column.extent_bytes * min(manifest.batch_size, manifest.samples) > MAX_EXTENT_BYTES:
+                raise ManifestError(
+                    f"the manifest's column {column.name[:80]!r} of shape {str(column.shape)[:80]} is too large for a batch"
+                )
         if len(manifest.pages) != max(0, -(-(manifest.chunks - manifest.chunks_on_first_page) // CHUNKS_PER_PAGE)):
             raise ManifestError(
                 f"the manifest lists {len(pages)} more pages, which does not fit {manifest.chunks} chunks"

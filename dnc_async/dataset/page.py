@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgpack
 
+from dnc_async.dataset.limits import MAX_COLUMNS, MAX_DIMENSIONS
 from dnc_async.errors import CidError, ManifestError
 from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, join_parts
@@ -27,6 +28,11 @@ CHUNKS_PER_DIRECTORY = 64
 #: If a chunk has more leaves, they are not listed: their root is small compared with them.
 MAX_LISTED_LEAVES = 8
 _DIGEST_BYTES = 32
+#: What is listed in large numbers are CIDs, so an item has this many bytes on average; the columns may have fewer.
+_ITEM_BYTES, _ITEMS_AT_LEAST = 12, MAX_COLUMNS * (MAX_DIMENSIONS + 5)
+_MAP_ITEMS = 64
+
+Items = TypeVar("Items", list[object], dict[object, object])
 
 
 class ChunkRow(NamedTuple):
@@ -135,7 +141,9 @@ def _row_to_wire(row: ChunkRow) -> list[object]:
 def _row_from_wire(wire: object) -> ChunkRow:
     match wire:
         case [bytes() as cid, int() as size_bytes]:
-            return ChunkRow(cid_from_wire(cid), size_bytes)
+            row = ChunkRow(cid_from_wire(cid), size_bytes)
+            if row.cid.codec != RAW or size_bytes <= MAX_BLOCK_BYTES:
+                return row
         case [bytes() as cid, int() as size_bytes, int() as leaf_bytes, bytes() as digests] if (
             0 < leaf_bytes <= MAX_BLOCK_BYTES
             and 0 < len(digests) <= MAX_LISTED_LEAVES * _DIGEST_BYTES
@@ -145,14 +153,32 @@ def _row_from_wire(wire: object) -> ChunkRow:
             if row.cid.codec == DAG_PB:
                 return row
     raise ManifestError(
-        "a page of the manifest lists a chunk neither as [cid, size] nor as [dag-pb cid, size, leaf size, digests of all leaves]"
+        "a page of the manifest lists a chunk neither as [cid, size] nor as [dag-pb cid, size, leaf size, digests of all "
+        f"leaves], or a raw block of more than {MAX_BLOCK_BYTES} bytes"
     )
+
+
+class _ItemLimit:
+    """Counts the items of all lists and maps. An empty list of one byte takes 64 bytes in memory, so bytes are no limit."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def count(self, items: Items) -> Items:
+        """Count a list or map when it is complete; raises ``ValueError`` if they hold too many."""
+        self.left -= len(items)
+        if self.left < 0:
+            raise ValueError("it holds far more items than its size allows")
+        return items
 
 
 def unpack(data: bytes, what: str) -> object:
     """Parse untrusted msgpack; raises :class:`~dnc_async.errors.ManifestError`, which calls it ``what``."""
+    items = _ItemLimit(_ITEMS_AT_LEAST + len(data) // _ITEM_BYTES)
     try:
-        return msgpack.unpackb(data)  # its limits follow from len(data), which the fetcher has bounded
+        return msgpack.unpackb(
+            data, list_hook=items.count, object_hook=items.count, max_array_len=items.left, max_map_len=_MAP_ITEMS
+        )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ManifestError(f"the {what} is not msgpack: {error}") from error
 

@@ -55,6 +55,11 @@ class Column:
         return self.dtype == BYTES
 
     @property
+    def is_boolean(self) -> bool:
+        """Whether the samples are booleans: bytes of 0 or 1."""
+        return not self.varies and np.dtype(self.dtype) == np.bool_
+
+    @property
     def varies(self) -> bool:
         """Whether samples differ in length, so that a chunk contains their offsets."""
         return self.is_text or self.is_bytes
@@ -63,6 +68,11 @@ class Column:
     def sample_bytes(self) -> int:
         """The bytes of one sample; 0 if samples differ in length."""
         return 0 if self.varies else np.dtype(self.dtype).itemsize * math.prod(self.shape)
+
+    @property
+    def extent_bytes(self) -> int:
+        """The product that numpy must be able to compute for one sample: an axis of length 0 counts as 1."""
+        return 1 if self.varies else np.dtype(self.dtype).itemsize * math.prod(max(1, n) for n in self.shape)
 
     def empty(self, samples: int) -> Array:
         """A new writable array for ``samples`` samples, little-endian as on almost every machine. Not for ``bytes``."""

@@ -15,6 +15,7 @@ from dnc_async.dataset.plan import Plan
 from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.ledger import Handover, Ledger
 from dnc_async.engine.mailbox import BatchSender
+from dnc_async.engine.memory_limit import check_memory
 from dnc_async.engine.pipeline import Pipeline, Surroundings
 from dnc_async.engine.report.build import build
 from dnc_async.engine.report.report import Report
@@ -118,6 +119,7 @@ class StreamTask:
         transforms = runtime.transforms(request.transform, group)
         try:
             manifest = await runtime.manifests.load(group, request.root, request.path)
+            check_memory(manifest.largest_batch_bytes, request.dataset)
             options = request.options
             plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last, first=request.first)
             await self._deliver(plan, fetcher, group, spool, transforms)

@@ -132,6 +132,17 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def memory_bytes() -> int | None:
+    """The memory that this process may use at most: the machine's, or its container's if that has less; ``None`` if unknown."""
+    limits = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the limit is "max"
+            limits.append(int(Path(name).read_text(encoding="ascii")))
+    return min((limit for limit in limits if limit > 0), default=None)
+
+
 def unlink_quietly(path: str | os.PathLike[str]) -> None:
     """Delete a file if it exists."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
