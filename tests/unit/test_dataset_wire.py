@@ -282,6 +282,60 @@ def test_damaged_chunk(data: st.DataObject) -> None:
     assert all(decoded[name].shape == COLUMNS[name].shape for name in COLUMNS)
 
 
+def headed(rows: object) -> bytearray:
+    """A chunk with nothing but a header, which lists these rows."""
+    body = msgpack.packb([chunk_format.VERSION, 10, rows])
+    return bytearray(chunk_format.MAGIC + len(body).to_bytes(4, "little") + body)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{}, {}, {}],
+        [{"3": [1]}] * 3,
+        {"a": 1},
+        7,
+        [[0, 0, 0, [2**63]]] * 3,
+        [[0, 0, 0, [True]]] * 3,
+        [[]] * 10_000,
+        [[0, 0, 0, [-1]]] * 3,
+    ],
+)
+def test_hostile_header(rows: object) -> None:
+    """Whatever its rows are; one that is longer than any of this schema is not even parsed."""
+    with pytest.raises(DecodeError, match="not laid out"):
+        chunk_format.decode(TEXT, 10, headed(rows))
+
+
+@pytest.mark.parametrize("beside", [{}, {"t": ["a", "b", "c"]}])
+@pytest.mark.parametrize("wrong", [2, 7, 255])
+def test_a_boolean_is_0_or_1(beside: dict[str, Any], wrong: int) -> None:
+    """Whether the chunk is decoded or placed: no other byte is handed over."""
+    columns, structure = columns_of({"flag": np.array([True, False, True]), **beside}, where="")
+    schema = schema_of(columns, structure)
+    good = chunk_format.encode(schema, columns)
+    bad = bytearray(good)
+    bad[bad.index(b"\1\0\1" + bytes(61)) + 1] = wrong
+    for chunk in (good, bad):
+        buffer = BatchBuffer(chunk_format.Layouts(schema), [3])
+        assert buffer.decodes
+        buffer.place(0, len(chunk)).write_at(0, chunk)
+        if chunk is bad:
+            with pytest.raises(DecodeError, match="'flag' of the chunk has a boolean that is neither 0 nor 1"):
+                buffer.finish(0)
+        else:
+            buffer.finish(0)
+            assert buffer.batch()["flag"].tolist() == [True, False, True]
+
+
+def test_many_texts() -> None:
+    """They are decoded some at a time."""
+    columns, structure = columns_of({"t": [str(i) for i in range(40_000)]}, where="")
+    schema = schema_of(columns, structure)
+    decoded = chunk_format.decode(schema, 40_000, chunk_format.encode(schema, columns))
+    assert (decoded["t"] == columns["t"]).all()
+
+
 def test_bytes_land_in_their_rows_however_they_are_cut() -> None:
     """A chunk written in pieces of any size and order fills its rows; a wrong header is told."""
     columns = {name: array for name, array in COLUMNS.items() if name != "t"}
