@@ -204,7 +204,13 @@ class Runtime:
         sessions = self._sessions()
         named = sessions.named()
         return [
-            CarFileTransport(gateway.url, session=named, headers=gateway.headers, redirect_sessions=sessions.guarded)
+            CarFileTransport(
+                gateway.url,
+                session=named,
+                headers=gateway.headers,
+                redirect_sessions=sessions.guarded,
+                executor=self._executor,
+            )
             if gateway.is_car_file
             else HttpTransport(gateway.url, session=named, headers=gateway.headers)
             for gateway in origin.gateways

@@ -7,24 +7,36 @@ verified like any gateway's. A few redirects are followed, as object stores and 
 
 A changed file is noticed by its blocks, not by its ETag, which some hosts alternate: if a block is not where the index says, the
 index is read again. This is not repeated until a block was found where the index says.
+
+The index is a stranger's: it may be no longer than the file has room for it, and than its payload can need, and it is decoded in
+a worker thread. If it cannot be read, or breaks off several times, that is remembered, and the host is not asked for it again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 
-from dnc_async.errors import CarError, CidError, GatewayMissError, GatewayOversizeError, GatewayRefusedError
+from dnc_async.errors import (
+    CarError,
+    CidError,
+    GatewayError,
+    GatewayMissError,
+    GatewayOversizeError,
+    GatewayRefusedError,
+)
 from dnc_async.gateways.http import HttpSource
 from dnc_async.gateways.redirects import RedirectSessions
 from dnc_async.gateways.transport import Arrivals, CarRequest
+from dnc_async.gateways.workers import run_in_worker
 from dnc_async.ipld import varint
 from dnc_async.ipld.car import MAX_SECTION_BYTES, encode_header
-from dnc_async.ipld.car_index import HEADER_BYTES, MAX_INDEX_BYTES, CarV2Header, Index
+from dnc_async.ipld.car_index import HEADER_BYTES, CarV2Header, Index
 from dnc_async.ipld.cid import Cid
 
 if TYPE_CHECKING:
@@ -32,7 +44,9 @@ if TYPE_CHECKING:
 
 _ANSWERS = (200, 206, 416)
 #: A Content-Range: the unit may be in any case (RFC 9110), and some servers write "=" after it, as in a request.
-_RANGE = re.compile(r"bytes(?:[ \t]+|=)0*([0-9]{1,19})-", re.IGNORECASE)
+_RANGE = re.compile(r"bytes(?:[ \t]+|=)0*([0-9]{1,19})-(?:[0-9]{1,19}/0*([0-9]{1,19})$)?", re.IGNORECASE)
+#: An index that breaks off is read again until so many times its bytes were received in vain.
+_INDEX_READ_IN_VAIN = 2
 
 
 class CarFileTransport:
@@ -48,11 +62,18 @@ class CarFileTransport:
         session: aiohttp.ClientSession,
         headers: Mapping[str, str],
         redirect_sessions: RedirectSessions | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """``redirect_sessions`` returns the sessions for redirects; without it, a redirect means that the file is not there."""
+        """``redirect_sessions`` returns the sessions for redirects; without it, a redirect means that the file is not there.
+
+        ``executor`` decodes the index; without it, that is done in the event loop.
+        """
         self._source = HttpSource(url, session=session, headers=headers, redirect_sessions=redirect_sessions)
         self.name = self._source.name
+        self._executor = executor
         self._opening = anyio.Lock()
+        self._refused = ""
+        self._in_vain_bytes = 0
         self._layout: CarV2Header | None = None
         self._index: Index | None = None
         self._is_trusted = True
@@ -141,22 +162,57 @@ class CarFileTransport:
     async def _open(self, asked: str) -> tuple[CarV2Header, Index]:
         async with self._opening:
             if self._layout is None or self._index is None:
+                if self._refused:
+                    raise GatewayRefusedError(self._refused, gateway=self.name, cid=asked)
                 try:
-                    layout = CarV2Header.decode(await self._read_range(0, HEADER_BYTES, asked))
-                    self._index = Index.decode(await self._read_index(layout, asked))
+                    layout, most_bytes = await self._read_header(asked)
+                    index = await self._decode(await self._read_index(layout, most_bytes, asked))
                 except CarError as error:
-                    hint = "write it with 'dnc export --indexed'"
-                    raise GatewayRefusedError(f"{error}; {hint}", gateway=self.name, cid=asked) from error
-                self._layout = layout
+                    self._refused = f"{error}; write it with 'dnc export --indexed'"
+                    raise GatewayRefusedError(self._refused, gateway=self.name, cid=asked) from error
+                self._layout, self._index = layout, index
             return self._layout, self._index
 
-    async def _read_index(self, layout: CarV2Header, asked: str) -> bytes:
+    async def _decode(self, data: bytes) -> Index:
+        return Index.decode(data) if self._executor is None else await run_in_worker(self._executor, Index.decode, data)
+
+    async def _read_header(self, asked: str) -> tuple[CarV2Header, int]:
+        """The header, and the most bytes that the index may have."""
+        async with self._get_range(0, HEADER_BYTES, asked) as response:
+            layout = CarV2Header.decode(await self._source.body(response, HEADER_BYTES, asked))
+            found = _RANGE.match(response.headers.get("Content-Range", ""))
         if not layout.index_offset:
             raise CarError("a CARv2 file without an index", offset=0)
-        headers = {"Range": f"bytes={layout.index_offset}-"}
-        async with self._source.get("", headers, asked, expected=_ANSWERS) as response:
-            self._check(response, layout.index_offset, asked)
-            return await self._source.body(response, MAX_INDEX_BYTES, asked)
+        most_bytes = layout.most_index_bytes
+        if found is not None and found[2]:  # the host tells how long the file is
+            left = int(found[2]) - layout.index_offset
+            if not 0 < left <= most_bytes:
+                raise CarError(
+                    f"a CARv2 file of {found[2]} bytes whose index begins at byte {layout.index_offset}, expected it to have "
+                    f"1 to {most_bytes} bytes",
+                    offset=0,
+                )
+            most_bytes = left
+        return layout, most_bytes
+
+    async def _read_index(self, layout: CarV2Header, most_bytes: int, asked: str) -> bytes:
+        headers, received = {"Range": f"bytes={layout.index_offset}-"}, 0
+
+        def count(size_bytes: int) -> None:
+            nonlocal received
+            received += size_bytes
+
+        try:
+            async with self._source.get("", headers, asked, expected=_ANSWERS) as response:
+                self._check(response, layout.index_offset, asked)
+                return await self._source.body(response, most_bytes, asked, Arrivals(count))
+        except GatewayOversizeError as error:
+            raise CarError(f"a CARv2 file with an index of more than {most_bytes} bytes", offset=0) from error
+        except GatewayError as error:
+            self._in_vain_bytes += received
+            if self._in_vain_bytes > _INDEX_READ_IN_VAIN * most_bytes:
+                raise CarError("the index of a CARv2 file was never sent whole", offset=0) from error
+            raise
 
     async def _read_range(self, start: int, size: int, asked: str, arrivals: Arrivals | None = None) -> bytes:
         arrivals = arrivals or Arrivals()

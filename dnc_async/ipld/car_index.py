@@ -7,16 +7,19 @@ section in the CARv1 payload. An index is only a hint: blocks that are found by 
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from dnc_async.errors import CarError
 from dnc_async.ipld import multihash as mh
 from dnc_async.ipld import varint
 from dnc_async.ipld.cid import Cid
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 PRAGMA = bytes.fromhex("0aa16776657273696f6e02")
 HEADER_BYTES = len(PRAGMA) + 40
@@ -25,6 +28,13 @@ MAX_INDEX_BYTES = 64 * 2**20
 
 _SORTED, _MULTIHASH_SORTED = 0x0400, 0x0401
 _OFFSET_BYTES = 8
+#: Hash functions, and lengths of their digests, in one index. Each takes a little memory, also where it lists nothing.
+_MOST_RUNS = 1024
+#: The shortest section of a CAR, its block empty and inside its CID, takes 5 bytes of the payload, and 8 of the index.
+_BYTES_PER_PAYLOAD_BYTE, _LEAST_BYTES = 2, 4096
+
+#: (hash function or ``None``, bytes of an entry, sorted entries)
+Run = tuple[int | None, int, memoryview]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +57,11 @@ class CarV2Header:
             raise CarError("a CARv2 file whose parts overlap", offset=27)
         return layout
 
+    @property
+    def most_index_bytes(self) -> int:
+        """The most that an index of this payload takes: a longer one lists sections that it has no room for."""
+        return min(MAX_INDEX_BYTES, _BYTES_PER_PAYLOAD_BYTE * self.data_bytes + _LEAST_BYTES)
+
     def encode(self) -> bytes:
         """The first bytes of the file, without characteristics."""
         numbers = (self.data_offset, self.data_bytes, self.index_offset)
@@ -54,17 +69,11 @@ class CarV2Header:
 
 
 class Index:
-    """An index in memory. It takes as many bytes as in the file, and is searched without decoding it."""
+    """An index in memory. It takes as many bytes as in the file and 8 for each block, and is searched without decoding it."""
 
-    def __init__(self, runs: list[tuple[int | None, int, bytes]]) -> None:
-        """``runs`` are (hash function or ``None``, bytes of an entry, sorted entries)."""
+    def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
-        offsets = (
-            int.from_bytes(data[at + width - _OFFSET_BYTES : at + width], "little")
-            for _, width, data in runs
-            for at in range(0, len(data), width)
-        )
-        self._offsets = array("Q", sorted(offsets))
+        self._offsets = _sorted_offsets(runs)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -76,17 +85,20 @@ class Index:
             codec, position = varint.read(data, 0)
         except ValueError as error:
             raise CarError(f"the index of a CARv2 file has no kind: {error}", offset=0) from error
+        view = memoryview(data)
         if codec == _SORTED:
-            runs, _ = _widths(data, position, None)
+            runs, _ = _widths(view, position, None)
             return cls(runs)
         if codec != _MULTIHASH_SORTED:
             raise CarError(f"the index of a CARv2 file is of the kind {codec:#x}: 0x400 and 0x401 are read", offset=0)
-        count, position = _number(data, position, 4)
-        found: list[tuple[int | None, int, bytes]] = []
+        count, position = _count(view, position)
+        found: list[Run] = []
         for _ in range(count):
-            function, position = _number(data, position, 8)
-            runs, position = _widths(data, position, function)
+            function, position = _number(view, position, 8)
+            runs, position = _widths(view, position, function)
             found += runs
+            if len(found) > _MOST_RUNS:
+                raise CarError(f"the index of a CARv2 file has more than {_MOST_RUNS} parts", offset=position)
         return cls(found)
 
     def offset(self, cid: Cid) -> int | None:
@@ -102,35 +114,57 @@ class Index:
 
     def end(self, offset: int, data_bytes: int) -> int:
         """The end of the section at ``offset``: the start of the next one, or the end of the payload."""
-        following = bisect_right(self._offsets, offset)
-        return self._offsets[following] if following < len(self._offsets) else data_bytes
+        if offset >= 2**64:
+            return data_bytes
+        following = int(self._offsets.searchsorted(self._offsets.dtype.type(offset), side="right"))
+        return int(self._offsets[following]) if following < len(self._offsets) else data_bytes
 
 
-def _search(data: bytes, width: int, digest: bytes) -> int | None:
+def _sorted_offsets(runs: list[Run]) -> npt.NDArray[np.uint64]:
+    import numpy as np  # noqa: PLC0415 - it takes 0.2 s to import, and is not needed to write an index
+
+    found = [np.empty(0, dtype=np.uint64)]
+    for _, width, data in runs:
+        entries = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
+        found.append(np.ascontiguousarray(entries[:, -_OFFSET_BYTES:]).view("<u8").reshape(-1))
+    offsets = np.concatenate(found)
+    offsets.sort()
+    return offsets
+
+
+def _search(data: memoryview, width: int, digest: bytes) -> int | None:
     low, high = 0, len(data) // width
     while low < high:
         middle = (low + high) // 2
-        found = data[middle * width : middle * width + len(digest)]
+        found = bytes(data[middle * width : middle * width + len(digest)])
         if found == digest:
             return middle * width
         low, high = (middle + 1, high) if found < digest else (low, middle)
     return None
 
 
-def _widths(data: bytes, position: int, function: int | None) -> tuple[list[tuple[int | None, int, bytes]], int]:
-    runs: list[tuple[int | None, int, bytes]] = []
-    count, position = _number(data, position, 4)
+def _widths(data: memoryview, position: int, function: int | None) -> tuple[list[Run], int]:
+    runs: list[Run] = []
+    count, position = _count(data, position)
     for _ in range(count):
         width, position = _number(data, position, 4)
         size, position = _number(data, position, 8)
         if width <= _OFFSET_BYTES or size % width or position + size > len(data):
             raise CarError(f"the index of a CARv2 file has {size} bytes of entries of {width}", offset=position)
-        runs.append((function, width, data[position : position + size]))
+        if size:
+            runs.append((function, width, data[position : position + size]))
         position += size
     return runs, position
 
 
-def _number(data: bytes, position: int, size: int) -> tuple[int, int]:
+def _count(data: memoryview, position: int) -> tuple[int, int]:
+    count, position = _number(data, position, 4)
+    if count > _MOST_RUNS:
+        raise CarError(f"the index of a CARv2 file has {count} hash functions or lengths of digests", offset=position)
+    return count, position
+
+
+def _number(data: memoryview, position: int, size: int) -> tuple[int, int]:
     end = position + size
     if end > len(data):
         raise CarError("the index of a CARv2 file ends too early", offset=position)

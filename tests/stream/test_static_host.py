@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +202,111 @@ async def test_a_signed_url_is_not_shown(published: Published, host: Host, file:
         await dnc.cat(published.result.cid + "/manifest", gateways=f"{host.url}?{query}")
     assert "a%2Fb" not in str(caught.value)
     assert "data.car?***" in str(caught.value)
+
+
+# An index that is no use: the host stands beside an honest gateway.
+
+
+async def beside_an_honest_one(published: Published, host: Host) -> tuple[int, str]:
+    """How often the host was asked for its index while the whole dataset came; and what ``cat`` from it alone says."""
+    async with (
+        ScriptedGateway(BlockStore.open(published.store)) as honest,
+        dnc.Client(gateways=[host.url, honest.url], spool_dir=published.spool) as client,
+    ):
+        for _ in range(2):
+            assert len([batch async for batch in client.stream(published.result)]) == SAMPLES // BATCH
+    asked = sum(each.endswith("-") for each in host.asked)
+    async with dnc.Client(gateways=host.url, disk_budget=0) as client:
+        for _ in range(2):
+            with pytest.raises(ChunkUnavailableError) as caught:
+                await client.cat(published.result.cid + "/manifest")
+    return asked, str(caught.value)
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff" * 4_000_000, b"\x81\x08" + b"\xff" * 4_000_000])
+async def test_an_index_of_rubbish_is_read_once(
+    published: Published, host: Host, file: Path, monkeypatch: pytest.MonkeyPatch, rubbish: bytes
+) -> None:
+    """However many blocks are wanted; and it is decoded in a worker thread."""
+    whole = file.read_bytes()
+    payload = whole[HEADER_BYTES : CarV2Header.decode(whole).index_offset] + bytes(2_000_000)
+    end = HEADER_BYTES + len(payload)
+    layout = CarV2Header(data_offset=HEADER_BYTES, data_bytes=len(payload), index_offset=end)
+    file.write_bytes(layout.encode() + payload + rubbish)
+    threads, decode = set(), Index.decode
+
+    def watched(data: bytes) -> Index:
+        threads.add(threading.current_thread().name.partition("_async worker")[1])
+        return decode(data)
+
+    monkeypatch.setattr(Index, "decode", watched)
+    asked, said = await beside_an_honest_one(published, host)
+    assert (asked, threads) == (1, {"_async worker"})
+    assert "dnc export --indexed" in said
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_an_index_that_the_file_cannot_need(published: Published, host: Host, file: Path, tells: bool) -> None:
+    """It is longer than the payload's blocks can make it: not requested where the host tells the file's length, else cut off."""
+    whole = file.read_bytes()
+    layout = CarV2Header.decode(whole)
+    file.write_bytes(whole + bytes(2 * layout.data_bytes + 4096))
+    if not tells:
+
+        async def untold(request: web.Request) -> web.StreamResponse:
+            start, _, end = request.headers["Range"].removeprefix("bytes=").partition("-")
+            body = file.read_bytes()[int(start) : int(end) + 1 if end else None]
+            return web.Response(status=206, body=body, headers={"Content-Range": f"bytes {start}-/*"})
+
+        host.answer = untold
+    asked, said = await beside_an_honest_one(published, host)
+    assert asked == (0 if tells else 1)
+    assert re.search("expected it to have 1 to" if tells else "an index of more than", said)
+
+
+async def test_an_index_that_always_breaks_off(published: Published, host: Host, file: Path) -> None:
+    """Two lengths of it were received in vain, then it is not asked for any more."""
+    whole, received = file.read_bytes(), []
+    start = CarV2Header.decode(whole).index_offset
+
+    async def breaks_off(request: web.Request) -> web.StreamResponse:
+        if not request.headers["Range"].endswith("-"):
+            return web.FileResponse(file)
+        index = whole[start:]
+        response = web.StreamResponse(
+            status=206, headers={"Content-Range": f"bytes {start}-{len(whole) - 1}/{len(whole)}"}
+        )
+        response.content_length = len(index)
+        await response.prepare(request)
+        await response.write(index[:-1])
+        received.append(len(index) - 1)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    host.answer = breaks_off
+    async with dnc.Client(gateways=host.url, disk_budget=0) as client:
+        for _ in range(4):
+            with pytest.raises(ChunkUnavailableError) as caught:
+                await client.cat(published.result.cid + "/manifest")
+    assert "was never sent whole" in str(caught.value)
+    assert 2 < len(received) <= 4
+
+
+def test_an_index_of_many_parts() -> None:
+    """Each part takes memory, also one without entries; a width of a whole file lists nothing."""
+    part = (9).to_bytes(4, "little") + (9).to_bytes(8, "little") + bytes(9)
+    many = b"".join(bytes(8) + (1024).to_bytes(4, "little") + part * 1024 for _ in range(2))
+    for bad in (
+        b"\x80\x08" + (2**20).to_bytes(4, "little"),
+        b"\x81\x08" + (2**20).to_bytes(4, "little"),
+        b"\x81\x08" + (2).to_bytes(4, "little") + many,
+    ):
+        with pytest.raises(CarError, match=r"parts|hash functions"):
+            Index.decode(bad)
+    nothing = b"\x80\x08" + (1).to_bytes(4, "little") + (2**32 - 1).to_bytes(4, "little") + bytes(8)
+    assert len(Index.decode(nothing)) == 0
+    assert Index.decode(nothing).end(2**70, 5) == Index.decode(nothing).end(0, 5) == 5
 
 
 # The index by itself.
