@@ -47,6 +47,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from dnc_async.quoting import quoted
+
 
 class DncError(Exception):
     """The base of all errors that this library raises on purpose."""
@@ -122,15 +124,15 @@ class OutputError(DncError):
 class GatewayError(DncError):
     """One request to one gateway failed.
 
-    ``gateway`` is its URL without secrets, ``cid`` what was asked (text), ``retry_after_s`` the pause that
-    the gateway asked for, if it did.
+    The message is quoted, because a gateway chooses the words of its answer. ``gateway`` is its URL without secrets, ``cid``
+    what was asked (text), ``retry_after_s`` the pause that the gateway asked for, if it did.
     """
 
     def __init__(
         self, message: str, *, gateway: str, cid: str | None = None, retry_after_s: float | None = None
     ) -> None:
         asked = f", asked for {cid}" if cid else ""
-        super().__init__(f"{gateway}{asked}: {message}")
+        super().__init__(quoted(f"{gateway}{asked}: {message}"))
         self.gateway = gateway
         self.cid = cid
         self.retry_after_s = retry_after_s

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dnc_async.cli.shared import Commands, Progress, command, gateway_option, print_line, say, store_option
 from dnc_async.errors import ArgumentError, DatasetError, OutputError, StoreError
+from dnc_async.quoting import quoted
 from dnc_async.system.writing import is_special, open_number, whole_file
 
 if TYPE_CHECKING:
@@ -129,13 +130,12 @@ def _run_get(options: argparse.Namespace) -> None:
     finally:
         line.end()
     if saved.outward:
-        say(
-            f"{_many(len(saved.outward), 'symlink')} out of the tree, kept as they are: {', '.join(saved.outward[:_SHOWN])}"
-        )
+        names = ", ".join(map(quoted, saved.outward[:_SHOWN]))
+        say(f"{_many(len(saved.outward), 'symlink')} out of the tree, kept as they are: {names}")
     if saved.others:
-        names = [f"{name or saved.path.name} ({why})" for name, why in saved.left_out[:_SHOWN]]
-        more = f", … and {saved.others - len(names):,} more" if saved.others > len(names) else ""
-        say(f"left out {_entries(saved.others)} of the tree: {', '.join(names)}{more}")
+        told = [f"{quoted(name or saved.path.name)} ({quoted(why)})" for name, why in saved.left_out[:_SHOWN]]
+        more = f", … and {saved.others - len(told):,} more" if saved.others > len(told) else ""
+        say(f"left out {_entries(saved.others)} of the tree: {', '.join(told)}{more}")
     parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
     counts = [_many(count, thing) for count, thing in parts if count]
     reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""
@@ -198,7 +198,7 @@ def _run_add(options: argparse.Namespace) -> None:
 
 def _say_added(added: Added) -> None:
     if added.hidden_count:
-        names = ", ".join(added.hidden[:3]) + (", …" if added.hidden_count > 3 else "")
+        names = ", ".join(map(quoted, added.hidden[:3])) + (", …" if added.hidden_count > 3 else "")
         say(f"left out {added.hidden_count:,} names that begin with a dot ({names}); --hidden takes them, too")
     say(f"{_many(added.files, 'file')}, {_size(added.size_bytes)}")
 
@@ -283,7 +283,7 @@ def _run_verify(options: argparse.Namespace) -> int:
     if not roots:
         roots = store.roots()
         for name in store.strangers():
-            say(f"{name} is not the store's, and is ignored")
+            say(f"{quoted(name)} is not the store's, and is ignored")
     if not roots:
         say(f"{store.path} lists no roots: nothing was published or imported yet")
     complete = True

@@ -23,6 +23,7 @@ from dnc_async.cli.shared import (
     whole_number,
 )
 from dnc_async.errors import ArgumentError
+from dnc_async.quoting import quoted
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.report import Report
@@ -144,9 +145,7 @@ def _run_upload(options: argparse.Namespace) -> None:
 
 def column_line(name: str, dtype: str, shape: tuple[int, ...], *, name_of_array: str = "") -> str:
     """A column for the user: its name, its dtype, and the shape of a sample."""
-    shown = name_of_array or name
-    shown = shown if shown.isprintable() else repr(shown)  # an untrusted name must not contain terminal control codes
-    return f"  {shown}: {dtype}{list(shape) if shape else ''}"
+    return f"  {quoted(name_of_array or name)}: {dtype}{list(shape) if shape else ''}"
 
 
 def _run_stream(options: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """A trustless gateway: its URL, and headers for gateways that require a token (never shown).
+    """A trustless gateway: its URL, and headers for gateways that require a token. Neither these nor a password are shown.
 
     A URL whose path ends in ``.car`` is a CARv2 file with an index, on any host that supports HTTP ranges. At most
     ``requests_per_minute`` are sent to the gateway, if given.
@@ -71,6 +71,9 @@ class Gateway:
         object.__setattr__(self, "url", gateway_url(url))
         object.__setattr__(self, "headers", _headers(headers or {}))
         object.__setattr__(self, "requests_per_minute", requests_per_minute)
+
+    def __repr__(self) -> str:
+        return f"Gateway(url={without_secrets(self.url)!r}, requests_per_minute={self.requests_per_minute!r})"
 
     @property
     def is_car_file(self) -> bool:

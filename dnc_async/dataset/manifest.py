@@ -32,6 +32,7 @@ from dnc_async.dataset.page import (
 from dnc_async.dataset.schema import Schema
 from dnc_async.errors import ManifestError
 from dnc_async.ipld.cid import Cid
+from dnc_async.quoting import quoted
 
 FORMAT = "dnc-dataset"
 VERSION = 2
@@ -116,8 +117,9 @@ class Manifest:
         if not isinstance(wire, dict) or wire.get("format") != FORMAT:
             raise ManifestError("this is not a dataset's manifest (no 'format': 'dnc-dataset' in it)")
         if wire.get("version") not in _READABLE:
+            version = quoted(str(wire.get("version"))[:80])
             raise ManifestError(
-                f"the manifest has version {wire.get('version')!r}, this library reads 1 to {VERSION}: upgrade dnc-async"
+                f"the manifest has version {version}, this library reads 1 to {VERSION}: upgrade dnc-async"
             )
         pages = wire.get("pages")
         if not isinstance(pages, list):
@@ -211,5 +213,6 @@ def halves(samples: int) -> tuple[int, ...]:
 def _count(wire: dict[object, object], key: str) -> int:
     value = wire.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_COUNT:
-        raise ManifestError(f"the manifest's {key!r} is {str(value)[:80]}, expected a number from 1 to {MAX_COUNT}")
+        shown = quoted(str(value)[:80])
+        raise ManifestError(f"the manifest's {key!r} is {shown}, expected a number from 1 to {MAX_COUNT}")
     return value

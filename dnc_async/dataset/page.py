@@ -22,6 +22,7 @@ from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, join_parts
 from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.plan import Leaf
+from dnc_async.quoting import quoted
 
 #: The number of chunks in a directory, in plan order, so that one CAR can bring several chunks.
 CHUNKS_PER_DIRECTORY = 64
@@ -188,4 +189,4 @@ def cid_from_wire(data: bytes) -> Cid:
     try:
         return Cid.decode(data)
     except (CidError, TypeError) as error:
-        raise ManifestError(f"the manifest holds something that is not a CID: {str(data)[:80]}") from error
+        raise ManifestError(f"the manifest holds something that is not a CID: {quoted(str(data)[:80])}") from error

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from dnc_async.dataset.limits import MAX_COLUMNS, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_SAMPLE_BYTES
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.errors import ManifestError
+from dnc_async.quoting import quoted
 
 Structure = Literal["dict", "tuple", "array"]
 Array = npt.NDArray[Any]
@@ -178,7 +179,7 @@ def _column_from_wire(row: object) -> Column:
                 column = Column(name=name, dtype=dtype, shape=tuple(shape))
                 if column_problem(column) is None:
                     return column
-    raise ManifestError(f"the manifest describes a column that this version cannot read: {str(row)[:200]}")
+    raise ManifestError(f"the manifest describes a column that this version cannot read: {quoted(str(row)[:200])}")
 
 
 def schema_of(columns: Columns, structure: Structure) -> Schema:

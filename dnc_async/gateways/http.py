@@ -121,8 +121,7 @@ class HttpSource:
             raise GatewayTimeoutError(said, gateway=self.name, cid=asked) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._moved = None
-            reason = str(error) or type(error).__name__
-            raise self.error(f"the connection failed: {reason}", asked) from error
+            raise self.error(f"the connection failed: {_reason(error)}", asked) from error
 
     def _endpoint(self, target: str) -> Endpoint:
         return self._base.at(URL(self._url + target, encoded=True))
@@ -219,6 +218,14 @@ class HttpSource:
     def oversize(self, did: str, limit_bytes: int, asked: str) -> GatewayError:
         """The error of a host that sends more than the limit."""
         return GatewayOversizeError(f"{did}, over the limit of {limit_bytes}", gateway=self.name, cid=asked)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without the URL that aiohttp adds: it may be signed, by this host or one that it redirects to."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return "its URL is not valid"
+    said = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return said or type(error).__name__
 
 
 def _encoded(url: str) -> str:

@@ -28,6 +28,7 @@ from dnc_async.ipld.builder import Root
 from dnc_async.ipld.cid import Cid
 from dnc_async.publish.kubo_folders import UploadFolder
 from dnc_async.publish.parts import CarPart, PartCutter
+from dnc_async.quoting import quoted
 from dnc_async.telemetry import logger
 
 _MAX_LINE_BYTES = 2**16
@@ -227,7 +228,7 @@ class _Rpc:
             await self._session.close()
 
     def _error(self, command: str, message: str) -> UploadError:
-        return UploadError(f"kubo {self.name}, {command}: {message}")
+        return UploadError(f"kubo {self.name}, {command}: {quoted(message)}")
 
 
 def _form(part: CarPart) -> aiohttp.FormData:

@@ -25,6 +25,7 @@ from dnc_async.ipld.block import MAX_BLOCK_BYTES
 from dnc_async.ipld.cid import Cid
 from dnc_async.ipld.plan import Leaf, holds
 from dnc_async.ipld.unixfs import UnixFs
+from dnc_async.quoting import quoted
 from dnc_async.store.durable import flush
 from dnc_async.system import Lock, try_lock, write_at
 
@@ -43,7 +44,9 @@ def output_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free some space and repeat the call, which continues from here" if full else "choose another place"
-        raise OutputError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
+        raise OutputError(
+            f"{quoted(os.fsdecode(error.filename or path))}: {error.strerror or error}; {remedy}"
+        ) from error
     except UnicodeEncodeError as error:
         encoding = sys.getfilesystemencoding()
         raise OutputError(
@@ -89,7 +92,7 @@ class PartialOutput:
             raise
         os.close(descriptor)
         why = "is being written by another process; wait for it" if ours else "is another user's; remove it"
-        raise OutputError(f"{self.path} {why}, or choose another place")
+        raise OutputError(f"{quoted(str(self.path))} {why}, or choose another place")
 
     def file(self, name: str, size: int | None = None) -> OutputFile:
         """Open a file in it (or itself, by an empty name) to write ``size`` bytes into it."""
@@ -117,7 +120,7 @@ class PartialOutput:
     def _check_room(self, path: str, size: int) -> None:
         if size > shutil.disk_usage(self.path.parent).free:
             raise OutputError(
-                f"{path}: {size} bytes are still missing, and the disk has no space for them; free some space"
+                f"{quoted(path)}: {size} bytes are still missing, and the disk has no space for them; free some space"
             )
 
     def has(self, name: str, cid: Cid) -> int | None:
@@ -208,7 +211,9 @@ class PartialOutput:
         with self._making:
             other = self._made.setdefault(identity, path)
         if other != path:
-            raise OutputError(f"{path} and {other} are one file here: this file system does not tell their names apart")
+            raise OutputError(
+                f"{quoted(path)} and {quoted(other)} are one file here: this file system does not tell their names apart"
+            )
 
 
 def _owner_of_new_files(folder: Path) -> int:
@@ -226,9 +231,11 @@ def refuse_taken(target: Path, *, folder: bool) -> None:
     with output_errors(target):
         if folder and target.is_dir() and not target.is_symlink():
             if any(target.iterdir()):
-                raise OutputError(f"{target} is a folder that is not empty; remove it, or choose another place")
+                raise OutputError(
+                    f"{quoted(str(target))} is a folder that is not empty; remove it, or choose another place"
+                )
         elif target.exists() or target.is_symlink():
-            raise OutputError(f"{target} is there already; remove it, or choose another place")
+            raise OutputError(f"{quoted(str(target))} is there already; remove it, or choose another place")
 
 
 class OutputFile:
@@ -254,7 +261,7 @@ class OutputFile:
             descriptor = os.open(path, _FLAGS)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OutputError(f"{path} is in the way, and is not a file; remove it")
+            raise OutputError(f"{quoted(path)} is in the way, and is not a file; remove it")
         return cls(path, descriptor)
 
     def place(self, leaf: Leaf, data: bytes) -> None:

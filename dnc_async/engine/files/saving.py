@@ -223,7 +223,7 @@ class _Saver:
         if kind == "directory":
             await self._directory(item, block)
         elif kind == "symlink":
-            self._links.append((item.name, block))
+            self._link(item, block)
         elif kind == "file":
             await self._file(item, block)
         else:
@@ -240,6 +240,14 @@ class _Saver:
         prefix = f"{item.name}/" if item.name else ""
         self._todo += [_Item(entry.cid, prefix + entry.name, item.depth + 1) for entry in reversed(entries)]
         self._count(directories=1)
+
+    def _link(self, item: _Item, block: Block) -> None:
+        if "\0" not in symlink_target(block):
+            self._links.append((item.name, block))
+        elif item.name:
+            self._leave_out(item, "a symlink whose target holds a zero byte, which no path can")
+        else:
+            raise DagError(f"{item.cid} is a symlink whose target holds a zero byte, which no path can")
 
     async def _file(self, item: _Item, block: Block) -> None:
         reader = FileReader(block, about="/".join(filter(None, (self._root, item.name))))

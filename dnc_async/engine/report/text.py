@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnc_async.engine.ledger import CONTENTION, ENGINE
 from dnc_async.engine.report.what_if import AS_IT_WAS, scenarios
+from dnc_async.quoting import quoted
 
 if TYPE_CHECKING:
     from dnc_async.engine.report.record import RunRecord, TransformRun
@@ -154,8 +155,8 @@ def what_if_title(report: RunRecord) -> str:
 
 
 def render(report: RunRecord) -> str:
-    """The whole report."""
-    lines = [headline(report), ""]
+    """The whole report, each line quoted: it may be somebody else's."""
+    lines = [*headline(report).split("\n"), ""]
     for name, seconds, share in causes(report):
         bar = "█" * max(1, round(share * _BAR))
         lines.append(f"  waited for {name:<28}{duration(seconds):>10}{share:>7.1%}  {bar}")
@@ -165,7 +166,7 @@ def render(report: RunRecord) -> str:
     if what_if:
         lines += ["", f"  {what_if_title(report)}"]
         lines += [f"    {name:<36}{share:>7}" for name, share in what_if]
-    return "\n".join(lines)
+    return "\n".join(map(quoted, lines))
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
