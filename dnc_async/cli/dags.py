@@ -107,9 +107,7 @@ def _run_get(options: argparse.Namespace) -> None:
 
     def progress(saved: Saved) -> None:
         line.show(
-            lambda: (
-                f"{_many(saved.files, 'file')}, {_size(saved.size_bytes)}, of which {_size(saved.reused_bytes)} were here"
-            )
+            lambda: f"{_entry_counts(saved)}, {_size(saved.size_bytes)}, of which {_size(saved.reused_bytes)} were here"
         )
 
     try:
@@ -136,11 +134,14 @@ def _run_get(options: argparse.Namespace) -> None:
         told = [f"{quoted(name or saved.path.name)} ({quoted(why)})" for name, why in saved.left_out[:_SHOWN]]
         more = f", … and {saved.others - len(told):,} more" if saved.others > len(told) else ""
         say(f"left out {_entries(saved.others)} of the tree: {', '.join(told)}{more}")
-    parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
-    counts = [_many(count, thing) for count, thing in parts if count]
     reused = f", of which {_size(saved.reused_bytes)} were here" if saved.reused_bytes else ""
-    say(f"{', '.join(counts)}, {_size(saved.size_bytes)}{reused}")
+    say(f"{_entry_counts(saved)}, {_size(saved.size_bytes)}{reused}")
     print_line(json.dumps({**asdict(saved), "path": str(saved.path)}) if options.json else str(saved.path))
+
+
+def _entry_counts(saved: Saved) -> str:
+    parts = ((saved.files, "file"), (saved.directories, "folder"), (saved.symlinks, "symlink"))
+    return ", ".join(_many(count, thing) for count, thing in parts if count) or "0 files"
 
 
 def _copy_out(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dnc_async.dataset.limits import MAX_MANIFEST_BYTES
 from dnc_async.dataset.manifest import Manifest, file_name
 from dnc_async.dataset.page import CHUNKS_PER_DIRECTORY, ChunkEntry
-from dnc_async.engine.files.paths import URGENT, lookup, path_within
+from dnc_async.engine.files.paths import URGENT, lookup, parsed, path_within
 from dnc_async.errors import DagError, ManifestError, PathError
 from dnc_async.gateways.dag_range import DagRange, Scope
 from dnc_async.gateways.group import FetchGroup
@@ -133,7 +133,7 @@ async def _leaves(
     planner = FilePlanner(cid)
     while wanted := planner.wanted():
         for block in await group.blocks(wanted, priority=priority, within=within, ahead=ahead):
-            planner.receive(block)
+            await parsed(group, block, planner.receive, block)
         if planner.size is not None and planner.size > limit_bytes:
             raise DagError(f"{cid} is a file of {planner.size} bytes, expected at most {limit_bytes}")
     return tuple(planner.leaves)

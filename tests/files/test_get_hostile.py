@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import dnc_async as dnc
 from dnc_async.engine.files import output
 from dnc_async.engine.files.output import PartialOutput
+from dnc_async.engine.files.tree_size import TreeSize
 from dnc_async.errors import DagError, OutputError
 from dnc_async.ipld import dagpb, unixfs
 from dnc_async.ipld.block import Block, make
@@ -19,7 +21,7 @@ from dnc_async.ipld.builder import (
     build_file,
     build_symlink,
 )
-from dnc_async.ipld.cid import DAG_PB, Cid
+from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.dagpb import Link
 from dnc_async.ipld.plan import Leaf
 from dnc_async.ipld.unixfs import Kind
@@ -161,3 +163,94 @@ async def test_what_is_no_file_at_all(keep: Keep, tmp_path: Path) -> None:
     for node in (make(b"\xa0", 0x71), make(dagpb.encode(b"\xff", []), DAG_PB)):
         with pytest.raises(DagError, match="neither a file"):
             await dnc.get(node.cid, tmp_path / "out", store=keep([node], node.cid))
+
+
+def forest(lowest: list[Block], levels: int, links: int = 1000) -> tuple[list[Block], Cid]:
+    """Directories that hold the one below them ``links`` times, down to a block, in levels + 1 blocks."""
+    blocks = list(lowest)
+    for _ in range(levels):
+        below = blocks[-1].cid
+        blocks.append(directory_of(*(Link(below, f"{i:03}", 1) for i in range(links))))
+    return blocks, blocks[-1].cid
+
+
+@pytest.mark.parametrize("lowest", [directory_of(), make(b""), build_symlink("x", UNIXFS_V1_2025)[0][0]])
+async def test_a_tree_larger_than_the_disk(keep: Keep, tmp_path: Path, lowest: Block) -> None:
+    """10^18 folders, empty files or symlinks in 300 kB: refused when some folders were read, and few were made."""
+    blocks, root = forest([lowest], levels=6)
+    assert sum(block.size_bytes for block in blocks) < 300_000
+    told: list[dnc.Saved] = []
+    with pytest.raises(OutputError, match=r"the tree has [0-9,]{10,} entries or more, of which") as caught:
+        await dnc.get(root, tmp_path / "out", store=keep(blocks, root), progress=told.append)
+    assert "free some space, or get a part of it" in str(caught.value)
+    part = next(tmp_path.glob(".out.*.part"))
+    assert sum(len(folders) + len(names) for _, folders, names in os.walk(part)) < 10_000
+    assert told[-1].directories > 1
+
+
+async def test_a_tree_that_just_fits(keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry counts a block of the disk; what an earlier call made counts no more, nor where the disk does not tell."""
+    blocks, root = forest([directory_of(), make(b"")], levels=2, links=40)
+    store = keep(blocks, root)
+    monkeypatch.setattr(output, "block_bytes", lambda _: 10)
+    monkeypatch.setattr(output, "free_bytes", lambda _: 0)
+    with pytest.raises(OutputError, match="the tree has 1,640 entries or more"):
+        await dnc.get(root, tmp_path / "out", store=store)
+    part = next(tmp_path.glob(".out.*.part"))
+    made = sum(len(folders) + len(names) for _, folders, names in os.walk(part))
+    monkeypatch.setattr(output, "free_bytes", lambda _: 10 * (1_640 - made))
+    assert (await dnc.get(root, tmp_path / "out", store=store)).files == 1600
+    monkeypatch.setattr(output, "free_bytes", lambda _: None)
+    assert (await dnc.get(root, tmp_path / "again", store=store)).files == 1600
+
+
+def test_the_size_of_a_tree() -> None:
+    """Directories in each other in any way are counted once each; beyond a limit their own entries alone count."""
+    tree, nodes = TreeSize(), [make(b"%d" % i, DAG_PB).cid for i in range(100)]
+    for place in range(98):  # each holds the two below it: 2^50 ways to the lowest
+        tree.listed(nodes[place], [nodes[place + 1], nodes[place + 2]])
+    assert tree.entries() > 2**64
+    assert "98 directories" in repr(tree)
+    tree = TreeSize()
+    assert not tree.listed(nodes[0], [nodes[1]] * 1023)
+    assert tree.listed(nodes[0], [nodes[1]] * 1023)
+    assert not tree.listed(nodes[0], [nodes[1]] * 2045)
+    assert tree.entries() == 1023 + 1023 + 2045
+    many = [Cid(1, DAG_PB, b"\x12\x20" + i.to_bytes(32, "big")) for i in range(2**17)]
+    tree.listed(nodes[1], many)
+    tree.listed(nodes[2], many)
+    assert "2 directories" in repr(tree)
+
+
+async def test_large_nodes_are_parsed_beside_the_loop(
+    keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of 2 MiB may have 262,000 links: where the other streams of a client run, it is not parsed."""
+    links = [Link(Cid(1, RAW, b"\0\0"), "", 0)] * 20_000
+    odd = make(dagpb.encode(unixfs.encode(Kind.FILE, data=b"x"), links), DAG_PB)
+    sized = make(dagpb.encode(unixfs.encode(Kind.FILE, data=b"x", blocksizes=[0] * 20_000), links), DAG_PB)
+    (leaf,), _ = build_file(b"data", UNIXFS_V1_2025)
+    root = directory_of(
+        *(Link(block.cid, f"{block.cid}", 1) for block in (odd, sized)),
+        *(Link(leaf.cid, f"{i:05}", 1) for i in range(1000)),
+    )
+    store = keep([leaf, odd, sized, root], root.cid)
+    large: dict[str, int] = {}
+    decode = dagpb.decode
+
+    def watched(data: bytes) -> dagpb.Node:
+        if len(data) > 2**14:
+            name = threading.current_thread().name
+            large[name] = large.get(name, 0) + 1
+        return decode(data)
+
+    monkeypatch.setattr(dagpb, "decode", watched)
+    async with dnc.Client(store=store, disk_budget=0) as client:
+        assert len(await client.ls(root.cid)) == 1002
+        assert [entry.kind for entry in await client.ls(odd.cid)] == ["file"]
+        assert await client.cat(odd.cid) == await client.cat(sized.cid) == b"x"
+        assert (await client.get(root.cid, tmp_path / "out")).files == 1002
+        async with client.open(sized.cid) as file:
+            assert await file.read() == b"x"
+    assert len(large) >= 1
+    assert all(name.startswith("dnc_async worker") for name in large), large

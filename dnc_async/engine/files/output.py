@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,7 @@ from dnc_async.ipld.plan import Leaf, holds
 from dnc_async.ipld.unixfs import UnixFs
 from dnc_async.quoting import quoted
 from dnc_async.store.durable import flush
-from dnc_async.system import Lock, try_lock, write_at
+from dnc_async.system import Lock, block_bytes, free_bytes, try_lock, write_at
 
 _FLAGS = (
     os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -121,6 +121,18 @@ class PartialOutput:
         if size > shutil.disk_usage(self.path.parent).free:
             raise OutputError(
                 f"{quoted(path)}: {size} bytes are still missing, and the disk has no space for them; free some space"
+            )
+
+    def check_entries(self, entries: Callable[[], int]) -> None:
+        """Raise :class:`~dnc_async.errors.OutputError` if there is no space for so many entries: each takes a block at least."""
+        count = entries()
+        with output_errors(self.path):
+            there = sum(len(folders) + len(names) for _, folders, names in os.walk(self.path))
+            free, block = free_bytes(self.path.parent), block_bytes(self.path.parent)
+        if free is not None and (count - there) * block > free:
+            raise OutputError(
+                f"{quoted(str(self.path))}: the tree has {count:,} entries or more, of which {there:,} were made, and the disk "
+                f"has space for {free // block:,} others; free some space, or get a part of it"
             )
 
     def has(self, name: str, cid: Cid) -> int | None:

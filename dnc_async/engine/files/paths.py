@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from dnc_async.errors import DagError, PathError, UnsizedFileError
 from dnc_async.gateways.dag_range import DagRange, Scope
@@ -14,7 +15,12 @@ from dnc_async.ipld.cid import DAG_PB, RAW, Cid
 from dnc_async.ipld.directory import DirectoryReader, Entry, node_kind, symlink_target
 from dnc_async.ipld.plan import file_size
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 URGENT: Priority = (0,)
+#: A node of more bytes is parsed in a worker thread: one of 2 MiB may have 262,000 links, which take seconds.
+_LARGE_NODE_BYTES = 2**14
 _CHILDREN_AT_ONCE = 32
 _SHARDS_AT_ONCE = 4  # shards of a directory; if more are needed, the whole directory is requested
 #: How many bytes are requested of a file whose size is not known.
@@ -39,6 +45,13 @@ class DirectoryEntry:
     size_bytes: int | None
     codec: str = ""
     hash_name: str = ""
+
+
+async def parsed(group: FetchGroup, block: Block, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that parses a block: here, or in a worker thread if the block is a large node."""
+    if block.cid.codec != DAG_PB or block.size_bytes <= _LARGE_NODE_BYTES:
+        return parse(*args, **kwargs)
+    return await group.in_worker(parse, *args, **kwargs)
 
 
 async def locate(group: FetchGroup, root: Cid, path: Sequence[str], *, ahead: tuple[int, int] | None = None) -> Block:
@@ -84,7 +97,7 @@ async def lookup(
     _check_readable(directory, at)
     block = await group.block(directory, priority=URGENT, within=within, ahead=True)
     try:
-        kind = node_kind(block)
+        kind = await parsed(group, block, node_kind, block)
         if kind != "directory":
             note = f" to {symlink_target(block)!r}, which is not followed" if kind == "symlink" else ""
             what = {"raw": "a file", "other": "neither a file nor a directory"}.get(kind, f"a {kind}")
@@ -105,18 +118,18 @@ async def entries_of(group: FetchGroup, root: Block) -> list[Entry]:
 
 async def _read_on(group: FetchGroup, reader: DirectoryReader, root: Block, within: Sequence[DagRange] = ()) -> None:
     if not reader.done:  # an inline CID is done already
-        reader.receive(root)
+        await parsed(group, root, reader.receive, root)
     while wanted := reader.wanted():
         if not within and len(wanted) > _SHARDS_AT_ONCE:
             within = path_within(str(root.cid))
         for block in await group.blocks(wanted, priority=URGENT, within=within, ahead=True):
-            reader.receive(block)
+            await parsed(group, block, reader.receive, block)
 
 
 async def listing(group: FetchGroup, root: Cid, path: Sequence[str]) -> list[DirectoryEntry]:
     """The entries of the directory at a path, or the one entry of anything else."""
     block = await locate(group, root, path)
-    itself = describe(path[-1] if path else str(root), block)
+    itself = await parsed(group, block, describe, path[-1] if path else str(root), block)
     if itself.kind != "directory":
         return [itself]
     entries = await entries_of(group, block)
@@ -125,7 +138,8 @@ async def listing(group: FetchGroup, root: Cid, path: Sequence[str]) -> list[Dir
     for start in range(0, len(nodes), _CHILDREN_AT_ONCE):
         some = nodes[start : start + _CHILDREN_AT_ONCE]
         blocks = await group.blocks([entry.cid for entry in some], priority=URGENT)
-        found |= {e.name: describe(e.name, child) for e, child in zip(some, blocks, strict=True)}
+        for entry, child in zip(some, blocks, strict=True):
+            found[entry.name] = await parsed(group, child, describe, entry.name, child)
     return [found.get(entry.name) or _unseen(entry) for entry in entries]
 
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from dnc_async.condition import Condition
-from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate, size_of
+from dnc_async.engine.files.paths import GUESS_BYTES, URGENT, describe, locate, parsed, size_of
 from dnc_async.engine.files.sequential import read_range
 from dnc_async.errors import PathError, PlanTooLargeError, UnsizedFileError
 from dnc_async.gateways.dag_range import DagRange
@@ -68,7 +68,7 @@ class FileReader:
     async def _feed(self, group: FetchGroup, planner: FilePlanner) -> None:
         while wanted := planner.wanted():
             for block in await self._fetch(group, wanted):
-                planner.receive(block)
+                await parsed(group, block, planner.receive, block)
 
     async def _fetch(self, group: FetchGroup, cids: Sequence[Cid]) -> list[Block]:
         """Fetch nodes that are not cached."""
@@ -142,7 +142,7 @@ async def cat_range(
     """The bytes of the file at a path, from ``start`` to ``end`` (exclusive), as in a slice of Python."""
     ahead = (start, min(end, start + GUESS_BYTES)) if end is not None and 0 <= start < end else None
     block = await locate(group, root, path, ahead=ahead)
-    reader = FileReader(block, about="/".join([str(root), *path]))
+    reader = await parsed(group, block, FileReader, block, about="/".join([str(root), *path]))
     if reader.is_sized:
         first, last, _ = slice(start, end).indices(reader.size_bytes)
         with contextlib.suppress(UnsizedFileError):  # the sizes in deeper nodes are inconsistent

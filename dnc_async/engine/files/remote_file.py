@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from dnc_async.engine.bridge import check_not_forked, finalize
-from dnc_async.engine.files.paths import locate
+from dnc_async.engine.files.paths import locate, parsed
 from dnc_async.engine.files.read_window import AheadLimit, Begin, ReadWindow
 from dnc_async.engine.files.reader import FileReader
 from dnc_async.errors import ArgumentError, PathError, StreamClosedError
@@ -197,7 +197,8 @@ class RemoteFile:
         if self._reader is None:
 
             async def locate_it(group: FetchGroup) -> FileReader:
-                reader = FileReader(await locate(group, self._root, self._path), about=self._about)
+                block = await locate(group, self._root, self._path)
+                reader = await parsed(group, block, FileReader, block, about=self._about)
                 if not reader.is_sized:
                     raise PathError(
                         f"{self._about} does not say how long its parts are: read it whole, by cat() or get()"

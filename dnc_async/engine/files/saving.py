@@ -17,9 +17,10 @@ import anyio
 
 from dnc_async.condition import Condition
 from dnc_async.engine.files.output import OutputFile, PartialOutput, output_errors, part_of, refuse_taken
-from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate
+from dnc_async.engine.files.paths import URGENT, describe, entries_of, locate, parsed
 from dnc_async.engine.files.reader import FileReader, LeafRun
 from dnc_async.engine.files.sequential import read_through
+from dnc_async.engine.files.tree_size import TreeSize
 from dnc_async.engine.files.write_back import WriteBack
 from dnc_async.errors import DagError, OutputError, UnsizedFileError
 from dnc_async.gateways.group import FetchGroup
@@ -86,7 +87,7 @@ async def save(
     """
     block = await locate(group, root, path)
     name = path[-1] if path else str(root)
-    entry = describe("/".join([str(root), *path]), block)
+    entry = await parsed(group, block, describe, "/".join([str(root), *path]), block)
     if entry.kind == "other":
         raise DagError(f"{entry.name} is neither a file, a directory nor a symlink: there is nothing to write")
     final = await group.in_worker(_final, target, name, entry.kind)
@@ -172,6 +173,7 @@ class _Saver:
         self._changed = Condition()
         self._links: list[tuple[str, Block]] = []
         self._dressed: list[tuple[str, UnixFs]] = []
+        self._tree = TreeSize()
         self._write_back = WriteBack(part.flush, in_worker=group.in_worker)
         self.saved = saved
 
@@ -219,7 +221,7 @@ class _Saver:
         await self._node(item, await self._group.block(item.cid, priority=URGENT))
 
     async def _node(self, item: _Item, block: Block) -> None:
-        kind = describe(item.name, block).kind
+        kind = (await parsed(self._group, block, describe, item.name, block)).kind
         if kind == "directory":
             await self._directory(item, block)
         elif kind == "symlink":
@@ -233,10 +235,12 @@ class _Saver:
         if item.depth > _DEEPEST:
             raise DagError(f"{self.saved.cid} is nested more than {_DEEPEST} folders deep")
         await self._group.in_worker(self._part.make_folder, item.name)
-        body = unixfs.decode(dagpb.decode(block.data).data)
+        body, _ = await parsed(self._group, block, _body_and_links, block)
         if body.mode is not None or body.mtime is not None:
             self._dressed.append((item.name, body))
         entries = await entries_of(self._group, block)
+        if self._tree.listed(block.cid, [entry.cid for entry in entries]):
+            await self._group.in_worker(self._part.check_entries, self._tree.entries)
         prefix = f"{item.name}/" if item.name else ""
         self._todo += [_Item(entry.cid, prefix + entry.name, item.depth + 1) for entry in reversed(entries)]
         self._count(directories=1)
@@ -250,10 +254,12 @@ class _Saver:
             raise DagError(f"{item.cid} is a symlink whose target holds a zero byte, which no path can")
 
     async def _file(self, item: _Item, block: Block) -> None:
-        reader = FileReader(block, about="/".join(filter(None, (self._root, item.name))))
-        node = dagpb.decode(block.data) if block.cid.codec == DAG_PB else None
-        body = None if node is None else unixfs.decode(node.data)
-        if node is None or body is None or not node.links:
+        about = "/".join(filter(None, (self._root, item.name)))
+        reader = await parsed(self._group, block, FileReader, block, about=about)
+        body, has_links = None, False
+        if block.cid.codec == DAG_PB:
+            body, has_links = await parsed(self._group, block, _body_and_links, block)
+        if body is None or not has_links:
             data = block.data if body is None else body.data
             await self._group.in_worker(self._part.write, item.name, block.cid, data, body)
             self._count(files=1, size_bytes=len(data))
@@ -313,7 +319,7 @@ class _Saver:
 
     async def _symlink(self, name: str, block: Block) -> None:
         text = symlink_target(block)
-        body = unixfs.decode(dagpb.decode(block.data).data)
+        body, _ = _body_and_links(block)
         await self._group.in_worker(self._part.link, name, text, body.mtime)
         if leads_out(name, text) and len(self.saved.outward) < _MOST_TOLD:
             self.saved = replace(self.saved, outward=(*self.saved.outward, name or self.saved.path.name))
@@ -329,6 +335,12 @@ class _Saver:
         self.saved = replace(self.saved, **{name: getattr(self.saved, name) + count for name, count in more.items()})
         if self._progress is not None:
             self._progress(self.saved)
+
+
+def _body_and_links(block: Block) -> tuple[UnixFs, bool]:
+    """A node's UnixFS message, and whether the node has links."""
+    node = dagpb.decode(block.data)
+    return unixfs.decode(node.data), bool(node.links)
 
 
 def leads_out(name: str, text: str) -> bool:

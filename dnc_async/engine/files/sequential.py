@@ -10,7 +10,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from dnc_async.engine.files.paths import URGENT
+from dnc_async.engine.files.paths import URGENT, parsed
 from dnc_async.errors import DagError, PlanTooLargeError
 from dnc_async.gateways.group import FetchGroup
 from dnc_async.ipld import dagpb, unixfs
@@ -68,7 +68,7 @@ class _Walk:
         cid, depth = self._waiting.pop()
         if cid.codec == RAW:
             return block.data
-        node = dagpb.decode(block.data)
+        node = await parsed(self._group, block, dagpb.decode, block.data)
         body = unixfs.decode(node.data)
         if not body.is_file:
             raise DagError(f"{cid} is a {body.kind.name.lower()}, expected a file")
