@@ -85,7 +85,7 @@ def digest(name: str, data: Buffer) -> bytes:
     length = len(data) if code == IDENTITY else 32 if code == BLAKE3 else _longest(code)
     if code == IDENTITY and length > MAX_IDENTITY_BYTES:
         raise CidError(_too_long_inside(length))
-    if not length:
+    if not length and code != IDENTITY:
         raise CidError(f"the hash function {name} is not supported: {_READ}")
     return varint.encode(code) + varint.encode(length) + _hash(code, length, data)
 

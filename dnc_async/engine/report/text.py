@@ -58,7 +58,7 @@ def headline(report: RunRecord) -> str:
 
 def causes(report: RunRecord) -> list[tuple[str, float, float]]:
     """(cause, seconds, share of the waiting), the longest first."""
-    total = report.waited_s or 1.0
+    total = max(report.waited_s, *report.causes.values(), 0.0) or 1.0  # of a foreign report they may not add up
     return [(name, seconds, seconds / total) for name, seconds in sorted(report.causes.items(), key=lambda c: -c[1])]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST_BATCHES = 512
 _MOST_BLOCKS = 32  # of one chunk; more blocks are merged
+_MOST_STEPS = 2**22  # a model of more blocks and gateways would take minutes
 AS_IT_WAS = "as it was"
 
 
@@ -57,11 +58,17 @@ def idle_share(report: RunRecord, *, budget_bytes: int | None = None, more_gatew
     links = _links(report)
     if not links or not report.timeline or not report.useful_bytes or report.settings.prefetch == 0:
         return None
+    bins = report.timeline[-_MOST_BATCHES:]
+    if not (
+        report.batches and report.chunks and all(each.batches for each in bins)
+    ):  # a report that somebody else wrote
+        return None
+    if len(bins) * _chunks_per_batch(report) * _MOST_BLOCKS * len(links) > _MOST_STEPS:
+        return None
     more = GatewayLink(latency_s=mean(link.latency_s for link in links), rate=mean(link.rate for link in links))
     links += [more] * more_gateways
     chunk = _chunk(report)
     batch = [chunk] * _chunks_per_batch(report)
-    bins = report.timeline[-_MOST_BATCHES:]
     steps = [each.step_s / each.batches for each in bins]
     ideal = ideal_stream(
         [batch] * (len(steps) + 1),

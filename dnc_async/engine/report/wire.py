@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dnc_async.errors import ReportError
 
 D = TypeVar("D")
+
+#: No time and no count in a report is larger; what is computed from such numbers stays a number.
+_MOST = 10**18
 
 
 def decode(kind: type[D], wire: object, at: str) -> D:
@@ -50,14 +52,13 @@ def _value(hint: Any, wire: object, at: str) -> Any:  # noqa: ANN401 - whatever 
 
 def _plain(hint: type, wire: object, at: str) -> object:
     if hint is float and type(wire) in (int, float):
-        number = float(wire)  # type: ignore[arg-type]  # one of the two
-        if math.isfinite(number) and number >= 0:
+        number = float(min(wire, 2 * _MOST))  # type: ignore[type-var,arg-type]  # one of the two, and int has no end
+        if 0 <= number <= _MOST:
             return number
-    elif type(wire) is hint and not (hint is int and wire < 0):  # type: ignore[operator]  # an int
+    elif type(wire) is hint and not (hint is int and not 0 <= wire <= _MOST):  # type: ignore[operator]  # an int
         return wire
-    raise _unlike(
-        at, {float: "a number of at least 0", int: "a whole number of at least 0"}.get(hint, hint.__name__), wire
-    )
+    expected = {float: f"a number from 0 to {_MOST:g}", int: f"a whole number from 0 to {_MOST:g}"}
+    raise _unlike(at, expected.get(hint, hint.__name__), wire)
 
 
 def _unlike(at: str, expected: str, got: object) -> ReportError:

@@ -1,0 +1,103 @@
+"""A short fuzzing run, the same each time: ``nox -s fuzz`` is the long one, guided by coverage.
+
+Besides what a target raises, its steps and its memory are bounded by the length of its input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .corpus import corpus
+from .targets import TARGETS, call
+
+#: What each input costs besides, in calls and in bytes; the report's model alone computes 512 batches, five times.
+_CALLS, _CALLS_PER_BYTE = 1_000_000, 100
+_MEMORY_BYTES, _MEMORY_PER_BYTE = 2**24, 100
+#: What was found: each made a target raise something else, or take far more than it should.
+FOUND: dict[str, tuple[bytes, ...]] = {}
+
+
+@contextlib.contextmanager
+def bounded(size_bytes: int) -> Iterator[None]:
+    """Raise an error where what is called takes more steps or memory than the length of its input allows."""
+    calls = 0
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event.endswith("call")
+
+    tracemalloc.start()
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert calls <= _CALLS + _CALLS_PER_BYTE * size_bytes
+    assert peak <= _MEMORY_BYTES + _MEMORY_PER_BYTE * size_bytes
+
+
+def mutated(name: str) -> st.SearchStrategy[bytes]:
+    """An input of the corpus with some bytes changed, removed, repeated or put in; or any bytes."""
+
+    @st.composite
+    def change(draw: st.DrawFn) -> bytes:
+        data = bytearray(draw(st.sampled_from(corpus()[name])))
+        for _ in range(draw(st.integers(0, 4))):
+            at = draw(st.integers(0, len(data)))
+            piece = draw(st.binary(max_size=8) | st.sampled_from(_WORDS))
+            data[at : at + draw(st.integers(0, 9))] = piece
+        return bytes(data)
+
+    return change() | st.binary(max_size=200)
+
+
+#: Numbers and words at which parsers go wrong.
+_WORDS = [bytes(9), b"\xff" * 10, b"\x80" * 9 + b"\x01", (2**63).to_bytes(8, "little"), (2**31).to_bytes(4, "big")]
+_WORDS += [
+    b"\xdd\xff\xff\xff\xff",
+    b"\xcf" + b"\xff" * 8,
+    b"\x9f",
+    b"\xdf",
+    b"1e308",
+    b"-1",
+    b"[]",
+    b"{}",
+    b"0",
+    b"9" * 30,
+]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_but_our_errors(name: str) -> None:
+    """Whatever the bytes are."""
+
+    @settings(max_examples=150, derandomize=True, database=None)
+    @given(mutated(name))
+    def run(data: bytes) -> None:
+        with bounded(len(data)):
+            call(name, data)
+
+    run()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus(name: str) -> None:
+    """What is right is read; what once went wrong does so no more."""
+    assert corpus()[name]
+    for data in corpus()[name]:
+        with bounded(len(data)):
+            call(name, data)
+    for data in FOUND.get(name, ()):
+        with bounded(len(data)):
+            call(name, data)
