@@ -3,6 +3,7 @@
 ``nox``: lint, types, layers, and the tests on the Python that nox runs on, all in one environment: a few minutes on two cores.
 ``nox -t rest``: the tests on every other Python, the branches counted, and with real parts of others. One of them by its name:
 ``nox -s types``, ``nox -s tests -- tests/unit -k spool``, ``nox -s other_pythons interop``.
+``nox -s fuzz`` is the long form of ``tests/fuzz``: a minute for each parser of strangers' bytes, guided by coverage.
 ``nox -s peers`` is no check and not among them: it measures ours beside other loaders, and downloads several GB for it.
 
 What is tested is the wheel: with ``PYTHONSAFEPATH`` the working copy is not importable by accident.
@@ -136,6 +137,14 @@ def interop(session: nox.Session) -> None:
 def chaos(session: nox.Session) -> None:
     """Whole clients, simulated, until 10,000 faults were injected; ``nox -s chaos -- --seeds 100000`` is the long form."""
     _run(session, "python", "-m", "dnc_async.testing", "chaos", *session.posargs, env=SAFE)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Atheris (Linux): ``nox -s fuzz -- --seconds 600 manifest page``; what makes one fail is left in a file of its name here."""
+    session.install(".", "atheris>=3", *TEST_GROUP)
+    fuzzing = {**SAFE, "PYTHONPATH": str(Path("tests").absolute())}
+    session.run("python", "-m", "fuzz", *session.posargs, env=fuzzing)
 
 
 @nox.session(python=PEERS_PYTHON, default=False)

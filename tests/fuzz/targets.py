@@ -22,7 +22,7 @@ from dnc_async.gateways.providers import RecordLines, parse_answer, parse_record
 from dnc_async.ipld import codecs, dagpb, unixfs
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.car import CarReader
-from dnc_async.ipld.car_index import CarV2Header, Index
+from dnc_async.ipld.car_index import PRAGMA, CarV2Header, Index
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.dagpb import Link
 from dnc_async.ipld.directory import DirectoryReader, node_kind, symlink_target
@@ -145,8 +145,8 @@ def _read_all(root: Block, known: dict[bytes, Block]) -> None:
 
 
 def car_index(data: bytes) -> None:
-    """The header of a CARv2 file, and its index behind it."""
-    _tolerant(lambda: CarV2Header.decode(data).most_index_bytes)
+    """The index of a CARv2 file, and the file's header before it."""
+    _tolerant(lambda: CarV2Header.decode(PRAGMA + bytes(16) + data).most_index_bytes)
     index = Index.decode(data)
     for cid in (Cid.of(b""), Cid.of(b"x", RAW, "sha2-512"), Cid.of(b"x", RAW, "identity")):
         offset = index.offset(cid)
