@@ -119,7 +119,7 @@ class StreamTask:
         transforms = runtime.transforms(request.transform, group)
         try:
             manifest = await runtime.manifests.load(group, request.root, request.path)
-            check_memory(manifest.largest_batch_bytes, request.dataset)
+            check_memory(manifest, request.dataset)
             options = request.options
             plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last, first=request.first)
             await self._deliver(plan, fetcher, group, spool, transforms)

@@ -16,6 +16,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.cli import main
+from dnc_async.config import FetchSettings
 from dnc_async.errors import GatewayError
 from dnc_async.gateways.urls import without_secrets
 from dnc_async.ipld import dagpb, unixfs
@@ -242,6 +243,22 @@ def test_a_gateway_shows_no_password() -> None:
     gateway = dnc.Gateway("https://me:hush@gw.example/", headers={"Authorization": "Bearer hush"})
     assert repr(gateway) == "Gateway(url='https://***@gw.example', requests_per_minute=None)"
     assert "hush" not in repr([gateway]) + str(gateway)
+
+
+async def test_a_password_in_events_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A gateway that fails is named without it, wherever."""
+    events: list[object] = []
+    with answering(b"HTTP/1.1 503 no\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n") as url:
+        gateway = url.replace("//", "//me:hush@")
+        settings = FetchSettings(busy_patience_s=0.1, patience_s=0.1)
+        options = {"gateways": gateway, "disk_budget": 0, "settings": settings, "observers": [events.append]}
+        async with dnc.Client(**options) as client:
+            assert "hush" not in repr(client)
+            with caplog.at_level("DEBUG", logger="dnc_async"), pytest.raises(dnc.DncError) as caught:
+                await client.cat(Cid.of(b"x"))
+    assert events
+    assert "hush" not in repr(events) + caplog.text + str(caught.value) + repr(caught.value)
+    assert url.replace("//", "//***@") in str(caught.value)
 
 
 def test_a_signed_url_in_a_broken_answer(dnc_command: Command) -> None:

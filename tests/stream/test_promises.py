@@ -110,21 +110,26 @@ async def test_a_raw_block_that_no_block_can_be(tmp_path: Path) -> None:
         await dnc.inspect(str(root), store=keep(tmp_path / "store", blocks))
 
 
+@pytest.mark.parametrize(("dtype", "needed"), [("bytes", 4 * CHUNK_BYTES), ("text", 2 * CHUNK_BYTES + 32)])
 @pytest.mark.parametrize("budget", [0, "20GB"])
 async def test_a_batch_larger_than_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | str, dtype: str, needed: int
 ) -> None:
     """Refused at the start, with both sizes and what to do; where the memory is not known, it is tried."""
-    blocks, root = promising("bytes", chunk=make(b"", DAG_PB).cid)
+    blocks, root = promising(dtype, chunk=make(b"", DAG_PB).cid)
     store = keep(tmp_path / "store", blocks)
-    monkeypatch.setattr(system, "memory_bytes", lambda: 2 * CHUNK_BYTES - 1)
-    with pytest.raises(ManifestError, match=r"a batch may have 1800000000 bytes.* has 1799999999 bytes of memory"):
+
+    async def run() -> None:
         async for _ in dnc.stream(str(root), store=store, spool_dir=tmp_path / "spool", disk_budget=budget):
             pass
-    monkeypatch.setattr(system, "memory_bytes", lambda: None)
-    with pytest.raises(dnc.ChunkUnavailableError):
-        async for _ in dnc.stream(str(root), store=store, spool_dir=tmp_path / "spool", disk_budget=budget):
-            pass
+
+    monkeypatch.setattr(system, "memory_bytes", lambda: needed - 1)
+    with pytest.raises(ManifestError, match=f"a batch may need {needed} bytes .* has {needed - 1}; stream it where"):
+        await run()
+    for memory in (needed, None):
+        monkeypatch.setattr(system, "memory_bytes", lambda memory=memory: memory)
+        with pytest.raises(dnc.ChunkUnavailableError):
+            await run()
 
 
 def test_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

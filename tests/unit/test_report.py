@@ -127,6 +127,8 @@ def test_newer_files_are_read() -> None:
         ({"dataset": None}, "dataset: expected str"),
         ({"causes": []}, "causes: expected an object"),
         ({"causes": {"x": "y"}}, "causes['x']"),
+        ({"waited_s": 10**400}, "waited_s: expected at most 1e+18, got 1000"),
+        ({"batches": 10**19}, "batches: expected at most 1e+18, got 1000"),
         ({"timeline": {}}, "timeline: expected a list"),
         ({"timeline": [{"batches": 1}]}, "timeline[0]: 'at_s' is missing"),
         ({"gateways": [7]}, "gateways[0]: expected an object, got 7"),

@@ -51,14 +51,14 @@ def _value(hint: Any, wire: object, at: str) -> Any:  # noqa: ANN401 - whatever 
 
 
 def _plain(hint: type, wire: object, at: str) -> object:
-    if hint is float and type(wire) in (int, float):
-        number = float(min(wire, 2 * _MOST))  # type: ignore[type-var,arg-type]  # one of the two, and int has no end
-        if 0 <= number <= _MOST:
-            return number
-    elif type(wire) is hint and not (hint is int and not 0 <= wire <= _MOST):  # type: ignore[operator]  # an int
+    if hint is float and isinstance(wire, (int, float)) and not isinstance(wire, bool):
+        if 0 <= wire <= _MOST:  # which NaN is not
+            return float(wire)
+    elif type(wire) is hint and not (isinstance(wire, int) and not 0 <= wire <= _MOST):
         return wire
-    expected = {float: f"a number from 0 to {_MOST:g}", int: f"a whole number from 0 to {_MOST:g}"}
-    raise _unlike(at, expected.get(hint, hint.__name__), wire)
+    least = {float: "a number of at least 0", int: "a whole number of at least 0"}
+    is_large = hint in least and type(wire) in least and wire > _MOST  # type: ignore[operator]  # a number
+    raise _unlike(at, f"at most {_MOST:g}" if is_large else least.get(hint, hint.__name__), wire)
 
 
 def _unlike(at: str, expected: str, got: object) -> ReportError:
