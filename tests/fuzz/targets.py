@@ -215,7 +215,7 @@ def report(data: bytes) -> None:
 
 
 #: Numbers that a program may write, and that break sums, powers and conversions; and what is no number.
-_VALUES = (0, 1, -1, 2, 10**9, 2**53, 2**63, 10**400, 0.0, 5e-324, 1e-9, 1e308, 1e15, "", "\x1b[0m", None, [], {}, True)
+VALUES = (0, 1, -1, 2, 10**9, 2**53, 2**63, 10**400, 0.0, 5e-324, 1e-9, 1e308, 1e15, "", "\x1b[0m", None, [], {}, True)
 
 
 def report_values(data: bytes) -> None:
@@ -230,7 +230,7 @@ def report_values(data: bytes) -> None:
                 break
             place = place[name]
         if name is not None:
-            place[name] = _VALUES[choices.next(len(_VALUES))]
+            place[name] = VALUES[choices.next(len(VALUES))]
     _show(Report.from_dict(wire))
 
 

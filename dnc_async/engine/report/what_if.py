@@ -100,7 +100,7 @@ def _chunk(report: RunRecord) -> list[int]:
 
 
 def _chunks_per_batch(report: RunRecord) -> int:
-    return max(1, round(report.chunks / report.batches))
+    return max(1, round(report.chunks / max(1, report.batches)))
 
 
 def _batch_lease(report: RunRecord) -> int:
