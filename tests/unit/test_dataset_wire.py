@@ -307,6 +307,47 @@ def test_hostile_header(rows: object) -> None:
         chunk_format.decode(TEXT, 10, headed(rows))
 
 
+VARYING = Schema(
+    columns=tuple(
+        Column(name=name, dtype=dtype, shape=()) for name, dtype in [("b", "bytes"), ("t", "text"), ("x", "<i8")]
+    ),
+    structure="dict",
+)
+ONE = [(0).to_bytes(8, "little") + (2).to_bytes(8, "little"), b"ab"]
+
+
+@pytest.mark.parametrize(
+    ("segments", "culprit"),
+    [
+        ([ONE, ONE, [bytes(7)]], "column 'x' of the chunk has 7 bytes for 1 samples"),
+        ([ONE, [bytes(8), b"ab"], [bytes(8)]], "text column 't' of the chunk is damaged"),
+        ([ONE, [ONE[0][::-1], b"ab"], [bytes(8)]], "text column 't' of the chunk is damaged"),
+        ([ONE, [ONE[0], b"a"], [bytes(8)]], "text column 't' of the chunk is damaged"),
+        ([ONE, [ONE[0], b"\xff\xff"], [bytes(8)]], "text column 't' of the chunk is damaged"),
+        ([[bytes(24), b"ab"], ONE, [bytes(8)]], "column 'b' of the chunk is damaged"),
+        ([[ONE[0], b"abc"], ONE, [bytes(8)]], "column 'b' of the chunk is damaged"),
+        ([ONE, ONE, [bytes(8), b""]], "not laid out"),
+        ([ONE, ONE[:1], [bytes(8)]], "not laid out"),
+    ],
+)
+def test_segments_that_lie(segments: list[list[bytes]], culprit: str) -> None:
+    """The header is that of the schema, and what it describes is not what the columns need."""
+    good = chunk_format.decode(VARYING, 1, laid_out([ONE, ONE, [bytes(8)]]))
+    assert (good["b"].tolist(), good["t"].tolist(), good["x"].tolist()) == ([b"ab"], ["ab"], [0])
+    with pytest.raises(DecodeError, match=culprit):
+        chunk_format.decode(VARYING, 1, laid_out(segments))
+
+
+def laid_out(segments: list[list[bytes]]) -> bytearray:
+    """A chunk of one sample with these segments of its columns."""
+    layout = chunk_format._layout(VARYING, 1, [[len(each) for each in column] for column in segments])
+    chunk = bytearray(layout.header.ljust(layout.size_bytes, b"\0"))
+    for placed, column in zip(layout.segments, segments, strict=True):
+        for (offset, size), data in zip(placed, column, strict=True):
+            chunk[offset : offset + size] = data
+    return chunk
+
+
 @pytest.mark.parametrize("beside", [{}, {"t": ["a", "b", "c"]}])
 @pytest.mark.parametrize("wrong", [2, 7, 255])
 def test_a_boolean_is_0_or_1(beside: dict[str, Any], wrong: int) -> None:
