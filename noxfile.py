@@ -142,7 +142,7 @@ def chaos(session: nox.Session) -> None:
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Atheris (Linux): ``nox -s fuzz -- --seconds 600 manifest page``; what makes one fail is left in a file of its name here."""
-    session.install(".", "atheris>=3")
+    session.install(".[blake3]", "atheris>=3")
     fuzzing = {**SAFE, "PYTHONPATH": str(Path("tests").absolute())}
     session.run("python", "-m", "fuzz", *session.posargs, env=fuzzing)
 
