@@ -114,6 +114,15 @@ def places(wire: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value, (*above, name))
 
 
+def test_a_report_of_many_gateways() -> None:
+    """One URL of a megabyte makes no table of a gigabyte."""
+    wire = json.loads(published()[1])
+    wire["gateways"] = [{**wire["gateways"][0], "url": url} for url in ["u" * 10**6, *("u" * 200 for _ in range(199))]]
+    data = json.dumps(wire).encode()
+    with bounded(len(data)):
+        TARGETS["report"](data)
+
+
 @pytest.mark.parametrize("also", [{}, {"batches": 0, "budget_bytes": 0, "waited_s": 0.0}])
 def test_each_value_of_a_report(also: dict[str, object]) -> None:
     """Each number that breaks something, in each place."""

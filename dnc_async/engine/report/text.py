@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _BAR = 24
 _WORTH_A_HINT = 0.02  # of the time
 _LEAST_HINT_S = 0.01  # smaller values are noise
+_LONGEST_URL = 200
 
 
 def samples_of(batch: Any) -> int:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
@@ -113,9 +114,9 @@ def hints(report: RunRecord) -> list[str]:
 
 
 def gateway_cells(gateway: GatewayStatistics) -> tuple[str, ...]:
-    """The cells of a gateway's row."""
+    """The cells of a gateway's row. All rows are as wide as the longest URL, so a foreign one is cut off."""
     return (
-        gateway.url,
+        gateway.url if len(gateway.url) <= _LONGEST_URL else gateway.url[: _LONGEST_URL - 1] + "…",
         f"{gateway.blocks:,}",
         size(gateway.bytes),
         f"{size(gateway.rate)}/s" if gateway.rate else "-",
