@@ -21,8 +21,10 @@ from dnc_async.config import (
     store_path,
 )
 from dnc_async.config.signatures import method_takes
+from dnc_async.dataset.cursor import Cursor
 from dnc_async.dataset.info import DatasetInfo
 from dnc_async.engine.bridge import RunningCall, finalize
+from dnc_async.engine.checkpoint import Checkpoint
 from dnc_async.engine.engine import Engine, EngineSetup, RunningStream
 from dnc_async.engine.files.paths import DirectoryEntry, listing
 from dnc_async.engine.files.read_window import AheadLimit
@@ -234,13 +236,27 @@ class Client:
         if transform is not None and self._kind == "process":
             transform.check_portable()
 
-        def start(first: int) -> tuple[Engine, RunningStream, BatchReceiver]:
+        about = "/".join([str(root), *path])
+        checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
+        kept = options.resume if checkpoint is None else checkpoint.read()
+        where = "resume" if checkpoint is None else checkpoint.name
+        cursor = None if kept is None else Cursor.from_state(kept, about, where)
+
+        def start(cursor: Cursor, first: int) -> tuple[Engine, RunningStream, BatchReceiver]:
             request = StreamRequest(
-                root=root, path=path, origin=self._origin(root), options=options, transform=transform, first=first
+                root=root,
+                path=path,
+                origin=self._origin(root),
+                options=options,
+                transform=transform,
+                cursor=cursor,
+                first=first,
             )
             return self._begin(request, observers, owned=owned)
 
-        return StreamHandle(start, owns_engine=owned, about="/".join([str(root), *path]))
+        return StreamHandle(
+            start, owns_engine=owned, about=about, epochs=options.epochs, cursor=cursor, checkpoint=checkpoint
+        )
 
     def _begin(
         self, request: StreamRequest, observers: Iterable[Observer], *, owned: bool

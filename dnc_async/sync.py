@@ -19,13 +19,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dnc_async.client import Size, StreamCall, StrPath
+from dnc_async.config.numbers import whole_number
 from dnc_async.config.signatures import takes
 from dnc_async.engine.bridge import finalize
 from dnc_async.engine.handle import StreamHandle
@@ -43,6 +44,8 @@ T = TypeVar("T")
 class BlockingStream:
     """The batches of a dataset, for a plain ``for`` loop. Close it, or use ``with``, to free everything at once.
 
+    A further loop makes a further pass over the dataset, until it is closed.
+
     If a wait is interrupted (``KeyboardInterrupt``), or the notebook's cell that waits ends with an error, everything except
     the stream's position is freed: the next call continues from there, with new statistics. If two threads ask at the same
     time, the second gets ``RuntimeError``.
@@ -56,7 +59,7 @@ class BlockingStream:
         return f"<BlockingStream {self._handle.about}>"
 
     def __iter__(self) -> Self:
-        self._handle.check_not_delivered()
+        self._handle.begin_loop()
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
@@ -81,9 +84,22 @@ class BlockingStream:
         """Where the time went, up to the batch that was handed over last. Raises ``RuntimeError`` before the first one."""
         return self._handle.begun.report()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the batch that was handed over last, as plain data for JSON; valid at any time."""
+        return self._handle.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` returned; before the first batch, or between two passes."""
+        self._handle.load_state(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch with which the next pass over the dataset begins; without it, they are counted on."""
+        self._handle.set_epoch(whole_number(epoch, name="epoch", least=0, meaning="the number of an epoch"))
+
     def close(self) -> None:
         """Free everything; returns when the files are deleted and the engine's thread has ended. May be called again."""
-        _close(self._handle)
+        self._handle.release()
+        _wait_until_ended(self._handle)
 
 
 def _next(handle: StreamHandle) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded

@@ -74,6 +74,9 @@ def add_stream(commands: Commands) -> None:
     stream.add_argument(
         "--epochs", type=whole_number, default=1, metavar="N", help="the number of passes over the dataset"
     )
+    stream.add_argument(
+        "--checkpoint", metavar="FILE", help="keep the position there, and go on from it if it is there already"
+    )
     stream.add_argument("--spool-dir", metavar="DIR", help="where to stage chunks (default: the user's cache folder)")
     stream.add_argument("--json", action="store_true", help="a JSON object per line")
     stream.add_argument("--report", metavar="FILE", help="save the gap report, also after an interruption")

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dnc_async.dataset.cursor import PlanFacts
 from dnc_async.dataset.manifest import Manifest
 
 
@@ -45,6 +46,13 @@ class Plan:
         """The number of batches in one epoch."""
         short = self.manifest.samples % self.manifest.batch_size != 0
         return self.manifest.batches - (1 if self.drop_last and short else 0)
+
+    @property
+    def facts(self) -> PlanFacts:
+        """What is told of the plan when its stream is open."""
+        batches = None if self.epochs is None else self.batches_per_epoch * self.epochs
+        manifest = self.manifest
+        return PlanFacts(batches, self.first, self.batches_per_epoch, manifest.batch_size, manifest.samples)
 
     def __len__(self) -> int:
         if self.epochs is None:

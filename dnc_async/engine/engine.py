@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dnc_async.config import FetchSettings
+from dnc_async.dataset.cursor import PlanFacts
 from dnc_async.dataset.manifest import Manifest
 from dnc_async.engine.bridge import RunningCall
 from dnc_async.engine.mailbox import BatchReceiver
@@ -36,9 +37,9 @@ class EngineSetup:
 
 
 class RunningStream(Protocol):
-    """A stream in the engine. ``opened`` is the number of its batches, ``None`` if it is endless."""
+    """A stream in the engine. ``opened`` tells of its plan."""
 
-    opened: Future[int | None]
+    opened: Future[PlanFacts]
     finished: Future[None]
 
     def cancel(self) -> None:

@@ -6,6 +6,8 @@ gone. So an interrupted stream is *suspended*: everything is freed except its po
 it starts anew from there. This happens at once after ``KeyboardInterrupt``. After an error or a cancellation it happens when
 the task has ended and no batch was asked for during a short time. A timeout around one batch, after which the same task asks
 again, is not an interruption. For notebook cells see :mod:`~dnc_async.engine.ipython_cells`.
+
+A stream whose batches were all handed over makes another pass when a loop begins over it again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from dnc_async.dataset.cursor import Cursor
 from dnc_async.engine import ipython_cells
+from dnc_async.engine.checkpoint import Checkpoint
 from dnc_async.engine.engine import Engine, RunningStream
 from dnc_async.engine.mailbox import BatchReceiver, Found
 from dnc_async.errors import StreamClosedError
@@ -32,17 +36,29 @@ class StreamHandle:
     """One stream, as used by the async and the blocking interface. Opens the engine on first use."""
 
     def __init__(
-        self, start: Callable[[int], tuple[Engine, RunningStream, BatchReceiver]], *, owns_engine: bool, about: str
+        self,
+        start: Callable[[Cursor, int], tuple[Engine, RunningStream, BatchReceiver]],
+        *,
+        owns_engine: bool,
+        about: str,
+        epochs: int | None = 1,
+        cursor: Cursor | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        """``start`` starts the stream at a position in the plan."""
+        """``start`` starts the stream so many batches after a cursor. A pass over the dataset is ``epochs`` epochs long."""
         self._start = start
+        self._epochs = epochs
+        self._cursor = cursor or Cursor()
+        self._next_epoch: int | None = None
+        self._checkpoint = checkpoint
+        self.released = False
         self._owns_engine = owns_engine
         self.about = about
         self._engine: Engine | None = None
         self._running: RunningStream | None = None
         self._mailbox: BatchReceiver
         self._lock = threading.Lock()
-        self.handed_over = self._asked = 0
+        self.handed_over = self._asked = self._before_run = 0
         self._left = -1
         self.thread: int | None = None
         self._consumer: Callable[[], asyncio.Task[Any] | None] = _nobody
@@ -54,7 +70,10 @@ class StreamHandle:
         if self.closed:
             raise StreamClosedError(f"{self.about} was closed; make a new one with stream()")
         if self._running is None or self._engine is None or self.suspended:
-            self._engine, self._running, self._mailbox = self._start(self.handed_over)
+            if self._checkpoint is not None:
+                self._checkpoint.acquire()
+            self._before_run = self.handed_over
+            self._engine, self._running, self._mailbox = self._start(self._cursor, self.handed_over)
             self.suspended = False
         self._engine.check_process()
         return self._running
@@ -82,13 +101,50 @@ class StreamHandle:
         if self._engine is not None:
             self._engine.check_process()
 
-    def check_not_delivered(self) -> None:
-        """Raise :class:`~dnc_async.errors.StreamClosedError` if a loop begins over a stream that has ended."""
-        if self.delivered:
+    def begin_loop(self) -> None:
+        """A loop begins. If all batches were handed over, it is the next pass over the dataset.
+
+        Raises :class:`~dnc_async.errors.StreamClosedError` if the stream was closed by its consumer.
+        """
+        if not self.delivered:
+            return
+        if self.released:
             raise StreamClosedError(
-                f"{self.about}: all batches of this stream were handed over; for several passes use stream(…, epochs=N), "
-                "or make a new stream for each"
+                f"{self.about}: all batches were handed over, and the stream was closed; make a new one"
             )
+        following = self._cursor.first_epoch + (self._epochs or 0)
+        self._cursor = Cursor.of_epoch(following if self._next_epoch is None else self._next_epoch)
+        self._next_epoch, self.handed_over = None, 0
+        self.closed = self.delivered = False
+        self.suspended = True  # everything was freed: it starts again when it is asked for a batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch with which the next pass begins."""
+        if self._running is None:
+            self._cursor = Cursor.of_epoch(epoch)
+        else:
+            self._next_epoch = epoch
+
+    def state(self) -> dict[str, Any]:
+        """The state after the batch that was handed over last."""
+        cursor, running = self._cursor, self._running
+        if self.handed_over and running is not None:
+            cursor = cursor.after(self.handed_over - self._before_run, running.opened.result())
+        return cursor.state(self.about)
+
+    def load_state(self, state: object) -> None:
+        """Go on from a state. Raises ``RuntimeError`` if the stream has begun."""
+        if self._running is not None and not self.delivered:
+            raise RuntimeError("the stream has begun: load its state before the first batch is asked for")
+        cursor = Cursor.from_state(state, self.about, "load_state_dict")
+        if self.delivered:
+            self.begin_loop()
+        self._cursor = cursor
+
+    def _keep(self, *, is_last: bool = False) -> None:
+        """Write the checkpoint, if there is one: the batches that were handed over are done with."""
+        if self._checkpoint is not None:
+            self._checkpoint.write(self.state(), is_last=is_last)
 
     def enter_thread(self) -> None:
         """Let only this thread ask for batches until it sets ``thread`` to ``None``. Raises ``RuntimeError`` in another."""
@@ -100,6 +156,8 @@ class StreamHandle:
 
     def asks(self, task: asyncio.Task[Any] | None = None) -> None:
         """The consumer, in a task or a plain thread, asks for a batch: it has not left the stream."""
+        if self._running is not None:
+            self._keep()
         with self._lock:
             self._asked += 1
         if task is not None and self._consumer() is not task:
@@ -125,6 +183,7 @@ class StreamHandle:
             self.handed_over += 1
         elif found is Found.END:
             self.delivered = True
+            self._keep(is_last=True)
             self.post_close()
         return found, batch
 
@@ -132,6 +191,11 @@ class StreamHandle:
         """Ask the engine to free everything; returns at once, from any thread."""
         self.closed = True
         self._post_end()
+
+    def release(self) -> None:
+        """As :meth:`post_close`, for good: the consumer makes no further pass."""
+        self.released = True
+        self.post_close()
 
     def suspend(self) -> None:
         """Ask the engine to free everything, and keep the position: when asked again, the stream goes on with the next batch."""
@@ -170,6 +234,8 @@ class StreamHandle:
             self._post_end()
 
     def _post_end(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.release()
         if self._engine is not None and self._running is not None:
             self._engine.post(self._running.cancel)
             if self._owns_engine:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from dnc_async.config.numbers import whole_number
 from dnc_async.engine.transform import TransformFunction, Workers
@@ -13,7 +14,7 @@ from dnc_async.errors import ArgumentError
 from dnc_async.telemetry import Observer
 
 #: The consumer's functions, which stay in its process.
-_STAYING = ("progress", "transform", "transform_workers")
+_STAYING = ("progress", "transform", "transform_workers", "resume", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,13 @@ class StreamOptions:
         Omit a short last batch.
     prefetch:
         How many batches ahead of the consumer to fetch, within the budget; 0 fetches a batch when it is asked for.
+    resume:
+        A state that ``state_dict()`` returned: go on with the batch after those that it counts, also on another machine, from
+        other gateways, with another budget. With ``epochs=N``, the passes that were left are made.
+    checkpoint:
+        A file in which the stream keeps its position: a run that finds it goes on from there, any other begins with the first
+        batch. It is written when the next batch is asked for, so after a kill the batch in hand is given again. For a model that
+        is saved now and then, save ``state_dict()`` with it instead.
     transform:
         A function that takes a batch and returns what you get instead: decode, augment, copy to a device. It runs while your
         step runs, never in an event loop, and keeps the order. Waiting for it is the cause ``transform`` in the report.
@@ -43,6 +51,8 @@ class StreamOptions:
     epochs: int | None = 1
     drop_last: bool = False
     prefetch: int | Literal["auto"] = "auto"
+    resume: Mapping[str, Any] | None = None
+    checkpoint: str | os.PathLike[str] | None = None
     transform: TransformFunction | None = None
     transform_workers: Workers = 0
     progress: Observer | None = None
@@ -54,6 +64,8 @@ class StreamOptions:
         if not (isinstance(self.prefetch, str) and self.prefetch == "auto"):
             ahead = "'auto' or how many batches ahead to fetch"
             self._set("prefetch", whole_number(self.prefetch, name="prefetch", least=0, meaning=ahead))
+        if self.resume is not None and self.checkpoint is not None:
+            raise ArgumentError("resume and checkpoint: a stream goes on from one of them; give the other one up")
         if self.progress is not None:
             check_observer(self.progress, "progress")
 

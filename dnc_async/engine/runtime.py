@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dnc_async.config import FetchSettings, Gateway, user_agent
+from dnc_async.dataset.cursor import Cursor
 from dnc_async.engine.credit import CreditLimit
 from dnc_async.engine.environment import Environment
 from dnc_async.engine.options import StreamOptions
@@ -63,7 +64,8 @@ class StreamRequest:
     options: StreamOptions
     #: The transform of the options, checked, with the context in which the stream was created.
     transform: Transform | None = None
-    #: The position in the plan to begin at.
+    #: Where to begin: ``first`` batches after the cursor.
+    cursor: Cursor = field(default_factory=Cursor)
     first: int = 0
 
     @property

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from dnc_async.config.numbers import whole_number
 from dnc_async.engine.bridge import finalize, resolve, wait_for_future
 from dnc_async.engine.handle import StreamHandle
 from dnc_async.engine.mailbox import Found
@@ -110,7 +112,8 @@ async def close(handle: StreamHandle) -> None:
 class BatchStream:
     """The batches of a dataset, one after the other.
 
-    Iterate over it, or use ``async with`` for ``len()`` before the first batch. Leaving the loop by ``break`` or an exception
+    Iterate over it, or use ``async with`` for ``len()`` before the first batch; a further loop makes a further pass over the
+    dataset, until :meth:`aclose`. Leaving the loop by ``break`` or an exception
     frees everything as soon as the iterator is garbage-collected; an iterator that is still referred to continues with the next
     batch. :meth:`aclose` returns when no task, socket, thread or file is left.
 
@@ -141,7 +144,7 @@ class BatchStream:
         return f"<BatchStream {self.handle.about}: {state}>"
 
     def __aiter__(self) -> Self:
-        self.handle.check_not_delivered()
+        self.handle.begin_loop()
         return self
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - a dict, a tuple or an array: what was uploaded
@@ -179,10 +182,28 @@ class BatchStream:
                 "how many batches there are is known once the stream is open: use 'async with stream(…) as batches', "
                 "then len(batches)"
             )
-        batches = running.opened.result()
+        batches = running.opened.result().batches
         if batches is None:
             raise TypeError("a stream with epochs=None has no length")
         return batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the batch that was handed over last, as plain data for JSON; valid at any time.
+
+        Save it with your model's state. ``stream(cid, resume=state)``, or :meth:`load_state_dict`, goes on with the next batch.
+        """
+        return self.handle.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` returned; before the first batch is asked for, or between two passes.
+
+        Raises :class:`~dnc_async.errors.ArgumentError` for the state of another dataset or order.
+        """
+        self.handle.load_state(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch with which the next pass over the dataset begins; without it, they are counted on."""
+        self.handle.set_epoch(whole_number(epoch, name="epoch", least=0, meaning="the number of an epoch"))
 
     def statistics(self) -> StreamStatistics:
         """A frozen snapshot of the stream so far. Raises ``RuntimeError`` before the first batch was asked for."""
@@ -200,4 +221,5 @@ class BatchStream:
 
         A running transform is waited for, up to ``FetchSettings.transform_patience_s`` (:mod:`~dnc_async.engine.transform`).
         """
-        await close(self.handle)
+        self.handle.release()
+        await ended(self.handle)

@@ -6,11 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import anyio
 
+from dnc_async.dataset.cursor import PlanFacts
 from dnc_async.dataset.plan import Plan
 from dnc_async.engine.credit import BandwidthDelay
 from dnc_async.engine.ledger import Handover, Ledger
@@ -77,7 +79,7 @@ class StreamTask:
         self._entering = threading.Lock()
         self._taken: deque[Handover] = deque()
         self._gaps: deque[Gap] = deque()
-        self.opened: Future[int | None] = Future()
+        self.opened: Future[PlanFacts] = Future()
         self.finished: Future[None] = Future()
 
     def cancel(self) -> None:
@@ -121,7 +123,11 @@ class StreamTask:
             manifest = await runtime.manifests.load(group, request.root, request.path)
             check_memory(manifest, request.dataset)
             options = request.options
-            plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last, first=request.first)
+            plan = Plan(manifest=manifest, epochs=options.epochs, drop_last=options.drop_last)
+            before = request.cursor.batches_before(
+                batch_size=manifest.batch_size, batches_per_epoch=plan.batches_per_epoch
+            )
+            plan = replace(plan, first=before + request.first)
             await self._deliver(plan, fetcher, group, spool, transforms)
         finally:
             fetcher.observers.remove(self.observers)
@@ -149,7 +155,7 @@ class StreamTask:
                 )
                 if self._mailbox.is_awaited:  # since before there was a pipeline
                     pipeline.wanted()
-                self.opened.set_result(None if plan.epochs is None else plan.first + len(plan))
+                self.opened.set_result(plan.facts)
                 await pipeline.run()
                 tasks.cancel_scope.cancel()
         finally:

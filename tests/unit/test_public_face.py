@@ -106,6 +106,7 @@ _OF_CLIENT = (
 )
 _OF_STREAM = (
     "epochs: 'int | None' = 1, drop_last: 'bool' = False, prefetch: \"int | Literal['auto']\" = 'auto', "
+    "resume: 'Mapping[str, Any] | None' = None, checkpoint: 'str | os.PathLike[str] | None' = None, "
     "transform: 'TransformFunction | None' = None, transform_workers: 'Workers' = 0, progress: 'Observer | None' = None"
 )
 STREAMS: dict[Callable[..., Any], str] = {

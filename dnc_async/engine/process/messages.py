@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from dnc_async.config import FetchSettings
+from dnc_async.dataset.cursor import PlanFacts
 from dnc_async.engine.engine import EngineSetup
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import EngineError
@@ -156,10 +157,10 @@ def _revived(pickled: tuple[bytes, str], kind: type[E]) -> E | EngineError:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A stream is open and will deliver this many batches, ``None`` if it is endless; or it could not be opened."""
+    """A stream is open, with this plan; or it could not be opened."""
 
     stream: int
-    batches: int | None
+    plan: PlanFacts | None
     failure: Failure | None = None
 
 

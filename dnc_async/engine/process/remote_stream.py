@@ -8,6 +8,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from typing import Protocol
 
+from dnc_async.dataset.cursor import PlanFacts
 from dnc_async.engine.process.inbox import Inbox
 from dnc_async.engine.process.messages import Answer, Finished, Opened
 from dnc_async.engine.report.report import Report
@@ -31,7 +32,7 @@ class RemoteStream:
         self._last: Answer | None = None
         self.inbox = inbox
         self.observers = Observers(observers)
-        self.opened: Future[int | None] = Future()
+        self.opened: Future[PlanFacts] = Future()
         self.finished: Future[None] = Future()
 
     def __repr__(self) -> str:
@@ -71,9 +72,9 @@ class RemoteStream:
         """The engine reports that the stream is open, or cannot be opened."""
         if self.opened.done():
             return
-        if message.failure is None:
-            self.opened.set_result(message.batches)
-        else:
+        if message.plan is not None:
+            self.opened.set_result(message.plan)
+        elif message.failure is not None:
             self.opened.set_exception(message.failure.revived())
 
     def told_finished(self, message: Finished) -> None:
