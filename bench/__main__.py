@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from bench import budget, cost, download, fetch, files, hostile, idle, ipld, policy, scale, timeline, transform, wire
+from bench import (
+    attack,
+    budget,
+    cost,
+    download,
+    fetch,
+    files,
+    hostile,
+    idle,
+    ipld,
+    policy,
+    scale,
+    timeline,
+    transform,
+    wire,
+)
 from bench.peers import run as peers
 
 BENCHES = {
+    "attack": attack.main,
     "budget": budget.main,
     "cost": cost.main,
     "download": download.main,

@@ -86,7 +86,7 @@ def _json_object(found: dict[str, Any]) -> Any:  # noqa: ANN401 - the data model
     return found
 
 
-def _head(data: bytes, at: int) -> tuple[int, int, int, int]:
+def cbor_head(data: bytes, at: int) -> tuple[int, int, int, int]:
     """Read the head of an item; returns its major type, its low five bits, its argument, and its end."""
     major, low = data[at] >> 5, data[at] & 31
     at += 1
@@ -104,7 +104,7 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     """Decode the item at ``at``; returns it and its end."""
     if depth > _DEEPEST:
         raise DagError(f"a DAG-CBOR block nests deeper than {_DEEPEST}")
-    major, low, argument, end = _head(data, at)
+    major, low, argument, end = cbor_head(data, at)
     if major in {0, 1}:
         return (argument if major == 0 else -1 - argument), end
     if major in {2, 3}:
@@ -116,7 +116,7 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return _collection(data, end, argument, depth, is_map=major == 5)
     if major == 6:
         return _tagged(data, end, argument, depth)
-    return _simple(low, data[at + 1 : end], end)
+    return cbor_simple(low, data[at + 1 : end], end)
 
 
 def _collection(data: bytes, at: int, count: int, depth: int, *, is_map: bool) -> tuple[Any, int]:
@@ -140,7 +140,8 @@ def _tagged(data: bytes, at: int, tag: int, depth: int) -> tuple[Any, int]:
     return Cid.decode(value[1:], foreign=True), end
 
 
-def _simple(low: int, payload: bytes, end: int) -> tuple[Any, int]:
+def cbor_simple(low: int, payload: bytes, end: int) -> tuple[Any, int]:
+    """Decode a simple value or a float; returns it and its end. Raises :class:`DagError`."""
     if low in {20, 21, 22}:
         return {20: False, 21: True, 22: None}[low], end
     if low in _FLOATS:

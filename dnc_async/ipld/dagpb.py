@@ -60,7 +60,7 @@ def decode(block: bytes) -> Node:
             raise DagError(f"a dag-pb node has a number in field {number}")
         if number == _LINKS:
             runs += last != _LINKS
-            links.append(_link(value))
+            links.append(decode_link(value))
         elif number == _DATA and data is None:
             data = value
         else:
@@ -71,7 +71,8 @@ def decode(block: bytes) -> Node:
     return Node(data, tuple(links))
 
 
-def _link(body: bytes) -> Link:
+def decode_link(body: bytes) -> Link:
+    """Decode one link; raises :class:`~dnc_async.errors.DagError`."""
     return _usual_link(body) or _any_link(body)
 
 

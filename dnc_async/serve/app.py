@@ -1,52 +1,67 @@
 """The gateway as an aiohttp application: one handler, from the request to the streamed body.
 
-The store is read in a small pool of threads, a run of blocks at a time. The next run is read while the current one is being
-sent, and not more, so a slow client holds two runs in memory, and a client that went away none.
+What a client asks for is done in steps, in a small pool of threads where whoever has used least has the next turn
+(:mod:`.turns`). The next blocks are read while the current ones are being sent, and not more; what a client does not read is
+not held in memory (:mod:`.sending`), and a client that went away has no more turns.
 """
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from aiohttp import web
 
 from dnc_async.errors import DagError, StoreError
-from dnc_async.ipld import varint
 from dnc_async.ipld.car import encode_header
 
 from . import answers
 from .accept import UnsatisfiableError, byte_range, etag_matches, only_if_cached
 from .content_request import ContentRequest, RefusalError, parse_request
-from .hooks import NoHooks, ResponseHooks, Sink
-from .walk import NotHereError, Resolved, Runs, car_bytes, resolve
+from .hooks import NoHooks, ResponseHooks
+from .memory import HeldMemory
+from .open_blocks import OpenBlocks
+from .outlet import Outlet
+from .resolving import resolve
+from .sending import Sender
+from .sent_blocks import SharedMemory
+from .slots import Answer, Slots, peer_of
+from .steps import RUN_BYTES, TURN_STEPS, HeldBlock, NotHereError, Steps, Turn, take_turn
+from .turns import ReadingTurns
+from .walk import CarWalk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from dnc_async.ipld.cid import Cid
     from dnc_async.store import BlockStore
-
-    from .walk import Run
 
 T = TypeVar("T")
 
-_READERS = 4  # threads that read the store; more do not help, the data is in the page cache or on one disk
 _RETRY_AFTER_S = 1
 _MEASURED_BLOCKS = 1024  # a few milliseconds
-_LARGE_BYTES = 64 * 1024  # from here on, copying a block costs more than one more write
+_MEASURED_STEPS = 16384
+_HELD_BYTES = 64 * 2**20  # what all answers may hold before they hold as little as they can
+_LONG_STEPS = 16 * TURN_STEPS  # who has used so many has no less right to a turn than who has used more
+_LONG_SHARE = 4  # one slot of so many is kept for answers that end with their first turn
+PATIENCE_S = 30.0
+"""How many seconds a client may take to read a piece of 128 KiB before it is cut off."""
 
 
-def make_app(store: BlockStore, *, max_requests: int = 256, hooks: ResponseHooks | None = None) -> web.Application:
+def make_app(
+    store: BlockStore, *, max_requests: int = 256, hooks: ResponseHooks | None = None, patience_s: float = PATIENCE_S
+) -> web.Application:
     """Create a web application that serves ``store`` as a trustless gateway.
 
-    More than ``max_requests`` requests at the same time are answered with 429 and Retry-After.
+    More than ``max_requests`` requests at the same time are answered with 429 and Retry-After, unless one of those before is to a
+    client that does not read, or to one that has more than its share. A client that does not read for ``patience_s`` is cut off.
     """
-    gateway = _Gateway(store, max_requests=max_requests, hooks=hooks or NoHooks())
+    gateway = _Gateway(store, max_requests=max_requests, hooks=hooks or NoHooks(), patience_s=patience_s)
     app = web.Application()
-    app.cleanup_ctx.append(gateway.pool_context)
-    app.router.add_get("/ipfs/{path:.*}", gateway.handle)
-    app.router.add_get("/ipns/{path:.*}", _no_names)
+    app.cleanup_ctx.append(gateway.threads_context)
+    app.router.add_get(r"/ipfs/{path:[\s\S]*}", gateway.handle)  # a name may have any character in it
+    app.router.add_get(r"/ipns/{path:[\s\S]*}", _no_names)
     return app
 
 
@@ -55,138 +70,162 @@ async def _no_names(_: web.Request) -> web.Response:
 
 
 class _Gateway:
-    """The state of one application: the store, the reading threads, and the number of requests."""
+    """The state of one application: the store, the reading threads, the slots, and the memory that is held."""
 
-    def __init__(self, store: BlockStore, *, max_requests: int, hooks: ResponseHooks) -> None:
+    def __init__(self, store: BlockStore, *, max_requests: int, hooks: ResponseHooks, patience_s: float) -> None:
         self._store = store
-        self._max_requests = max_requests
         self._hooks = hooks
-        self._in_flight = 0
-        self._pool: ThreadPoolExecutor | None = None
+        self._patience_s = patience_s
+        self._slots = Slots(max_requests)
+        self._long_slots = Slots(max_requests - max_requests // _LONG_SHARE)
+        self._memory = HeldMemory(_HELD_BYTES)
+        self._sent_blocks = SharedMemory()
+        self._turns: ReadingTurns | None = None
 
-    async def pool_context(self, _: web.Application) -> AsyncIterator[None]:
+    async def threads_context(self, _: web.Application) -> AsyncIterator[None]:
         """Own the reading threads while the application runs."""
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="dnc-serve")
+        self._turns = ReadingTurns()
         yield
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._turns.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request under ``/ipfs/``."""
-        if self._in_flight >= self._max_requests:
-            headers = {"Retry-After": str(_RETRY_AFTER_S)}
-            return answers.refused(RefusalError(429, "too many requests at once", headers))
-        self._in_flight += 1
+        answer = Answer(peer_of(request.remote), partial(_cut, request))
         try:
+            if not self._slots.admit(answer):
+                raise _too_many()
             early = await self._hooks.admit(request)
-            return early if early is not None else await self._answer(request)
+            return early if early is not None else await self._answer(request, answer)
         except ConnectionError:
             return web.Response()  # the client went away before the answer began; nobody receives this
         except (RefusalError, NotHereError, DagError, StoreError) as error:
             return answers.refused(_refusal(request, error))
         finally:
-            self._in_flight -= 1
+            self._slots.leave(answer)
+            self._long_slots.leave(answer)
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         content = self._hooks.revise(parse_request(request.raw_path, request.query, request.headers.get("Accept")))
         seen = etag_matches(request.headers.get("If-None-Match"), answers.etag(content))
-        answer = self._raw if content.format == "raw" else self._car
-        return await answer(request, content, seen=seen)
+        send = self._raw if content.format == "raw" else self._car
+        return await send(request, content, answer, seen=seen)
 
-    async def _raw(self, request: web.Request, content: ContentRequest, *, seen: bool) -> web.StreamResponse:
+    async def _raw(
+        self, request: web.Request, content: ContentRequest, answer: Answer, *, seen: bool
+    ) -> web.StreamResponse:
         """Answer with one block, or with one range of it."""
+        cid = content.root
         if seen or request.method == "HEAD":
-            size_bytes = await self._hop(lambda: self._store.size_bytes(content.root))
+            size_bytes = await self._threads.take(0, lambda: self._store.size_bytes(cid))
             if size_bytes is None:
-                raise NotHereError(content.root)
+                raise NotHereError(cid)
             if seen:
                 return answers.not_modified(content)
-            return await _send_head(request, answers.headers(content, [content.root]), size_bytes)
-        data = await self._hop(lambda: self._store.read(content.root))
-        if data is None:
-            raise NotHereError(content.root)
-        data = self._hooks.block(content.root, data)
-        response = web.StreamResponse(headers=answers.headers(content, [content.root]))
-        wanted = _wanted_range(request, response.headers["Etag"], len(data))
+            return await _send_head(request, answers.headers(content, [cid]), size_bytes)
+        block = HeldBlock(cid, await self._read(cid))
+        block.change(self._hooks)
+        start, stop = 0, block.held_bytes
+        response = Outlet(answers.headers(content, [cid]), patience_s=self._patience_s)
+        wanted = _wanted_range(request, response.headers["Etag"], stop)
         if wanted is not None:
-            start, stop = wanted
             response.set_status(206)
-            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-            data = data[start:stop]
-        response.content_length = len(data)
-        return await self._send(request, response, lambda sink: sink(data))
+            response.headers["Content-Range"] = f"bytes {wanted[0]}-{wanted[1] - 1}/{stop}"
+            start, stop = wanted
+        response.content_length = stop - start
+        blocks = OpenBlocks(self._store.read)
+        return await self._send(request, response, answer, blocks, lambda sender: sender.send_block(block, start, stop))
 
-    async def _car(self, request: web.Request, content: ContentRequest, *, seen: bool) -> web.StreamResponse:
+    async def _car(
+        self, request: web.Request, content: ContentRequest, answer: Answer, *, seen: bool
+    ) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
+        blocks = OpenBlocks(self._store.read)
+        resolved = await self._work(answer, blocks, resolve(blocks, content.root, content.segments))
+        with closing(CarWalk(blocks, resolved, content, self._sent_blocks)) as walk:
+            size_bytes = await self._work(answer, blocks, self._begin(walk, measured=not seen))
+            if seen:
+                return answers.not_modified(content)
+            headers = answers.headers(content, resolved.roots)
+            if request.method == "HEAD":
+                return await _send_head(request, headers, size_bytes)
+            take_turn = partial(self._turn, answer, blocks, walk.blocks())
+            first = await take_turn()
+            if not first.done and not self._long_slots.admit(answer):
+                raise _too_many()
 
-        def begin() -> tuple[Resolved, Runs, int | None]:
-            read, size_of = self._store.read, self._store.size_bytes
-            resolved = resolve(read, content.root, content.segments)
-            runs = Runs(read, resolved, content)
-            measured = self._hooks.keeps_sizes and not seen
-            size = car_bytes(read, size_of, resolved, content, most_blocks=_MEASURED_BLOCKS) if measured else None
-            return resolved, runs, size
+            async def send(sender: Sender) -> None:
+                await sender.send_header(encode_header([resolved.terminus]))
+                await sender.send_car(first, take_turn)
 
-        resolved, runs, size_bytes = await self._hop(begin)
-        if seen:
-            return answers.not_modified(content)
-        headers = answers.headers(content, resolved.roots)
-        if request.method == "HEAD":
-            return await _send_head(request, headers, size_bytes)
+            response = Outlet(headers, patience_s=self._patience_s)
+            response.content_length = size_bytes  # where it is known, a client sees that a CAR was cut off
+            return await self._send(request, response, answer, blocks, send)
 
-        async def send(sink: Sink) -> None:
-            await sink(encode_header([resolved.terminus]))
-            await self._send_runs(runs, sink)
-
-        response = web.StreamResponse(headers=headers)
-        response.content_length = size_bytes  # where it is known, a client sees that a CAR was cut off
-        return await self._send(request, response, send)
-
-    async def _send_runs(self, runs: Runs, sink: Sink) -> None:
-        """Send one run while the next is read."""
-        reading = self._hop(runs.next)
-        try:
-            while run := await reading:
-                reading = self._hop(runs.next)
-                for piece in self._pieces(run):
-                    await sink(piece)
-        finally:
-            reading.cancel()
-
-    def _pieces(self, run: Run) -> Iterator[bytes]:
-        """The run's blocks as CAR sections, after the hooks: small ones joined, large ones as they are."""
-        small: list[bytes] = []
-        held = 0
-        for cid, stored in run:
-            data, name = self._hooks.block(cid, stored), cid.encode()
-            small += (varint.encode(len(name) + len(data)), name)
-            if len(data) < _LARGE_BYTES:
-                small.append(data)
-                held += len(data)
-                if held < _LARGE_BYTES:
-                    continue
-            yield b"".join(small)
-            small.clear()
-            held = 0
-            if len(data) >= _LARGE_BYTES:
-                yield data
-        if small:
-            yield b"".join(small)
+    def _begin(self, walk: CarWalk, *, measured: bool) -> Steps[int | None]:
+        """Check what was requested, and measure the answer, if it has the size that it has in the store."""
+        yield from walk.begin()
+        if not measured or not self._hooks.keeps_sizes:
+            return None
+        return (
+            yield from walk.measure(self._store.size_bytes, most_blocks=_MEASURED_BLOCKS, most_steps=_MEASURED_STEPS)
+        )
 
     async def _send(
-        self, request: web.Request, response: web.StreamResponse, send: Callable[[Sink], Awaitable[None]]
+        self,
+        request: web.Request,
+        response: Outlet,
+        answer: Answer,
+        blocks: OpenBlocks,
+        send: Callable[[Sender], Awaitable[None]],
     ) -> web.StreamResponse:
         """Send a body; if it cannot be completed, or the client is gone, close the connection instead."""
         await response.prepare(request)
-        try:
-            await send(self._hooks.sink(request, response))
-            await response.write_eof()
-        except (NotHereError, StoreError, DagError, ConnectionError):
-            _break_off(request)
+        answer.waiting_s = lambda: response.waiting_s
+        sink = self._hooks.sink(request, response)
+        with closing(response), self._memory.account() as account:
+            try:
+                await send(Sender(response, sink, self._hooks, account, self._read, blocks))
+                await response.write_eof()
+            except (NotHereError, StoreError, DagError, ConnectionError):
+                _break_off(request)
         return response
 
-    def _hop(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Call ``work`` in a reading thread; if the caller was cancelled, its result is dropped."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _work(self, answer: Answer, blocks: OpenBlocks, work: Steps[T]) -> T:
+        """Do work without blocks to send, in turns; gives its result."""
+        while not (turn := await self._turn(answer, blocks, work)).done:
+            pass
+        if turn.error is not None:
+            raise turn.error
+        return cast("T", turn.result)
+
+    async def _turn(self, answer: Answer, blocks: OpenBlocks, work: Steps[T]) -> Turn[T]:
+        """Take one turn of a client's work; where memory is scarce, with as little of it as can be."""
+        most_bytes = 1 if self._memory.is_scarce else RUN_BYTES
+        turn = await self._threads.take(min(answer.used, _LONG_STEPS), partial(take_turn, work, most_bytes=most_bytes))
+        answer.used += turn.steps
+        return turn
+
+    async def _read(self, cid: Cid) -> bytes:
+        data = await self._threads.take(0, lambda: self._store.read(cid))
+        if data is None:
+            raise NotHereError(cid)
+        return data
+
+    @property
+    def _threads(self) -> ReadingTurns:
+        if self._turns is None:
+            raise RuntimeError("the application was not started")
+        return self._turns
+
+
+def _too_many() -> RefusalError:
+    return RefusalError(429, "too many requests at once", {"Retry-After": str(_RETRY_AFTER_S)})
+
+
+def _cut(request: web.Request) -> None:
+    """Cut a client off at once, whatever it has not read yet."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _refusal(request: web.Request, error: RefusalError | NotHereError | DagError | StoreError) -> RefusalError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,11 @@ from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, payload
 from dnc_async.serve.content_request import ContentRequest, EntityBytes, RefusalError, Scope
-from dnc_async.serve.walk import NotHereError, Runs, resolve
+from dnc_async.serve.open_blocks import OpenBlocks
+from dnc_async.serve.resolving import Resolved, resolve
+from dnc_async.serve.sent_blocks import SharedMemory
+from dnc_async.serve.steps import NotHereError, finish, take_turn
+from dnc_async.serve.walk import CarWalk
 from dnc_async.store import BlockStore
 
 FILES = [
@@ -58,11 +62,19 @@ def car(
         entity_bytes=EntityBytes.parse(entity_bytes) if entity_bytes else None,
         dups=dups,
     )
-    runs = Runs(read, resolve(read, root, segments), ask)
-    found = []
-    while run := runs.next():
-        found += run
-    return found
+    return list(blocks_of(read, ask))
+
+
+def blocks_of(read: Read, ask: ContentRequest) -> Iterator[tuple[Cid, bytes]]:
+    opened = OpenBlocks(read)
+    walk = CarWalk(opened, finish(resolve(opened, ask.root, ask.segments)), ask, SharedMemory())
+    finish(walk.begin())
+    yield from (block for block in walk.blocks() if block is not None)
+    walk.close()
+
+
+def where(read: Read, root: Cid, segments: Sequence[str]) -> Resolved:
+    return finish(resolve(OpenBlocks(read), root, segments))
 
 
 def reader_of(blocks: Iterable[tuple[Cid, bytes]]) -> Read:
@@ -160,7 +172,7 @@ def test_a_path_comes_with_the_blocks_that_prove_it(
         segments = path.split("/")
         blocks = car(kubo_store.read, roots[name], *segments)
         read = reader_of(blocks)
-        at = resolve(read, roots[name], segments)
+        at = where(read, roots[name], segments)
         assert at.roots[0] == roots[name]
         assert len(at.roots) == len(segments) + 1
         content, needed = file_bytes(read, at.terminus)
@@ -182,7 +194,7 @@ def test_duplicates_come_only_when_asked_for(kubo_store: BlockStore, roots: dict
 @pytest.mark.parametrize("path", ["nothing", "plain.txt/below", "plain.txt/../"])
 def test_a_missing_name_is_not_found(path: str, kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
     with pytest.raises(RefusalError) as caught:
-        resolve(kubo_store.read, roots["directory"], path.split("/"))
+        where(kubo_store.read, roots["directory"], path.split("/"))
     assert caught.value.status == 404
 
 
@@ -194,33 +206,35 @@ def test_a_missing_block_is_named_wherever_it_is_missing(kubo_store: BlockStore,
     def read(cid: Cid) -> bytes | None:
         return None if cid == gone else kubo_store.read(cid)
 
-    runs = Runs(read, resolve(read, root, ()), ContentRequest(root, (), trailing_slash=False, format="car"))
-    assert runs.next() == whole[:-1]
-    for _ in range(2):
-        with pytest.raises(NotHereError, match=str(gone)):
-            runs.next()
+    opened = OpenBlocks(read)
+    ask = ContentRequest(root, (), trailing_slash=False, format="car")
+    walk = CarWalk(opened, where(read, root, ()), ask, SharedMemory())
+    turn = take_turn(walk.blocks())
+    assert [(block.cid, block.data) for block in turn.blocks] == whole[:-1]
+    assert turn.done
+    assert str(gone) in str(turn.error)
     assert car(read, root, entity_bytes="0:100")
     with pytest.raises(NotHereError):
-        resolve(lambda _: None, root, ())
+        where(lambda _: None, root, ())
 
 
 def test_a_damaged_directory_is_the_stores_fault(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
     with pytest.raises(StoreError, match="damaged"):
-        resolve(lambda _: b"\x0a\x02\x08\x01 ", roots["directory"], ("plain.txt",))
+        where(lambda _: b"\x0a\x02\x08\x01 ", roots["directory"], ("plain.txt",))
 
 
-def test_runs_are_about_a_megabyte(
+def test_turns_are_about_a_megabyte(
     tmp_path_factory: pytest.TempPathFactory, fill: Callable[[BlockStore, Iterable[Block]], None]
 ) -> None:
     store = BlockStore.open(tmp_path_factory.mktemp("runs") / "store", create=True)
     blocks, root = build_file(bytes(3 * 2**20), UNIXFS_V1_2025)
     fill(store, blocks)
-    runs = Runs(
-        store.read,
-        resolve(store.read, root.cid, ()),
-        ContentRequest(root.cid, (), trailing_slash=False, format="car", dups=True),
-    )
-    assert [len(run) for run in iter(runs.next, [])] == [2, 1, 1]
+    ask = ContentRequest(root.cid, (), trailing_slash=False, format="car", dups=True)
+    walk = CarWalk(OpenBlocks(store.read), where(store.read, root.cid, ()), ask, SharedMemory())
+    work = walk.blocks()
+    turns = [take_turn(work) for _ in range(4)]
+    assert [len(turn.blocks) for turn in turns] == [2, 1, 1, 0]
+    assert [turn.done for turn in turns] == [False, False, False, True]
 
 
 def test_other_codecs_are_followed_too() -> None:
@@ -247,10 +261,10 @@ def test_other_codecs_are_followed_too() -> None:
     assert cids("x", "0", "a") == [root.cid, cbor.cid, leaf.cid]
     assert cids("x", "0", "a", scope="block") == [root.cid, cbor.cid]
     assert cids("y") == [root.cid]
-    assert resolve(read, root.cid, ("x", "0", "a", "2")).roots == (root.cid, cbor.cid, leaf.cid)
+    assert where(read, root.cid, ("x", "0", "a", "2")).roots == (root.cid, cbor.cid, leaf.cid)
     for path in (("z",), ("x", "1"), ("x", "0", "a", "3"), ("x", "0", "a", "-1"), ("x", "0", "b", "d", "e")):
         with pytest.raises(RefusalError):
-            resolve(read, root.cid, path)
+            where(read, root.cid, path)
 
 
 @pytest.mark.parametrize(
@@ -261,4 +275,4 @@ def test_other_codecs_are_followed_too() -> None:
 def test_broken_dag_cbor_cannot_be_followed(data: bytes) -> None:
     block = make(data, DAG_CBOR)
     with pytest.raises(RefusalError, match="cannot be followed"):
-        resolve(reader_of([(block.cid, block.data)]), block.cid, ("a",))
+        where(reader_of([(block.cid, block.data)]), block.cid, ("a",))

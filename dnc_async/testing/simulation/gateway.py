@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -26,7 +26,11 @@ from dnc_async.ipld.block import Pieces
 from dnc_async.ipld.car import encode_header, section
 from dnc_async.ipld.cid import Cid
 from dnc_async.serve.content_request import RefusalError, parse_request
-from dnc_async.serve.walk import NotHereError, Runs, resolve
+from dnc_async.serve.open_blocks import OpenBlocks
+from dnc_async.serve.resolving import resolve
+from dnc_async.serve.sent_blocks import SharedMemory
+from dnc_async.serve.steps import NotHereError, finish
+from dnc_async.serve.walk import CarWalk
 from dnc_async.testing.faults import Faults
 from dnc_async.testing.scripted_line import Ending, ScriptedLine
 
@@ -105,12 +109,14 @@ class SimulatedGateway:
             self.faults["ignore-entity-bytes"] += 1
             ask = replace(ask, entity_bytes=None)
         try:
-            resolved = resolve(self._read, ask.root, ask.segments)
-            runs = Runs(self._read, resolved, ask)
+            opened = OpenBlocks(self._read)
+            resolved = finish(resolve(opened, ask.root, ask.segments))
+            walk = CarWalk(opened, resolved, ask, SharedMemory())
+            finish(walk.begin())
         except (RefusalError, NotHereError) as error:
             raise GatewayMissError(f"answered 404: {error}", gateway=self.name, cid=asked) from error
         body = encode_header([resolved.terminus]) + b"".join(
-            section(cid, self._sent(data)) for cid, data in _blocks(runs)
+            section(found[0], self._sent(found[1])) for found in walk.blocks() if found is not None
         )
         arrivals.begin()
         size = 0
@@ -210,8 +216,3 @@ class SimulatedGateway:
             await asyncio.sleep(self._stall_timeout_s)
             raise GatewayTimeoutError("no answer within the limit", gateway=self.name, cid=asked)
         raise self._fail("cut", GatewayError, "the connection failed: the body was cut off", asked)
-
-
-def _blocks(runs: Runs) -> Iterator[tuple[Cid, bytes]]:
-    while run := runs.next():
-        yield from run
