@@ -26,8 +26,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-import psutil
-
 from bench.hostile_dags import make_store
 
 _DESCRIPTORS = 1024
@@ -261,7 +259,8 @@ def measure(name: str, store: Path, roots: Mapping[str, str], seconds: float) ->
         attackers = multiprocessing.get_context("spawn").Process(target=_attack, args=(name, target))
         attackers.start()
         try:
-            answers, worst_s, memory = _ask_as_usual(target, psutil.Process(process.pid), seconds)
+            answers, worst_s = _ask_as_usual(target, seconds)
+            memory = _peak_bytes(process.pid)
             began = time.perf_counter()
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -305,9 +304,15 @@ async def _attacking(name: str, target: Target) -> None:
     await ATTACKS[name](target)
 
 
-def _ask_as_usual(target: Target, server: psutil.Process, seconds: float) -> tuple[int, float, int]:
-    """Ask until the time is over; the number of answers, the worst one's time, and the server's largest memory."""
-    answers, worst_s, memory = 0, 0.0, 0
+def _peak_bytes(pid: int) -> int:
+    """The largest resident memory of a process so far (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def _ask_as_usual(target: Target, seconds: float) -> tuple[int, float]:
+    """Ask until the time is over; the number of answers, and the worst one's time."""
+    answers, worst_s = 0, 0.0
     paths = [f"{target.roots['ordinary_leaf']}?format=raw", f"{target.roots['ordinary']}?format=car"]
     time.sleep(1.5)  # until the attackers are at it
     end = time.perf_counter() + seconds
@@ -320,9 +325,8 @@ def _ask_as_usual(target: Target, server: psutil.Process, seconds: float) -> tup
                 break
             time.sleep(0.05)
         worst_s = max(worst_s, took_s)
-        memory = max(memory, server.memory_info().rss)
         time.sleep(0.1)
-    return answers, worst_s, memory
+    return answers, worst_s
 
 
 def _answered(target: Target, path: str) -> bool:

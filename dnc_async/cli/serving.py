@@ -16,6 +16,15 @@ def add_serve(commands: Commands) -> None:
     """Declare ``dnc serve``."""
     serve = command(commands, "serve", _run_serve, "serve a local store as a trustless gateway")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that clients may call this server by in their Host header, as behind a reverse proxy; may be repeated. On a "
+        "loopback address it answers to that, to loopback addresses and to localhost (a web page cannot read the store under a "
+        "name of its own then), on another address to any name unless this is given",
+    )
     serve.add_argument("--port", type=_port, default=8080, metavar="N", help="0 for any free port (default: 8080)")
     serve.add_argument(
         "--fault", default="", metavar="SCRIPT", help="misbehave for tests, such as rate=4MB,latency=50ms,flip=20"
@@ -43,7 +52,15 @@ def _run_serve(options: argparse.Namespace) -> None:
             say(url)
 
     asyncio.run(
-        serve_command(store, options.host, options.port, faults, stop_on_eof=options.stop_on_eof, announce=announce)
+        serve_command(
+            store,
+            options.host,
+            options.port,
+            faults,
+            stop_on_eof=options.stop_on_eof,
+            allowed_hosts=options.allow_host,
+            announce=announce,
+        )
     )
 
 

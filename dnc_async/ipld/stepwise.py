@@ -7,6 +7,8 @@ What they accept is what the whole decoders accept. PURE.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +24,12 @@ _FIXED = {FIXED32: 4, FIXED64: 8}
 _KINDS = {kind.value: kind for kind in unixfs.Kind}
 _DEEPEST = 256
 _LINK_TAG = 42
+_JSON_SPACE = b" \t\r\n"
+_JSON_TOKEN = re.compile(rb'[ \t\r\n]*+("(?:[^"\\]++|\\.)*+"|[\[\]{}:,]|[^ \t\r\n"\[\]{}:,]++)', re.DOTALL)
+_JSON_LINK = re.compile(
+    rb'[ \t\r\n]*+\{[ \t\r\n]*+"(?:/|\\/|\\u002[fF])"[ \t\r\n]*+:[ \t\r\n]*+("(?:[^"\\]++|\\.)*+")[ \t\r\n]*+\}',
+    re.DOTALL,
+)
 
 
 class Source:
@@ -178,6 +186,49 @@ def dag_cbor_link(source: Source, start: int) -> Cid | None:
     return _cbor_item(source.get(), start, is_key=False)[1]
 
 
+def dag_json_links(source: Source, start: int = 0) -> Generator[Cid | None, None, int]:
+    """As :func:`dag_cbor_links`, for DAG-JSON, whose grammar is checked only as far as links are concerned."""
+    at, depth = start, 0
+    while True:
+        link, at = _json_link(source.get(), at)
+        if link is None:
+            mark, at = _json_token(source.get(), at)
+            depth += (mark in b"[{") - (mark in b"]}")
+        yield link
+        if depth <= 0:
+            return at
+
+
+def dag_json_step(source: Source, start: int, segment: str) -> Generator[None, None, int]:
+    """As :func:`dag_cbor_step`, for DAG-JSON."""
+    mark, at = _json_token(source.get(), start)
+    if mark not in b"[{" or (mark == b"[" and not (segment.isascii() and segment.isdigit())):
+        raise KeyError(segment)
+    wanted, count = (segment if mark == b"{" else int(segment[:9])), 0
+    while _json_token(source.get(), at)[0] not in b"]}":
+        name: str | int = count
+        if mark == b"{":
+            key, at = at, _json_token(source.get(), at)[1]
+            name, at = _json_text(source.get()[key:at]), _json_token(source.get(), at)[1]  # and the colon
+        if name == wanted:
+            return at
+        at = yield from passed(dag_json_links(source, at))
+        count += 1
+        if _json_token(source.get(), at)[0] == b",":
+            at = _json_token(source.get(), at)[1]
+    raise KeyError(segment)
+
+
+def dag_json_link(source: Source, start: int) -> Cid | None:
+    """As :func:`dag_cbor_link`, for DAG-JSON."""
+    return _json_link(source.get(), start)[0]
+
+
+def dag_json_end(source: Source, start: int) -> int:
+    """Where the white space at ``start`` ends."""
+    return len(source.get()) - len(source.get()[start:].lstrip(_JSON_SPACE))
+
+
 def passed(items: Generator[Cid | None, None, int]) -> Generator[None, None, int]:
     """Pass over a DAG-CBOR item; returns its end."""
     while True:
@@ -275,3 +326,33 @@ def _cbor_string(data: bytes, start: int, size: int) -> bytes:
     if start + size > len(data):
         raise DagError("not a DAG-CBOR block: it ends inside a string")
     return data[start : start + size]
+
+
+def _json_token(data: bytes, at: int) -> tuple[bytes, int]:
+    """The first character of the token at ``at``, and its end."""
+    token = _JSON_TOKEN.match(data, at)
+    if token is None:
+        raise DagError("not a DAG-JSON block: it ends inside a value")
+    first = token.start(1)
+    return data[first : first + 1], token.end()
+
+
+def _json_link(data: bytes, at: int) -> tuple[Cid | None, int]:
+    """The link at ``at`` and its end; ``None`` and ``at`` if there is none."""
+    link = _JSON_LINK.match(data, at)
+    if link is None:
+        return None, at
+    try:
+        return Cid.parse(_json_text(link[1]), foreign=True), link.end()
+    except CidError as error:
+        raise DagError(f"not a DAG-JSON block: {error}") from error
+
+
+def _json_text(token: bytes) -> str:
+    try:
+        text: object = json.loads(token)
+    except ValueError as error:
+        raise DagError(f"not a DAG-JSON block: {error}") from error
+    if not isinstance(text, str):
+        raise DagError("not a DAG-JSON block: a key that is not text")
+    return text

@@ -90,7 +90,8 @@ class _Gateway:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request under ``/ipfs/``."""
-        answer = Answer(peer_of(request.remote), partial(_cut, request))
+        account = self._memory.account()
+        answer = Answer(peer_of(request.remote), partial(_cut, request), account)
         try:
             if not self._slots.admit(answer):
                 raise _too_many()
@@ -103,6 +104,7 @@ class _Gateway:
         finally:
             self._slots.leave(answer)
             self._long_slots.leave(answer)
+            account.close()
 
     async def _answer(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         content = self._hooks.revise(parse_request(request.raw_path, request.query, request.headers.get("Accept")))
@@ -140,15 +142,15 @@ class _Gateway:
     ) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
         blocks = OpenBlocks(self._store.read)
-        resolved = await self._work(answer, blocks, resolve(blocks, content.root, content.segments))
+        resolved = await self._work(answer, resolve(blocks, content.root, content.segments))
         with closing(CarWalk(blocks, resolved, content, self._sent_blocks)) as walk:
-            size_bytes = await self._work(answer, blocks, self._begin(walk, measured=not seen))
+            size_bytes = await self._work(answer, self._begin(walk, measured=not seen))
             if seen:
                 return answers.not_modified(content)
             headers = answers.headers(content, resolved.roots)
             if request.method == "HEAD":
                 return await _send_head(request, headers, size_bytes)
-            take_turn = partial(self._turn, answer, blocks, walk.blocks())
+            take_turn = partial(self._turn, answer, walk.blocks())
             first = await take_turn()
             if not first.done and not self._long_slots.admit(answer):
                 raise _too_many()
@@ -182,27 +184,31 @@ class _Gateway:
         await response.prepare(request)
         answer.waiting_s = lambda: response.waiting_s
         sink = self._hooks.sink(request, response)
-        with closing(response), self._memory.account() as account:
+        with closing(response):
             try:
-                await send(Sender(response, sink, self._hooks, account, self._read, blocks))
+                await send(Sender(response, sink, self._hooks, answer.account, self._read, blocks))
                 await response.write_eof()
             except (NotHereError, StoreError, DagError, ConnectionError):
                 _break_off(request)
         return response
 
-    async def _work(self, answer: Answer, blocks: OpenBlocks, work: Steps[T]) -> T:
+    async def _work(self, answer: Answer, work: Steps[T]) -> T:
         """Do work without blocks to send, in turns; gives its result."""
-        while not (turn := await self._turn(answer, blocks, work)).done:
+        while not (turn := await self._turn(answer, work)).done:
             pass
         if turn.error is not None:
             raise turn.error
         return cast("T", turn.result)
 
-    async def _turn(self, answer: Answer, blocks: OpenBlocks, work: Steps[T]) -> Turn[T]:
-        """Take one turn of a client's work; where memory is scarce, with as little of it as can be."""
-        most_bytes = 1 if self._memory.is_scarce else RUN_BYTES
-        turn = await self._threads.take(min(answer.used, _LONG_STEPS), partial(take_turn, work, most_bytes=most_bytes))
+    async def _turn(self, answer: Answer, work: Steps[T]) -> Turn[T]:
+        """Take one turn of a client's work; where memory is scarce, with one block at most."""
+
+        def take() -> Turn[T]:
+            return take_turn(work, most_bytes=1 if self._memory.is_scarce else RUN_BYTES)
+
+        turn = await self._threads.take(min(answer.used, _LONG_STEPS), take)
         answer.used += turn.steps
+        answer.account.add(sum(block.held_bytes for block in turn.blocks))
         return turn
 
     async def _read(self, cid: Cid) -> bytes:

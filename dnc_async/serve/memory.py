@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
 
 class HeldMemory:
     """How many bytes are held by all, and whether these are too many."""
@@ -21,7 +16,7 @@ class HeldMemory:
         return self.held_bytes > self._limit_bytes
 
     def account(self) -> Account:
-        """An account for one answer; leaving its ``with`` block returns what it holds."""
+        """An account for one answer, to be closed."""
         return Account(self)
 
 
@@ -37,15 +32,15 @@ class Account:
         """Whether all answers together hold too much."""
         return self._memory.is_scarce
 
+    def add(self, held_bytes: int) -> None:
+        """Say how much it holds besides."""
+        self.set(self._held_bytes + held_bytes)
+
     def set(self, held_bytes: int) -> None:
         """Say how much it holds now."""
         self._memory.held_bytes += held_bytes - self._held_bytes
         self._held_bytes = held_bytes
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """It holds nothing any more."""
         self.set(0)

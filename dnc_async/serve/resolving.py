@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dnc_async.errors import BlockMismatchError, DagError, StoreError
 from dnc_async.ipld import stepwise
 from dnc_async.ipld.block import verify
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, Cid
-from dnc_async.ipld.codecs import decode_dag_json, links_in, step
 from dnc_async.ipld.stepwise import Source
 
 from .content_request import RefusalError
@@ -19,10 +17,22 @@ from .lookup import find
 from .open_blocks import OpenBlocks
 from .steps import Steps
 
-_JSON_LINKS = 4096  # so many are held at once
 _STEP_BYTES = 4096  # so much is hashed in the time of a step
-_one_json = threading.Lock()
-"""Held while a DAG-JSON block is decoded, which cannot be done in steps and takes many times its size."""
+
+
+class _Codec(NamedTuple):
+    """How blocks of one codec are read in steps: their links, one path segment, and the link at a position."""
+
+    links: Callable[[Source, int], Generator[Cid | None, None, int]]
+    step: Callable[[Source, int, str], Generator[None, None, int]]
+    link: Callable[[Source, int], Cid | None]
+    end: Callable[[Source, int], int] = lambda _, end: end
+
+
+_CODECS = {
+    DAG_CBOR: _Codec(stepwise.dag_cbor_links, stepwise.dag_cbor_step, stepwise.dag_cbor_link),
+    DAG_JSON: _Codec(stepwise.dag_json_links, stepwise.dag_json_step, stepwise.dag_json_link, stepwise.dag_json_end),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ def resolve(blocks: OpenBlocks, root: Cid, segments: Sequence[str]) -> Steps[Res
         if cid.codec == DAG_PB:
             nodes, cid = yield from _enter(blocks, cid, left.pop(0))
             proof += nodes
-        elif cid.codec in {DAG_CBOR, DAG_JSON}:
+        elif cid.codec in _CODECS:
             passed, found = yield from _descend(cid, blocks.source(cid), left)
             if found is None:
                 return Resolved(cid, tuple(proof), tuple(roots), tuple(left))
@@ -62,29 +72,11 @@ def resolve(blocks: OpenBlocks, root: Cid, segments: Sequence[str]) -> Steps[Res
 
 def links_inside(cid: Cid, source: Source, segments: Sequence[str]) -> Iterator[Cid | None]:
     """Yield the links in the value to which ``segments`` lead inside a block, in order, and ``None`` for steps without one."""
-    if cid.codec == DAG_JSON:
-        yield from _json_links(source, segments)
-    elif cid.codec == DAG_CBOR:
-        at = 0
+    if cid.codec in _CODECS:
+        codec, at = _CODECS[cid.codec], 0
         for segment in segments:
-            at = yield from stepwise.dag_cbor_step(source, at, segment)
-        yield from stepwise.dag_cbor_links(source, at)
-
-
-def _json_links(source: Source, segments: Sequence[str]) -> Iterator[Cid]:
-    """A few links at a time: all of them take more memory than the block, which is decoded again for the next ones."""
-    known = 0
-    while True:
-        with _one_json:
-            value: object = decode_dag_json(source.get())
-            for segment in segments:
-                value = step(value, segment)
-            some = list(itertools.islice(links_in(value), known, known + _JSON_LINKS))
-            del value
-        yield from some
-        known += len(some)
-        if len(some) < _JSON_LINKS:
-            return
+            at = yield from codec.step(source, at, segment)
+        yield from codec.links(source, at)
 
 
 def _load_verified(blocks: OpenBlocks, cid: Cid) -> Steps[Source]:
@@ -112,34 +104,23 @@ def _enter(blocks: OpenBlocks, directory: Cid, name: str) -> Steps[tuple[list[Ci
 
 def _descend(cid: Cid, source: Source, segments: Sequence[str]) -> Steps[tuple[int, Cid | None]]:
     """Follow segments inside one block, up to its first link; returns how many were followed, and the link, if any."""
-    follow = _descend_cbor if cid.codec == DAG_CBOR else _descend_json
+    codec, at = _CODECS[cid.codec], 0
     try:
-        return (yield from follow(source, segments))
+        yield from _check(codec, source)
+        for count, segment in enumerate(segments, 1):
+            at = yield from codec.step(source, at, segment)
+            link = codec.link(source, at)
+            if link is not None:
+                return count, link
     except DagError as error:
         raise RefusalError(404, f"{cid} cannot be followed: {error}") from error
     except KeyError as error:
         raise RefusalError(404, f"there is no {error.args[0]!r} in the block") from None
+    return len(segments), None
 
 
-def _descend_cbor(source: Source, segments: Sequence[str]) -> Steps[tuple[int, Cid | None]]:
-    end = yield from stepwise.passed(stepwise.dag_cbor_links(source))
+def _check(codec: _Codec, source: Source) -> Steps[None]:
+    """Read a whole block, so that one that is broken after what the path needs is refused, too."""
+    end = codec.end(source, (yield from stepwise.passed(codec.links(source, 0))))
     if end != len(source.get()):
-        raise DagError(f"not a DAG-CBOR block: {len(source.get()) - end} bytes follow its end")
-    at = 0
-    for count, segment in enumerate(segments, 1):
-        at = yield from stepwise.dag_cbor_step(source, at, segment)
-        link = stepwise.dag_cbor_link(source, at)
-        if link is not None:
-            return count, link
-    return len(segments), None
-
-
-def _descend_json(source: Source, segments: Sequence[str]) -> Steps[tuple[int, Cid | None]]:
-    yield None
-    with _one_json:
-        value: object = decode_dag_json(source.get())
-        for count, segment in enumerate(segments, 1):
-            value = step(value, segment)
-            if isinstance(value, Cid):
-                return count, value
-    return len(segments), None
+        raise DagError(f"{len(source.get()) - end} bytes follow its end")

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
 from dnc_async.errors import ArgumentError
 
-from .app import make_app
+from . import answers
+from .app import PATIENCE_S, make_app
+from .connections import BACKLOG, Connection, ConnectionLimits, Connections, most_connections
+from .content_request import RefusalError
+from .hosts import AllowedHosts
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import TracebackType
 
     from dnc_async.store import BlockStore
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
     from .hooks import ResponseHooks
 
 _SHUTDOWN_S = 0.25  # how many seconds open requests get to finish when the server stops
-_RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 #: Turns of the event loop from a connection's acceptance until it is known: the task that accepts it, its transport, its handler.
 _ACCEPT_TURNS = 3
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
@@ -32,11 +38,13 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, n
 class Listener:
     """One application on one port. It can go away as a crashed server does, and return on the same port."""
 
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
+    def __init__(self, app: web.Application, host: str, port: int, *, limits: ConnectionLimits | None = None) -> None:
+        app.middlewares.insert(0, _watched)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        self._connections = Connections(limits or ConnectionLimits(most=most_connections()))
         self._host = host
         self._port = port
-        self._site: web.SockSite | None = None
+        self._server: asyncio.Server | None = None
         self._reserved: socket.socket | None = None
         self._listening: socket.socket | None = None
 
@@ -47,9 +55,14 @@ class Listener:
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     @property
+    def address(self) -> str:
+        """The address that is bound."""
+        return self._host
+
+    @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._runner.server.connections) if self._runner.server else 0
+        return len(self._connections)
 
     async def start(self) -> None:
         """Start listening; raises :class:`ArgumentError` if the address cannot be used."""
@@ -63,21 +76,18 @@ class Listener:
 
     async def die(self) -> None:
         """Reset every connection and refuse new ones; the port stays reserved. Does nothing if already dead."""
-        if self._site is None:
+        if self._server is None:
             return
         await self._stop_accepting()
-        for handler in self._runner.server.connections if self._runner.server else []:
-            if handler.transport is not None:
-                _reset(handler.transport.get_extra_info("socket"))
-                handler.transport.abort()
+        self._connections.cut(reset=True)
         self._reserved = self._bind()
 
     async def revive(self) -> None:
         """Listen on the reserved port; does nothing when already listening."""
         if self._reserved is not None:
             self._listening, self._reserved = self._reserved, None
-            self._site = web.SockSite(self._runner, self._listening)
-            await self._site.start()
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._connect, sock=self._listening, backlog=BACKLOG)
 
     async def close(self) -> None:
         """Stop listening, wait a moment for open requests, then cut them off."""
@@ -86,19 +96,26 @@ class Listener:
             self._reserved.close()
             self._reserved = None
         await self._runner.cleanup()
+        self._connections.cut()  # whatever their clients have not read yet
+        await asyncio.sleep(0)
+
+    def _connect(self) -> Connection:
+        """The protocol of a new connection."""
+        assert self._runner.server is not None  # noqa: S101 - for the type checker
+        return Connection(self._connections, self._runner.server, asyncio.get_running_loop())
 
     async def _stop_accepting(self) -> None:
         """Stop listening. Each connection that was accepted is known then, and will be closed with the others.
 
         asyncio forgets, unclosed, one whose server is closed between its acceptance and its first turn of the event loop.
         """
-        site, self._site = self._site, None
-        if site is not None and self._listening is not None:
+        server, self._server = self._server, None
+        if server is not None and self._listening is not None:
             with contextlib.suppress(NotImplementedError):  # Windows
                 asyncio.get_running_loop().remove_reader(self._listening.fileno())
             for _ in range(_ACCEPT_TURNS):
                 await asyncio.sleep(0)
-            await site.stop()
+            server.close()
         self._listening = None
 
     def _bind(self) -> socket.socket:
@@ -143,6 +160,10 @@ class GatewayServer:
     It listens on the loopback address unless told otherwise, because every client that can reach it can read the whole store.
     Port 0 uses a free port; ``url`` tells which. Leaving closes the socket, waits a moment for open requests, then cuts them
     off.
+
+    On a loopback address it refuses requests whose Host header names another host, but for those of ``allowed_hosts``; so does
+    one on another address, if there are any, and else it answers to all. A client that does not read for ``patience_s`` seconds
+    is cut off, and so is one that exceeds the ``limits``.
     """
 
     def __init__(
@@ -153,8 +174,15 @@ class GatewayServer:
         hooks: ResponseHooks | None = None,
         *,
         max_requests: int = 256,
+        allowed_hosts: Collection[str] = (),
+        patience_s: float = PATIENCE_S,
+        limits: ConnectionLimits | None = None,
     ) -> None:
-        self._listener = Listener(make_app(store, max_requests=max_requests, hooks=hooks), host, port)
+        app = make_app(store, max_requests=max_requests, hooks=hooks, patience_s=patience_s)
+        app.middlewares.append(self._check_host)
+        self._host = host
+        self._allowed_hosts = allowed_hosts
+        self._listener = Listener(app, host, port, limits=limits)
 
     @property
     def url(self) -> str:
@@ -172,9 +200,25 @@ class GatewayServer:
         """Stop listening and end all connections."""
         await self._listener.close()
 
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what a web page asks for under a name of its own."""
+        hosts = AllowedHosts(self._listener.address, self._host, self._allowed_hosts)
+        if not hosts.allow(request.headers.getall("Host", ())):
+            name = request.headers["Host"]
+            message = f"this server does not answer to {name!r}; 'dnc serve --allow-host NAME' lets it"
+            return answers.refused(RefusalError(403, message))
+        return await handler(request)
 
-def _reset(connection: socket.socket | None) -> None:
-    """Have closing this connection send a reset, if the system supports that."""
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+@web.middleware
+async def _watched(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell a connection when it has a request, and when it was answered."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        return await handler(request)
+    connection.begin()
+    try:
+        return await handler(request)
+    finally:
+        connection.end()

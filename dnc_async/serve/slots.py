@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from .memory import Account
 
 _STALLED_S = 0.5  # a client that has not read for so long makes room for others
 _IPV6_BITS = 64  # one client has a network of so many bits, not one address
@@ -25,10 +26,11 @@ def peer_of(address: str | None) -> str:
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """A request that is being answered. ``cut`` ends its connection."""
+    """A request that is being answered. ``cut`` ends its connection, ``used`` are the steps that it has taken so far."""
 
     peer: str
     cut: Callable[[], None]
+    account: Account
     waiting_s: Callable[[], float] = field(default=lambda: 0.0)
     used: int = 0
 
@@ -61,14 +63,6 @@ class Slots:
     def leave(self, answer: Answer) -> None:
         """Free a slot; does nothing for an answer without one."""
         self._answers.pop(answer, None)
-
-    @contextmanager
-    def held(self, answer: Answer) -> Iterator[bool]:
-        """Hold a slot while the block runs; gives whether there was one."""
-        try:
-            yield self.admit(answer)
-        finally:
-            self.leave(answer)
 
     def _stalled(self) -> Answer | None:
         longest = max(self._answers, key=lambda answer: answer.waiting_s(), default=None)

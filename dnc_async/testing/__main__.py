@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from dnc_async.errors import DncError
@@ -81,6 +81,7 @@ async def serve_command(
     faults: Faults | None,
     *,
     stop_on_eof: bool = False,
+    allowed_hosts: Collection[str] = (),
     announce: Callable[[str], None] = _announce,
 ) -> None:
     """Serve until a signal, or the end of standard input; ``announce`` gets the URL when it is ready."""
@@ -91,7 +92,9 @@ async def serve_command(
     ended = asyncio.create_task(stop.wait())
     both = asyncio.create_task(asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED))
     try:
-        await serve_forever(store, host=host, port=port, faults=faults, ready=announce, stop=both)
+        await serve_forever(
+            store, host=host, port=port, faults=faults, allowed_hosts=allowed_hosts, ready=announce, stop=both
+        )
         if waiting.done():
             waiting.result()
     finally:

@@ -15,7 +15,7 @@ from dnc_async.store import BlockStore
 from .scripted import ScriptedGateway
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from pathlib import Path
 
     from .faults import Faults
@@ -27,6 +27,7 @@ async def serve_forever(
     host: str,
     port: int,
     faults: Faults | None,
+    allowed_hosts: Collection[str] = (),
     ready: Callable[[str], None],
     stop: Awaitable[object],
 ) -> None:
@@ -37,7 +38,7 @@ async def serve_forever(
     """
     store = BlockStore.open(store_path)
     if faults is None:
-        server: GatewayServer | ScriptedGateway = GatewayServer(store, host, port)
+        server: GatewayServer | ScriptedGateway = GatewayServer(store, host, port, allowed_hosts=allowed_hosts)
     else:
         server = ScriptedGateway(store, faults, host=host, port=port)
     async with server:
