@@ -26,7 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from bench.hostile_dags import make_store
+from dnc_async.ipld.block import Block, make
+from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
+from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON
+from dnc_async.store import BlockStore
+from dnc_async.testing.hostile_dags import empty_lists, levels, parent, wide_node
 
 _DESCRIPTORS = 1024
 _GIVE_UP_S = 20.0
@@ -241,7 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     out = sys.stderr if options.json else sys.stdout
     out.write(f"{'attack':<44}{'answers':>8}{'worst':>10}{'memory':>11}{'stderr':>8}{'SIGTERM':>10}\n")
     with tempfile.TemporaryDirectory(prefix="dnc-bench-") as folder:
-        roots = make_store(Path(folder) / "store")
+        roots = _make_store(Path(folder) / "store")
         for name in ATTACKS:
             if options.only in name:
                 rows.append(measure(name, Path(folder) / "store", roots, options.seconds))
@@ -279,6 +283,29 @@ def measure(name: str, store: Path, roots: Mapping[str, str], seconds: float) ->
         error_lines=lines,
         sigterm_s=sigterm_s,
     )
+
+
+def _make_store(folder: Path) -> dict[str, str]:
+    """A store with all of them, and what an ordinary client asks for; gives the roots' CIDs by name."""
+    store = BlockStore.open(folder, create=True)
+    tens = [wide_node(mark) for mark in range(1, 11)]
+    ordinary, root = build_file(b"".join(bytes([number]) * 100_000 for number in range(30)), UNIXFS_V1_2025)
+    large, large_root = build_file(bytes(256 * 2**20), UNIXFS_V1_2025)
+    dags: dict[str, list[Block]] = {
+        "deep": levels(make(bytes(1000)), 3000, 3),
+        "fan_out": levels(make(b"x"), 3000, 2),
+        "wide": [wide_node(0)],
+        "ten_wide": [*tens, parent(tens)],
+        "cbor": [empty_lists(DAG_CBOR)],
+        "json": [empty_lists(DAG_JSON)],
+    }
+    roots = {name: str(blocks[-1].cid) for name, blocks in dags.items()}
+    roots |= {"large": str(large_root.cid), "ordinary": str(root.cid), "ordinary_leaf": str(ordinary[0].cid)}
+    with store.begin() as transaction:
+        for block in (*ordinary, *large, *(block for blocks in dags.values() for block in blocks)):
+            transaction.put(block)
+        transaction.commit()
+    return roots
 
 
 @contextlib.contextmanager
