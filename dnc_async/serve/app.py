@@ -42,9 +42,9 @@ T = TypeVar("T")
 _RETRY_AFTER_S = 1
 _MEASURED_BLOCKS = 1024  # a few milliseconds
 _MEASURED_STEPS = 16384
-_HELD_BYTES = 64 * 2**20  # what all answers may hold before they hold as little as they can
+_HELD_BYTES = 32 * 2**20  # what all answers may hold before they hold as little as they can
 _LONG_STEPS = 16 * TURN_STEPS  # who has used so many has no less right to a turn than who has used more
-_LONG_SHARE = 4  # one slot of so many is kept for answers that end with their first turn
+_BLOCK_SHARE = 4  # one slot of so many is kept for single blocks, which cost little
 PATIENCE_S = 30.0
 """How many seconds a client may take to read a piece of 128 KiB before it is cut off."""
 
@@ -77,7 +77,8 @@ class _Gateway:
         self._hooks = hooks
         self._patience_s = patience_s
         self._slots = Slots(max_requests)
-        self._long_slots = Slots(max_requests - max_requests // _LONG_SHARE)
+        self._car_slots = Slots(max_requests - max_requests // _BLOCK_SHARE)
+        self._most_measured = max_requests // 2
         self._memory = HeldMemory(_HELD_BYTES)
         self._sent_blocks = SharedMemory()
         self._turns: ReadingTurns | None = None
@@ -103,7 +104,7 @@ class _Gateway:
             return answers.refused(_refusal(request, error))
         finally:
             self._slots.leave(answer)
-            self._long_slots.leave(answer)
+            self._car_slots.leave(answer)
             account.close()
 
     async def _answer(self, request: web.Request, answer: Answer) -> web.StreamResponse:
@@ -141,6 +142,8 @@ class _Gateway:
         self, request: web.Request, content: ContentRequest, answer: Answer, *, seen: bool
     ) -> web.StreamResponse:
         """Answer with a CAR: the blocks that prove the path, then those of its end, as they are read."""
+        if not self._car_slots.admit(answer):
+            raise _too_many()
         blocks = OpenBlocks(self._store.read)
         resolved = await self._work(answer, resolve(blocks, content.root, content.segments))
         with closing(CarWalk(blocks, resolved, content, self._sent_blocks)) as walk:
@@ -152,8 +155,6 @@ class _Gateway:
                 return await _send_head(request, headers, size_bytes)
             take_turn = partial(self._turn, answer, walk.blocks())
             first = await take_turn()
-            if not first.done and not self._long_slots.admit(answer):
-                raise _too_many()
 
             async def send(sender: Sender) -> None:
                 await sender.send_header(encode_header([resolved.terminus]))
@@ -164,9 +165,9 @@ class _Gateway:
             return await self._send(request, response, answer, blocks, send)
 
     def _begin(self, walk: CarWalk, *, measured: bool) -> Steps[int | None]:
-        """Check what was requested, and measure the answer, if it has the size that it has in the store."""
+        """Check what was requested, and measure the answer, if there is time, and it has the size that it has in the store."""
         yield from walk.begin()
-        if not measured or not self._hooks.keeps_sizes:
+        if not measured or not self._hooks.keeps_sizes or len(self._slots) > self._most_measured:
             return None
         return (
             yield from walk.measure(self._store.size_bytes, most_blocks=_MEASURED_BLOCKS, most_steps=_MEASURED_STEPS)

@@ -25,9 +25,12 @@ _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends a reset
 _CLOSING_S = 5.0  # so much longer the last answer may wait to be read, when aiohttp has closed the connection
 _NO_LOG: dict[str, Any] = {"access_log": None}  # aiohttp's own types know no such value
 _MOST = 2048
-#: Connections that asyncio may accept before one of them is counted.
-BACKLOG = 64
+#: Connections that asyncio accepts in one turn of the event loop; they are counted some turns later.
+ACCEPTED_AT_ONCE = 32
+#: Connections that the system keeps until then; a client that finds no place waits a second before it tries again.
+BACKLOG = 1024
 _OTHER_FILES = 32  # standard streams, the listening socket, the event loop's own, and blocks that are being read
+_UNCOUNTED = 4  # turns of the event loop until an accepted connection is counted, and one that was cut is closed
 _LEAST = 16
 
 
@@ -53,7 +56,7 @@ def most_connections() -> int:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return _MOST
-    return max(_LEAST, min(_MOST, soft - BACKLOG - _OTHER_FILES))
+    return max(_LEAST, min(_MOST, soft - _UNCOUNTED * ACCEPTED_AT_ONCE - _OTHER_FILES))
 
 
 class Connections:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .content_request import ContentRequest
 
-Sink = Callable[[bytes | memoryview], Awaitable[None]]
+Sink = Callable[[bytes], Awaitable[None]]
 """Takes the next bytes of one body; returns when the client's connection can take more (backpressure)."""
 
 

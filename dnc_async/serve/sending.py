@@ -111,7 +111,7 @@ class Sender:
             await self._wait_for_room()
             if block.data is None:
                 block.data = await self._reread(block.cid)
-            await self._sink(memoryview(block.data)[at : min(at + PIECE_BYTES, stop)])
+            await self._sink(block.data[at : min(at + PIECE_BYTES, stop)])  # a view would hold all of it while it waits
 
     async def _write(self, piece: bytes) -> None:
         await self._wait_for_room()

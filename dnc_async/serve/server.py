@@ -15,7 +15,7 @@ from dnc_async.errors import ArgumentError
 
 from . import answers
 from .app import PATIENCE_S, make_app
-from .connections import BACKLOG, Connection, ConnectionLimits, Connections, most_connections
+from .connections import ACCEPTED_AT_ONCE, BACKLOG, Connection, ConnectionLimits, Connections, most_connections
 from .content_request import RefusalError
 from .hosts import AllowedHosts
 
@@ -87,7 +87,8 @@ class Listener:
         if self._reserved is not None:
             self._listening, self._reserved = self._reserved, None
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._connect, sock=self._listening, backlog=BACKLOG)
+            self._server = await loop.create_server(self._connect, sock=self._listening, backlog=ACCEPTED_AT_ONCE)
+            self._listening.listen(BACKLOG)
 
     async def close(self) -> None:
         """Stop listening, wait a moment for open requests, then cut them off."""

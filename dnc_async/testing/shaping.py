@@ -165,7 +165,7 @@ class _Shaper:
             self._step = max(1, min(PIECE_BYTES, int(trickle / 10)))
         self._ready_s: float | None = None
 
-    async def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: bytes) -> None:
         """Send ``data``, or as much of it as the script allows."""
         rest = memoryview(data)
         while rest:
