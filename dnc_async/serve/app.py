@@ -45,6 +45,8 @@ _MEASURED_STEPS = 16384
 _HELD_BYTES = 32 * 2**20  # what all answers may hold before they hold as little as they can
 _LONG_STEPS = 16 * TURN_STEPS  # who has used so many has no less right to a turn than who has used more
 _BLOCK_SHARE = 4  # one slot of so many is kept for single blocks, which cost little
+HELD_MEMORY = web.AppKey("HELD_MEMORY", HeldMemory)
+"""What an application's answers hold of blocks, for those who want to see it."""
 PATIENCE_S = 30.0
 """How many seconds a client may take to read a piece of 128 KiB before it is cut off."""
 
@@ -59,6 +61,7 @@ def make_app(
     """
     gateway = _Gateway(store, max_requests=max_requests, hooks=hooks or NoHooks(), patience_s=patience_s)
     app = web.Application()
+    app[HELD_MEMORY] = gateway.memory
     app.cleanup_ctx.append(gateway.threads_context)
     app.router.add_get(r"/ipfs/{path:[\s\S]*}", gateway.handle)  # a name may have any character in it
     app.router.add_get(r"/ipns/{path:[\s\S]*}", _no_names)
@@ -79,7 +82,7 @@ class _Gateway:
         self._slots = Slots(max_requests)
         self._car_slots = Slots(max_requests - max_requests // _BLOCK_SHARE)
         self._most_measured = max_requests // 2
-        self._memory = HeldMemory(_HELD_BYTES)
+        self.memory = HeldMemory(_HELD_BYTES)
         self._sent_blocks = SharedMemory()
         self._turns: ReadingTurns | None = None
 
@@ -91,7 +94,7 @@ class _Gateway:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request under ``/ipfs/``."""
-        account = self._memory.account()
+        account = self.memory.account()
         answer = Answer(peer_of(request.remote), partial(_cut, request), account)
         try:
             if not self._slots.admit(answer):
@@ -205,7 +208,7 @@ class _Gateway:
         """Take one turn of a client's work; where memory is scarce, with one block at most."""
 
         def take() -> Turn[T]:
-            return take_turn(work, most_bytes=1 if self._memory.is_scarce else RUN_BYTES)
+            return take_turn(work, most_bytes=1 if self.memory.is_scarce else RUN_BYTES)
 
         turn = await self._threads.take(min(answer.used, _LONG_STEPS), take)
         answer.used += turn.steps

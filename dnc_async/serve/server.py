@@ -179,11 +179,11 @@ class GatewayServer:
         patience_s: float = PATIENCE_S,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        app = make_app(store, max_requests=max_requests, hooks=hooks, patience_s=patience_s)
-        app.middlewares.append(self._check_host)
+        self.app = make_app(store, max_requests=max_requests, hooks=hooks, patience_s=patience_s)
+        self.app.middlewares.append(self._check_host)
         self._host = host
         self._allowed_hosts = allowed_hosts
-        self._listener = Listener(app, host, port, limits=limits)
+        self._listener = Listener(self.app, host, port, limits=limits)
 
     @property
     def url(self) -> str:

@@ -6,6 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .memory import Account
 
@@ -13,6 +14,7 @@ _STALLED_S = 0.5  # a client that has not read for so long makes room for others
 _IPV6_BITS = 64  # one client has a network of so many bits, not one address
 
 
+@lru_cache(1024)
 def peer_of(address: str | None) -> str:
     """Whom to count a connection's requests with: an IPv4 address, or an IPv6 network."""
     try:
