@@ -223,8 +223,7 @@ class _Gateway:
 
     @property
     def _threads(self) -> ReadingTurns:
-        if self._turns is None:
-            raise RuntimeError("the application was not started")
+        assert self._turns is not None  # noqa: S101 - for the type checker: nobody asks before the application has started
         return self._turns
 
 

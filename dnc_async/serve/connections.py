@@ -7,17 +7,15 @@ import contextlib
 import logging
 import socket
 import struct
-import sys
 from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from .slots import peer_of
+from dnc_async import system
 
-if sys.platform != "win32":
-    import resource
+from .slots import peer_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,12 +49,10 @@ class ConnectionLimits:
 
 def most_connections() -> int:
     """As many connections as the process may have files open, less the files that it needs besides."""
-    if sys.platform == "win32":
-        return _MOST // 8
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY:
+    files = system.most_files()
+    if files is None:
         return _MOST
-    return max(_LEAST, min(_MOST, soft - _UNCOUNTED * ACCEPTED_AT_ONCE - _OTHER_FILES))
+    return max(_LEAST, min(_MOST, files - _UNCOUNTED * ACCEPTED_AT_ONCE - _OTHER_FILES))
 
 
 class Connections:
@@ -108,7 +104,6 @@ class Connection(web.RequestHandler):
     def __init__(self, book: Connections, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, keepalive_timeout=book.limits.idle_s, **_NO_LOG)
         self._book = book
-        self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._received = 0
         self._in_hand = False
@@ -116,7 +111,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, and give it time for its first request."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport: asyncio.Transport = cast("asyncio.Transport", transport)
         self.peer = peer_of((transport.get_extra_info("peername") or [""])[0])
         super().connection_made(transport)
         self._wait(self._book.limits.head_s)
@@ -149,17 +144,17 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """Its answer was given."""
         self._in_hand = False
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._wait(self._book.limits.idle_s + _CLOSING_S)
             self._book.idle(self)
 
     def cut(self, *, reset: bool = False) -> None:
         """End the connection at once; with ``reset`` as a crash does."""
         self._book.remove(self)
-        if self._transport is not None:
-            if reset:
-                _reset(self._transport.get_extra_info("socket"))
-            self._transport.abort()
+        if reset:
+            with contextlib.suppress(OSError):  # a system that does not support it
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
 
     def log_exception(self, *arguments: object, **keywords: object) -> None:
         """A fault of the client's request is one line at most; one of ours has its traceback."""
@@ -173,10 +168,3 @@ class Connection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self._loop.call_later(seconds, self.cut)
-
-
-def _reset(connection: socket.socket | None) -> None:
-    """Have closing this connection send a reset, if the system supports that."""
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

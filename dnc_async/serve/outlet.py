@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
-from aiohttp.http import StreamWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http import StreamWriter
     from aiohttp.web import BaseRequest
 
 #: The largest piece of a body. A client that does not read lets the server hold one, and what _HIGH_BYTES allows.
@@ -38,22 +38,21 @@ class Outlet(web.StreamResponse):
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Begin the answer."""
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=_HIGH_BYTES)
+        if request.transport is None:
+            raise ConnectionResetError("the client is gone")
+        self._transport = request.transport
+        self._transport.set_write_buffer_limits(high=_HIGH_BYTES)
         return await super().prepare(request)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write a piece when the client has read most of what was written before. Raises :class:`ConnectionError`."""
         await self.room()
-        writer = self._payload_writer
-        if isinstance(writer, StreamWriter):
-            await writer.write(data, drain=False)
-        else:
-            await super().write(data)
+        await cast("StreamWriter", self._payload_writer).write(data, drain=False)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """End the body when the client has read most of it."""
-        await self.room()
+        if self._payload_writer is not None:  # aiohttp ends each body again
+            await self.room()
         await super().write_eof(data)
 
     async def room(self, within_s: float | None = None) -> bool:
@@ -61,11 +60,10 @@ class Outlet(web.StreamResponse):
 
         Without a limit it is given up after its patience: the connection is cut, and :class:`ConnectionError` raised.
         """
-        transport = self._req.transport if self._req is not None else None
         if self._draining is None:
-            if transport is None or not transport.get_write_buffer_size() or self._payload_writer is None:
+            if not self._transport.get_write_buffer_size():
                 return True
-            self._draining = asyncio.create_task(self._payload_writer.drain())
+            self._draining = asyncio.create_task(cast("StreamWriter", self._payload_writer).drain())
             self._draining.add_done_callback(_note)
         loop = asyncio.get_running_loop()
         if self._waiting_since is None:
@@ -78,8 +76,7 @@ class Outlet(web.StreamResponse):
             return True
         if within_s is not None:
             return False
-        if transport is not None:
-            transport.abort()
+        self._transport.abort()
         raise ConnectionResetError("the client does not read")
 
     def close(self) -> None:

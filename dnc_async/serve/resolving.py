@@ -71,12 +71,11 @@ def resolve(blocks: OpenBlocks, root: Cid, segments: Sequence[str]) -> Steps[Res
 
 
 def links_inside(cid: Cid, source: Source, segments: Sequence[str]) -> Iterator[Cid | None]:
-    """Yield the links in the value to which ``segments`` lead inside a block, in order, and ``None`` for steps without one."""
-    if cid.codec in _CODECS:
-        codec, at = _CODECS[cid.codec], 0
-        for segment in segments:
-            at = yield from codec.step(source, at, segment)
-        yield from codec.links(source, at)
+    """Yield the links in the value to which ``segments`` lead inside a DAG-CBOR or DAG-JSON block, and ``None`` in between."""
+    codec, at = _CODECS[cid.codec], 0
+    for segment in segments:
+        at = yield from codec.step(source, at, segment)
+    yield from codec.links(source, at)
 
 
 def _load_verified(blocks: OpenBlocks, cid: Cid) -> Steps[Source]:

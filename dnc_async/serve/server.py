@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from aiohttp import web
 
@@ -215,9 +215,7 @@ class GatewayServer:
 @web.middleware
 async def _watched(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell a connection when it has a request, and when it was answered."""
-    connection = request.protocol
-    if not isinstance(connection, Connection):
-        return await handler(request)
+    connection = cast("Connection", request.protocol)
     connection.begin()
     try:
         return await handler(request)

@@ -99,6 +99,7 @@ def test_sizes_may_be_packed() -> None:
         b"\x08",
         protobuf.varint_field(1, 2) + protobuf.bytes_field(4, b"\x80"),
         protobuf.varint_field(1, 2) + b"\x22\x05\x01",
+        protobuf.varint_field(1, 2) + b"\x22\x01\x80\x18\x01",
     ],
 )
 def test_a_node_with_other_data_is_no_unixfs(message: bytes) -> None:

@@ -15,18 +15,21 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from dnc_async.ipld.block import Block, make
 from dnc_async.ipld.builder import UNIXFS_V1_2025, Root, build_directory, build_file
 from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, Cid
-from dnc_async.serve import GatewayServer
-from dnc_async.serve.app import HELD_MEMORY
-from dnc_async.serve.connections import ConnectionLimits
+from dnc_async.serve import GatewayServer, NoHooks
+from dnc_async.serve.app import HELD_MEMORY, _break_off, _cut
+from dnc_async.serve.connections import ConnectionLimits, most_connections
+from dnc_async.serve.outlet import Outlet
 from dnc_async.store import BlockStore
 from dnc_async.testing.hostile_dags import empty_lists, levels, parent, wide_node
 
@@ -35,9 +38,9 @@ from ..conftest import PATIENCE_S, Shell, until
 ORDINARY = make(b"what an ordinary client asks for" * 100)
 DEEP = levels(make(bytes(1000)), 3000, 3)
 FAN_OUT = levels(make(b"x"), 3000, 2)
-WIDE = [wide_node(mark, 2**18) for mark in range(3)]
+WIDE = [wide_node(mark, 2**17) for mark in range(3)]
 WIDE_PARENT = parent(WIDE)
-LISTS = [empty_lists(codec, 2**18) for codec in (DAG_CBOR, DAG_JSON)]
+LISTS = [empty_lists(codec, 2**17) for codec in (DAG_CBOR, DAG_JSON)]
 LARGE, LARGE_ROOT = build_file(bytes(24 * 2**20), UNIXFS_V1_2025)
 
 
@@ -253,6 +256,11 @@ async def test_where_memory_is_scarce_everyone_is_served_still(
     monkeypatch.setattr("dnc_async.serve.app._HELD_BYTES", -1)
     async with GatewayServer(store) as gateway:
         await ordinary(session, gateway)
+        async with asked(gateway, f"{LARGE_ROOT.cid}?format=car&car-dups=y") as (reader, _):
+            await until(lambda: store.reads.total() > 10)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            assert len(CarReader().feed(await reader.readexactly(length))) == 25
         for block, query in ((LARGE_ROOT, "car-dups=y"), (WIDE_PARENT, ""), (DEEP[-1], "entity-bytes=1:*")):
             async with session.get(f"{gateway.url}/ipfs/{block.cid}?format=car&{query}") as response:
                 assert CarReader().feed(await response.read())[0].cid == block.cid
@@ -378,6 +386,39 @@ async def test_a_name_may_have_a_line_break_in_it(
                     assert response.headers["Ipfs-Uri"] == f"ipfs://{root.cid}/{name}"
         async with session.get(URL(f"{gateway.url}/ipns/a%0Ab", encoded=True)) as response:
             assert "IPNS" in await response.text()
+
+
+async def test_a_client_that_is_gone_before_its_answer_begins_is_no_error(
+    store: CountingStore, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(NoHooks):
+        async def admit(self, request: web.Request) -> web.StreamResponse | None:
+            if "gone" in request.query:
+                raise ConnectionResetError
+            return None
+
+    async with GatewayServer(store, hooks=Gone()) as gateway:
+        async with session.get(f"{gateway.url}/ipfs/{ORDINARY.cid}?format=raw&gone") as response:
+            assert response.status == 200
+        await ordinary(session, gateway)
+    assert not caplog.records
+
+
+async def test_nothing_is_written_to_a_client_that_is_gone() -> None:
+    class NobodyThere:
+        transport = None
+
+    request = cast("web.Request", NobodyThere())
+    with pytest.raises(ConnectionError):
+        await Outlet({}, patience_s=1).prepare(request)
+    _cut(request)
+    _break_off(request)
+
+
+@pytest.mark.parametrize(("files", "most"), [(None, 2048), (1024, 864), (10**6, 2048), (64, 16)])
+def test_connections_leave_room_for_other_files(files: int | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dnc_async.system.most_files", lambda: files)
+    assert most_connections() == most
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

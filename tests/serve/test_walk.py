@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from dnc_async.errors import StoreError
-from dnc_async.ipld import dagpb, unixfs
+from dnc_async.errors import DagError, StoreError
+from dnc_async.ipld import dagpb, hamt, unixfs
 from dnc_async.ipld.block import Block, make, verify
 from dnc_async.ipld.builder import UNIXFS_V1_2025, build_file
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
 from dnc_async.ipld.plan import FilePlanner, payload
 from dnc_async.serve.content_request import ContentRequest, EntityBytes, RefusalError, Scope
+from dnc_async.serve.lookup import find
 from dnc_async.serve.open_blocks import OpenBlocks
 from dnc_async.serve.resolving import Resolved, resolve
 from dnc_async.serve.sent_blocks import SharedMemory
@@ -276,3 +277,135 @@ def test_broken_dag_cbor_cannot_be_followed(data: bytes) -> None:
     block = make(data, DAG_CBOR)
     with pytest.raises(RefusalError, match="cannot be followed"):
         where(reader_of([(block.cid, block.data)]), block.cid, ("a",))
+
+
+def test_other_codecs_are_parts_of_no_range() -> None:
+    """A range comes with the part that it touches, and with nothing that this links to, if it is no file."""
+    leaf = make(b"leaf")
+    cbor = make(b"\x81\xd8\x2a\x58\x25\x00" + leaf.cid.encode(), DAG_CBOR)
+    message = unixfs.encode(unixfs.Kind.FILE, filesize=20, blocksizes=[10, 10])
+    root = make(dagpb.encode(message, [dagpb.Link(cbor.cid, "", 10), dagpb.Link(leaf.cid, "", 10)]), DAG_PB)
+    read = reader_of((block.cid, block.data) for block in (leaf, cbor, root))
+    assert [cid for cid, _ in car(read, root.cid, entity_bytes="3:5")] == [root.cid, cbor.cid]
+    assert [cid for cid, _ in car(read, cbor.cid, entity_bytes="3:5")] == [cbor.cid]
+
+
+def test_a_part_of_a_file_that_is_none_breaks_the_range_off() -> None:
+    folder = make(dagpb.encode(unixfs.encode(unixfs.Kind.DIRECTORY), []), DAG_PB)
+    message = unixfs.encode(unixfs.Kind.FILE, filesize=20, blocksizes=[20])
+    root = make(dagpb.encode(message, [dagpb.Link(folder.cid, "", 20)]), DAG_PB)
+    with pytest.raises(DagError, match="well-formed"):
+        car(reader_of((block.cid, block.data) for block in (folder, root)), root.cid, entity_bytes="3:5")
+
+
+def test_a_range_of_a_node_that_cannot_be_read() -> None:
+    broken = make(b"\xff", DAG_PB)
+    with pytest.raises(DagError):
+        car(reader_of([(broken.cid, broken.data)]), broken.cid, entity_bytes="3:5")
+
+
+def test_a_directory_in_its_own_cid_proves_itself() -> None:
+    leaf = make(b"leaf")
+    data = dagpb.encode(unixfs.encode(unixfs.Kind.DIRECTORY), [dagpb.Link(leaf.cid, "a", 4)])
+    inline = Cid(1, DAG_PB, bytes([0, len(data)]) + data)
+    assert car(reader_of([(leaf.cid, leaf.data)]), inline, "a") == [(leaf.cid, leaf.data)]
+
+
+def test_a_node_that_is_missing_ends_the_measuring_and_then_the_answer(
+    kubo_store: BlockStore, roots: dict[str, Cid]
+) -> None:
+    root = roots["deep-balanced-raw"]
+    whole = car(kubo_store.read, root)
+    gone = next(cid for cid, _ in whole[2:] if cid.codec == DAG_PB)
+
+    def read(cid: Cid) -> bytes | None:
+        return None if cid == gone else kubo_store.read(cid)
+
+    def size_of(cid: Cid) -> int | None:
+        return kubo_store.size_bytes(cid)
+
+    ask = ContentRequest(root, (), trailing_slash=False, format="car")
+    walk = CarWalk(OpenBlocks(read), where(read, root, ()), ask, SharedMemory())
+    assert finish(walk.measure(size_of, most_blocks=1024, most_steps=10**6)) is None
+    turn = take_turn(walk.blocks())
+    expected = [cid for cid, _ in whole]
+    assert [block.cid for block in turn.blocks] == expected[: expected.index(gone)]
+    assert str(gone) in str(turn.error)
+
+
+def test_a_measuring_that_takes_many_steps_is_given_up(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    root = roots["hamt-256"]
+    ask = ContentRequest(root, (), trailing_slash=False, format="car")
+    walk = CarWalk(OpenBlocks(kubo_store.read), where(kubo_store.read, root, ()), ask, SharedMemory())
+    assert finish(walk.measure(kubo_store.size_bytes, most_blocks=1024, most_steps=10)) is None
+    found = [block for block in walk.blocks() if block is not None]
+    assert found == car(kubo_store.read, root)
+
+
+def test_a_node_without_its_block_ends_a_measuring() -> None:
+    """The node is announced, and then not there: the fault comes after what was measured."""
+    leaf = make(b"leaf")
+    message = unixfs.encode(unixfs.Kind.FILE, filesize=8, blocksizes=[4, 4])
+    inner = make(dagpb.encode(message, [dagpb.Link(leaf.cid, "", 4)] * 2), DAG_PB)
+    root = make(dagpb.encode(message, [dagpb.Link(inner.cid, "", 8)]), DAG_PB)
+    read = reader_of([(root.cid, root.data)])
+    ask = ContentRequest(root.cid, (), trailing_slash=False, format="car")
+    walk = CarWalk(OpenBlocks(read), where(read, root.cid, ()), ask, SharedMemory())
+    assert finish(walk.measure(lambda _: 1, most_blocks=10, most_steps=100)) is None
+    turn = take_turn(walk.blocks())
+    assert [block.cid for block in turn.blocks] == [root.cid]
+    assert str(inner.cid) in str(turn.error)
+
+
+def test_a_walk_that_a_thread_is_at_is_closed_without_it(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
+    root = roots["directory"]
+    ask = ContentRequest(root, (), trailing_slash=False, format="car")
+
+    def read(cid: Cid) -> bytes | None:
+        walk.close()
+        return kubo_store.read(cid)
+
+    walk = CarWalk(OpenBlocks(read), where(kubo_store.read, root, ()), ask, SharedMemory())
+    work = walk.blocks()
+    assert next(block for block in work if block is not None)[0] == root
+
+
+def shard(links: list[dagpb.Link], fanout: int = 256) -> Block:
+    message = unixfs.encode(unixfs.Kind.HAMT_SHARD, hash_type=hamt.HASH_TYPE, fanout=fanout)
+    return make(dagpb.encode(message, links), DAG_PB)
+
+
+def test_a_sharded_directory_that_is_broken_has_no_names() -> None:
+    name = "name"
+    slot = f"{hamt.step(hamt.digest(name), 0, 8):02X}"
+    leaf = make(b"leaf")
+    file = make(dagpb.encode(unixfs.encode(unixfs.Kind.FILE), []), DAG_PB)
+    bare = make(dagpb.encode(None, []), DAG_PB)
+    other = shard([], fanout=16)
+    foreign = Cid(1, 0x0202, leaf.cid.multihash)
+    cases = [
+        shard([]),
+        shard([dagpb.Link(leaf.cid, "xx", 1)]),
+        shard([dagpb.Link(leaf.cid, slot, 1)]),
+        shard([dagpb.Link(foreign, slot, 1)]),
+        *(shard([dagpb.Link(below.cid, slot, 1)]) for below in (file, bare, other)),
+    ]
+    read = reader_of((block.cid, block.data) for block in (leaf, file, bare, other, *cases))
+    for case in cases:
+        with pytest.raises(RefusalError, match="has no 'name' in it") as caught:
+            where(read, case.cid, (name,))
+        assert caught.value.status == 404
+    found = shard([dagpb.Link(leaf.cid, slot + name, 1)])
+    assert where(reader_of([(found.cid, found.data), (leaf.cid, leaf.data)]), found.cid, (name,)).terminus == leaf.cid
+
+
+def test_only_a_directory_is_looked_into() -> None:
+    with pytest.raises(DagError, match="is not a directory"):
+        finish(find(lambda _: pytest.fail("nothing is read"), make(b"leaf").cid, "a"))
+
+
+def test_broken_dag_json_cannot_be_followed() -> None:
+    for text in (b"{", b'{"a": 1} x', b'{"a": {"/": "no cid"}}'):
+        block = make(text, DAG_JSON)
+        with pytest.raises(RefusalError, match="cannot be followed"):
+            where(reader_of([(block.cid, block.data)]), block.cid, ("a",))
