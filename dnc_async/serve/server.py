@@ -183,6 +183,7 @@ class GatewayServer:
         self.app.middlewares.append(self._check_host)
         self._host = host
         self._allowed_hosts = allowed_hosts
+        self._hosts: AllowedHosts | None = None  # known once the address is bound
         self._listener = Listener(self.app, host, port, limits=limits)
 
     @property
@@ -204,8 +205,9 @@ class GatewayServer:
     @web.middleware
     async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what a web page asks for under a name of its own."""
-        hosts = AllowedHosts(self._listener.address, self._host, self._allowed_hosts)
-        if not hosts.allow(request.headers.getall("Host", ())):
+        if self._hosts is None:
+            self._hosts = AllowedHosts(self._listener.address, self._host, self._allowed_hosts)
+        if not self._hosts.allow(request.headers.getall("Host", ())):
             name = request.headers["Host"]
             message = f"this server does not answer to {name!r}; 'dnc serve --allow-host NAME' lets it"
             return answers.refused(RefusalError(403, message))
