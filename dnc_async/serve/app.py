@@ -43,6 +43,7 @@ _RETRY_AFTER_S = 1
 _MEASURED_BLOCKS = 1024  # a few milliseconds
 _MEASURED_STEPS = 16384
 _HELD_BYTES = 32 * 2**20  # what all answers may hold before they hold as little as they can
+_FIRST_STEPS = 256  # enough for an ordinary request; further turns are longer
 _LONG_STEPS = 16 * TURN_STEPS  # who has used so many has no less right to a turn than who has used more
 _BLOCK_SHARE = 4  # one slot of so many is kept for single blocks, which cost little
 HELD_MEMORY = web.AppKey("HELD_MEMORY", HeldMemory)
@@ -207,8 +208,10 @@ class _Gateway:
     async def _turn(self, answer: Answer, work: Steps[T]) -> Turn[T]:
         """Take one turn of a client's work; where memory is scarce, with one block at most."""
 
+        most_steps = max(_FIRST_STEPS, min(answer.used, TURN_STEPS))
+
         def take() -> Turn[T]:
-            return take_turn(work, most_bytes=1 if self.memory.is_scarce else RUN_BYTES)
+            return take_turn(work, most_steps=most_steps, most_bytes=1 if self.memory.is_scarce else RUN_BYTES)
 
         turn = await self._threads.take(min(answer.used, _LONG_STEPS), take)
         answer.used += turn.steps

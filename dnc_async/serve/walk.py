@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .content_request import ContentRequest
 
 
+_SIZE_STEPS = (None,) * 4  # a block's size takes about as long as so many links
+
+
 class CarWalk:
     """The blocks of one answer. Its generators may be advanced from any thread, by one at a time; :meth:`close` ends it."""
 
@@ -68,6 +71,7 @@ class CarWalk:
                     if size_bytes is None or len(self._measured) > most_blocks:
                         return None
                     total += section_bytes(cid, size_bytes)
+                    yield from _SIZE_STEPS
                 if steps >= most_steps:
                     return None
                 yield
