@@ -207,7 +207,6 @@ class _Gateway:
 
     async def _turn(self, answer: Answer, work: Steps[T]) -> Turn[T]:
         """Take one turn of a client's work; where memory is scarce, with one block at most."""
-
         most_steps = max(_FIRST_STEPS, min(answer.used, TURN_STEPS))
 
         def take() -> Turn[T]:
