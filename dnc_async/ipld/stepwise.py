@@ -2,7 +2,7 @@
 
 Every function is a generator that yields often, after about as much work as one link costs, so that the caller can give up or let
 others have their turn. None holds a block while it waits: a :class:`Source` may be emptied then, and reads the block again.
-What they accept is what the whole decoders accept. PURE.
+What they accept is what the whole decoders accept.
 """
 
 from __future__ import annotations

@@ -325,6 +325,18 @@ async def test_a_damaged_store_is_the_servers_error(
         assert (response.status, await response.text()) == (500, "the gateway cannot read its store\n")
 
 
+async def test_a_range_of_a_block_that_cannot_be_read_is_not_found(
+    tmp_path: Path, session: aiohttp.ClientSession, fill: Callable[[BlockStore, Iterable[Block]], None]
+) -> None:
+    broken = make(b"\xff", DAG_PB)
+    store = BlockStore.open(tmp_path / "store", create=True)
+    fill(store, [broken])
+    url = f"/ipfs/{broken.cid}?format=car&entity-bytes=0:5"
+    async with GatewayServer(store) as gateway, session.get(gateway.url + url) as response:
+        assert response.status == 404
+        assert "cannot be read" in await response.text()
+
+
 async def test_a_truncated_prefix_is_never_mistaken_for_a_block(fetch: Fetch, roots: dict[str, Cid]) -> None:
     body = (await fetch(f"{roots['one-raw-block']}?format=car")).body
     reader = CarReader()

@@ -357,6 +357,18 @@ def test_a_node_without_its_block_ends_a_measuring() -> None:
     assert str(inner.cid) in str(turn.error)
 
 
+def test_a_node_that_cannot_be_read_ends_a_measuring_and_then_the_answer() -> None:
+    broken = make(b"\xff", DAG_PB)
+    root = make(dagpb.encode(None, [dagpb.Link(broken.cid, "", 1)]), DAG_PB)
+    read = reader_of((block.cid, block.data) for block in (broken, root))
+    ask = ContentRequest(root.cid, (), trailing_slash=False, format="car")
+    walk = CarWalk(OpenBlocks(read), where(read, root.cid, ()), ask, SharedMemory())
+    assert finish(walk.measure(lambda _: 1, most_blocks=10, most_steps=100)) is None
+    turn = take_turn(walk.blocks())
+    assert [block.cid for block in turn.blocks] == [root.cid, broken.cid]
+    assert isinstance(turn.error, DagError)
+
+
 def test_a_walk_that_a_thread_is_at_is_closed_without_it(kubo_store: BlockStore, roots: dict[str, Cid]) -> None:
     root = roots["directory"]
     ask = ContentRequest(root, (), trailing_slash=False, format="car")
