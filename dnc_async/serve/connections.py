@@ -161,6 +161,8 @@ class Connection(web.RequestHandler):
         error = keywords.get("exc_info")
         if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             _log.debug("a request from %s cannot be read: %s", self.peer, error)
+        elif isinstance(error, asyncio.InvalidStateError):  # aiohttp's own: an answer ended as the server gave it up
+            _log.debug("a request from %s was given up: %s", self.peer, error)
         else:
             super().log_exception(*arguments, **keywords)
 

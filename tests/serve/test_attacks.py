@@ -361,6 +361,26 @@ async def test_our_own_faults_keep_their_traceback(
     assert [record for record in caplog.records if record.exc_info]
 
 
+async def test_an_answer_that_ends_as_it_is_given_up_is_no_traceback(
+    store: CountingStore, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where aiohttp stops waiting for a handler in the moment in which that ends, it sets a result that it has cancelled."""
+
+    class GivenUp(NoHooks):
+        async def admit(self, request: web.Request) -> web.StreamResponse | None:
+            waiter = asyncio.get_running_loop().create_future()
+            waiter.cancel()
+            request.protocol._handler_waiter = waiter
+            return None
+
+    async with GatewayServer(store, hooks=GivenUp()) as gateway:
+        with pytest.raises(aiohttp.ClientError):
+            async with session.get(f"{gateway.url}/ipfs/{ORDINARY.cid}?format=raw") as response:
+                await response.read()
+                raise aiohttp.ClientError  # where the answer was whole already
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_a_foreign_host_is_refused(store: CountingStore, session: aiohttp.ClientSession) -> None:
     url = f"/ipfs/{ORDINARY.cid}?format=raw"
     async with GatewayServer(store, allowed_hosts=["data.example.org"]) as gateway:
