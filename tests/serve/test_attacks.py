@@ -29,7 +29,7 @@ from dnc_async.ipld.car import CarReader
 from dnc_async.ipld.cid import DAG_CBOR, DAG_JSON, Cid
 from dnc_async.serve import GatewayServer, NoHooks
 from dnc_async.serve.app import HELD_MEMORY, _break_off, _cut
-from dnc_async.serve.connections import ConnectionLimits, most_connections
+from dnc_async.serve.connections import Connection, ConnectionLimits, most_connections
 from dnc_async.serve.outlet import Outlet
 from dnc_async.store import BlockStore
 from dnc_async.testing.hostile_dags import empty_lists, levels, parent, wide_node
@@ -362,22 +362,19 @@ async def test_our_own_faults_keep_their_traceback(
 
 
 async def test_an_answer_that_ends_as_it_is_given_up_is_no_traceback(
-    store: CountingStore, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    store: CountingStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where aiohttp stops waiting for a handler in the moment in which that ends, it sets a result that it has cancelled."""
+    connections: list[Connection] = []
 
-    class GivenUp(NoHooks):
+    class Watching(NoHooks):
         async def admit(self, request: web.Request) -> web.StreamResponse | None:
-            waiter = asyncio.get_running_loop().create_future()
-            waiter.cancel()
-            request.protocol._handler_waiter = waiter
+            connections.append(cast("Connection", request.protocol))
             return None
 
-    async with GatewayServer(store, hooks=GivenUp()) as gateway:
-        with pytest.raises(aiohttp.ClientError):
-            async with session.get(f"{gateway.url}/ipfs/{ORDINARY.cid}?format=raw") as response:
-                await response.read()
-                raise aiohttp.ClientError  # where the answer was whole already
+    async with GatewayServer(store, hooks=Watching()) as gateway, asked(gateway, f"{ORDINARY.cid}?format=raw") as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        connections[0].log_exception("Unhandled exception", exc_info=asyncio.InvalidStateError())
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
