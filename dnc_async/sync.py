@@ -25,7 +25,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dnc_async.client import Size, StreamCall, StrPath
+from dnc_async.client import StreamCall
 from dnc_async.config.numbers import whole_number
 from dnc_async.config.signatures import takes
 from dnc_async.engine.bridge import finalize
@@ -34,7 +34,7 @@ from dnc_async.engine.mailbox import Found
 from dnc_async.engine.report.report import Report
 from dnc_async.errors import StreamClosedError
 from dnc_async.publish.target import UploadResult
-from dnc_async.publish.uploading import upload as _upload
+from dnc_async.publish.uploading import UploadCall, upload_call
 from dnc_async.shortcuts import stream_handle
 from dnc_async.telemetry import StreamStatistics
 
@@ -159,28 +159,10 @@ def stream(call: StreamCall) -> BlockingStream:
     return BlockingStream(stream_handle(call))
 
 
-def upload(
-    source: object,
-    to: str = "local",
-    *,
-    batch_size: int | None = None,
-    chunk_bytes: Size | None = None,
-    samples: bool = False,
-    store: StrPath | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> UploadResult:
+@takes(UploadCall)
+def upload(call: UploadCall) -> UploadResult:
     """Publish a dataset. Options and errors as for :func:`dnc_async.upload`."""
-    return _run_in_thread(
-        _upload(
-            source,
-            to,
-            batch_size=batch_size,
-            chunk_bytes=chunk_bytes,
-            samples=samples,
-            store=store,
-            progress=progress,
-        )
-    )
+    return _run_in_thread(upload_call(call))
 
 
 def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:

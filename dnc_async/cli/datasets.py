@@ -50,7 +50,9 @@ def add_demo(commands: Commands) -> None:
 def add_upload(commands: Commands) -> None:
     """Declare ``dnc upload``."""
     upload = command(commands, "upload", _run_upload, "divide a dataset into half-batch chunks and publish it")
-    upload.add_argument("path", help="an .npy, .npz or .csv file")
+    upload.add_argument(
+        "path", nargs="+", help="a file, several, a folder, or - for stdin: a table, arrays, images, text, …"
+    )
     upload.add_argument(
         "--to", default="local", metavar="TARGET", help="where to: local (default), or kubo=URL of a node's RPC"
     )
@@ -60,8 +62,38 @@ def add_upload(commands: Commands) -> None:
     upload.add_argument(
         "--chunk-bytes", metavar="SIZE", help="the size of half a batch, where --batch-size is not given"
     )
+    _reading_options(upload)
     upload.add_argument("--json", action="store_true", help="the result as JSON, instead of the CID")
     store_option(upload)
+
+
+def _reading_options(upload: argparse.ArgumentParser) -> None:
+    """Declare how a source is read, as in Python."""
+    upload.add_argument(
+        "--format", metavar="NAME", help="the files' format, where it cannot be told: csv, jsonl, parquet, …"
+    )
+    upload.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a CSV names its columns (default: found out, or asked)",
+    )
+    upload.add_argument("--encoding", metavar="NAME", help="of a CSV or text file that is not UTF-8, such as latin-1")
+    upload.add_argument(
+        "--missing",
+        default="mask",
+        metavar="HOW",
+        help="missing values: mask (a column NAME__valid; default), fill (with 0 or nothing), or error",
+    )
+    upload.add_argument(
+        "--decimals", default="text", metavar="HOW", help="decimals as text (all digits; default) or float"
+    )
+    for name, what in (
+        ("length", "cut a file of tokens into windows of N"),
+        ("stride", "windows begin N tokens apart (default: --length)"),
+        ("pack", "pack documents of tokens to samples of N"),
+    ):
+        upload.add_argument(f"--{name}", type=whole_number, metavar="N", help=what)
+    upload.add_argument("--dtype", metavar="DTYPE", help="of the records of a file without a header, such as <u2")
 
 
 def add_stream(commands: Commands) -> None:
@@ -114,34 +146,27 @@ def _run_demo(options: argparse.Namespace) -> int:
 
 
 def _run_upload(options: argparse.Namespace) -> None:
-    from dnc_async.publish.uploading import upload_file_or_rows  # noqa: PLC0415
+    from dnc_async.config.signatures import chosen  # noqa: PLC0415
+    from dnc_async.publish.uploading import UploadCall, upload_call  # noqa: PLC0415
 
-    path, line, divided = Path(options.path), Progress(), ""
+    paths, line, divided = options.path, Progress(), ""
+    shown = Path(paths[0]).name if len(paths) == 1 else f"{len(paths)} files"
 
     def progress(samples: int, size_bytes: int) -> None:
         nonlocal divided
         divided = f", {samples:,} samples, {size_bytes / 1e6:,.1f} MB divided"
 
     def reading(read_bytes: int, size_bytes: int) -> None:
-        line.show(lambda: f"{path.name}: {read_bytes / 1e6:,.1f} of {size_bytes / 1e6:,.1f} MB read{divided}")
+        line.show(lambda: f"{shown}: {read_bytes / 1e6:,.1f} of {size_bytes / 1e6:,.1f} MB read{divided}")
 
+    given = chosen(UploadCall, vars(options))
+    source = Path(paths[0]) if len(paths) == 1 else [Path(path) for path in paths]
     try:
-        done = asyncio.run(
-            upload_file_or_rows(
-                path,
-                options.to,
-                batch_size=options.batch_size,
-                chunk_bytes=options.chunk_bytes,
-                samples=False,
-                store=options.store,
-                progress=progress,
-                reading=reading,
-            )
-        )
+        done = asyncio.run(upload_call(UploadCall(source, progress=progress, **given), reading))
     finally:
         line.end()
     for column in done.columns:
-        say(column_line(*column, name_of_array=path.name if done.structure == "array" else ""))
+        say(column_line(*column, name_of_array=shown if done.structure == "array" else ""))
     say(f"{done.samples:,} samples in {done.batches:,} batches, {done.size_bytes:,} bytes, at {done.target}")
     print_line(json.dumps(asdict(done)) if options.json else done.cid)
 

@@ -26,7 +26,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.ragged import Ragged, Text
 from dnc_async.dataset.schema import Array, Column, Columns, Schema
 from dnc_async.errors import ArgumentError, DecodeError
 
@@ -34,6 +34,7 @@ MAGIC = b"DNCCHUNK"
 VERSION = 1
 ALIGNMENT = 64
 _PIECE_BYTES = 2**20
+_TEXTS_AT_ONCE = 2**14
 _PREFIX = len(MAGIC) + 4
 _LARGEST_SEGMENT = 2**63
 #: So many texts are decoded at a time: each takes far more memory than its offset in the chunk.
@@ -124,24 +125,22 @@ def _segments(column: Column, arrays: Sequence[Array | Ragged]) -> list[_Segment
     if not column.varies:
         fixed = [array for array in arrays if not isinstance(array, Ragged)]
         return [_Segment(fixed, np.dtype(column.dtype))]
-    if column.is_bytes:
-        ragged = [array for array in arrays if isinstance(array, Ragged)]
-        lengths = np.concatenate([np.diff(each.offsets) for each in ragged])
-        return [_offsets(lengths), _Segment([each.values for each in ragged], np.dtype(np.uint8))]
-    encoded = [str(sample).encode("utf-8") for array in arrays for sample in array]
-    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
-    values = [np.frombuffer(piece, dtype=np.uint8) for piece in _gathered(encoded)]
-    return [_offsets(lengths), _Segment(values, np.dtype(np.uint8))]
+    encoded = [array if isinstance(array, Ragged) else _utf8(array) for array in arrays]
+    lengths = np.concatenate([np.diff(each.offsets) for each in encoded])
+    return [_offsets(lengths), _Segment([each.values for each in encoded], np.dtype(np.uint8))]
 
 
-def _gathered(texts: list[bytes]) -> Iterator[bytes]:
-    """Join short texts to pieces of about a megabyte; yield long ones as they are."""
-    start = size = 0
-    for number, text in enumerate(texts, 1):
-        size += len(text)
-        if size >= _PIECE_BYTES or number == len(texts):
-            yield b"".join(texts[start:number])
-            start, size = number, 0
+def _utf8(array: Array) -> Text:
+    """Encode strings, a piece at a time, because Python's strings take several times their bytes."""
+    offsets = np.zeros(len(array) + 1, dtype=np.int64)
+    pieces = []
+    for start in range(0, len(array), _TEXTS_AT_ONCE):
+        texts = array[start : start + _TEXTS_AT_ONCE].tolist()
+        joined = "".join(texts)
+        pieces.append(joined.encode("utf-8"))
+        texts = texts if len(pieces[-1]) == len(joined) else [text.encode("utf-8") for text in texts]
+        offsets[start + 1 : start + 1 + len(texts)] = list(map(len, texts))
+    return Text(np.frombuffer(b"".join(pieces), dtype=np.uint8), np.cumsum(offsets))
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> _Segment:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from dnc_async.errors import ArgumentError
 
 Bytes = npt.NDArray[np.uint8]
+#: Up to this mean length samples are gathered by an index of all their bytes, longer ones one by one.
+_SHORT_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -65,12 +67,22 @@ class Ragged:
                 return type(self)(self.values[bounds[0] : bounds[-1]], bounds - bounds[0])
             key = np.arange(len(self))[key]
         if isinstance(key, (list, np.ndarray)) and np.ndim(key):
-            return type(self).of(self[int(each)] for each in np.arange(len(self))[key])
+            return self._gathered(np.arange(len(self))[key])
         at = index(key)
         if not -len(self) <= at < len(self):
             raise IndexError(f"sample {at} of {len(self)}")
         at %= len(self)
         return self.values[self.offsets[at] : self.offsets[at + 1]]
+
+    def _gathered(self, rows: npt.NDArray[np.int64]) -> Self:
+        """Copy the samples of these rows, without a Python object for each where they are short."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        if offsets[-1] > _SHORT_BYTES * len(rows):
+            return type(self).of(self[int(row)] for row in rows)
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return type(self)(self.values[places], offsets)
 
     def __iter__(self) -> Iterator[Bytes]:
         return (self.values[start:stop] for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True))
@@ -92,3 +104,9 @@ class Ragged:
     def tolist(self) -> list[bytes]:
         """The samples as a list of ``bytes``."""
         return [sample.tobytes() for sample in self]
+
+
+class Text(Ragged):
+    """Samples of text as UTF-8, as they are in chunks. Only publishing has them: a batch's text is a ``StringDType`` array."""
+
+    __slots__ = ()

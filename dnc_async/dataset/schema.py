@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnc_async.dataset.limits import MAX_COLUMNS, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_SAMPLE_BYTES
-from dnc_async.dataset.ragged import Ragged
+from dnc_async.dataset.ragged import Ragged, Text
 from dnc_async.errors import ManifestError
 from dnc_async.quoting import quoted
 
@@ -196,6 +196,6 @@ def schema_of(columns: Columns, structure: Structure) -> Schema:
 
 def _column_of(name: str, values: Array | Ragged) -> Column:
     if isinstance(values, Ragged):
-        return Column(name=name, dtype=BYTES, shape=())
+        return Column(name=name, dtype=TEXT if isinstance(values, Text) else BYTES, shape=())
     dtype = TEXT if values.dtype.kind in "UT" else values.dtype.newbyteorder("<").str
     return Column(name=name, dtype=dtype, shape=values.shape[1:])

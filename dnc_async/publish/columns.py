@@ -11,37 +11,95 @@ from typing import Any
 
 import numpy as np
 
+from dnc_async.dataset.formats.arrow_columns import ArrowColumns
+from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.limits import MAX_COLUMNS
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array, Columns, Schema, Structure, column_problem, schema_of
 from dnc_async.errors import DatasetError
-from dnc_async.publish.tables import check_aligned, table_columns
-from dnc_async.publish.values import as_column, column_of_list, is_sequence
+from dnc_async.publish.gaps import list_with_gaps, masked_array, present, with_gaps
+from dnc_async.publish.python_values import check_zones, is_converted, plain_value
+from dnc_async.publish.tables import arrow_array, check_aligned, is_arrow, is_series, pandas_values, table_columns
+from dnc_async.publish.values import as_column, column_of_list, is_sequence, listed
+
+_AS_THEY_ARE = ReadOptions()
 
 
-def columns_of(value: object, *, where: str) -> tuple[Columns, Structure]:
+def columns_of(
+    value: object, *, where: str, options: ReadOptions = _AS_THEY_ARE, notes: list[str] | None = None
+) -> tuple[Columns, Structure]:
     """Convert columns, or a list of samples, to arrays of equal length, in the publisher's order.
 
-    ``where`` begins the error messages. Raises :class:`~dnc_async.errors.DatasetError`, which names column and row.
+    ``where`` begins the error messages; ``notes`` takes remarks for the user. Raises
+    :class:`~dnc_async.errors.DatasetError`, which names column and row.
     """
     named, structure = _named(value, where)
     if not named:
         raise DatasetError(f"{where}: there are no columns")
-    if len(named) > MAX_COLUMNS:
-        raise DatasetError(
-            f"{where}: {len(named)} columns, at most {MAX_COLUMNS} are allowed; make one array of those of one dtype"
-        )
     check_aligned(named, where)
+    notes = [] if notes is None else notes
     columns: Columns = {}
     for name, item in named.items():
         at = where if structure == "array" else f"{where}, column {_shown(name)}"
-        columns[name] = as_column(item, at)
-        _check_column(name, columns[name], at)
+        found = fields_of_column(name, item, where=at, source=where, options=options, notes=notes)
+        twice = next((key for key in found if key in columns or (key != name and key in named)), None)
+        if twice is not None:
+            raise DatasetError(f"{where}: two columns would be named {_shown(twice)}; rename one of them")
+        for key, array in found.items():
+            _check_column(key, array, at)
+        columns.update(found)
+    _check_number(columns, len(named), structure, where)
     lengths = {name: len(array) for name, array in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{_shown(name)} has {n}" for name, n in lengths.items())
         raise DatasetError(f"{where}: all columns need the same number of samples (first axis), but {listed}")
     return columns, structure
+
+
+def _check_number(columns: Columns, given: int, structure: Structure, where: str) -> None:
+    if structure != "dict" and len(columns) > given:
+        added = next(name for place, name in enumerate(columns) if name != str(place))
+        raise DatasetError(
+            f"{where}: the column {_shown(added)} says which values are missing, or is a field, and needs a name: pass a dict of "
+            "columns (or missing='fill')"
+        )
+    if len(columns) > MAX_COLUMNS:
+        raise DatasetError(
+            f"{where}: {len(columns)} columns, at most {MAX_COLUMNS} are allowed; make one array of those of one dtype"
+        )
+
+
+def fields_of_column(
+    name: str,
+    value: Any,  # noqa: ANN401 - what the caller has for a column
+    *,
+    where: str,
+    source: str,
+    options: ReadOptions,
+    notes: list[str],
+) -> dict[str, Array | Ragged]:
+    """Convert one column: to itself, to a column for each of its fields, or with the mask of its missing values."""
+    if is_arrow(value):
+        return dict(ArrowColumns(source, options, notes=notes).of_array(arrow_array(value, where), name))
+    if is_series(value):
+        value, missing = pandas_values(value, where, notes)
+        if missing is not None:
+            return with_gaps(name, as_column(value, where), ~missing, options, where)
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind != "O":
+        return masked_array(name, value, options, where)
+    values = listed(value)
+    if values is None:
+        return {name: as_column(value, where)}
+    if any(is_converted(kind) for kind in set(map(type, values))):
+        if check_zones(values, where):
+            notes.append(f"{where}: times with a zone are published as the same instants in UTC")
+        values = [
+            plain_value(each, f"{where}, row {row}", decimals=options.decimals) for row, each in enumerate(values)
+        ]
+    there = present(values)
+    if there is not None:
+        return list_with_gaps(name, values, there, options, where, notes)
+    return {name: column_of_list(values, where)}
 
 
 def _named(value: object, where: str) -> tuple[dict[str, object], Structure]:
@@ -76,7 +134,7 @@ def columns_of_samples(samples: list[Any], where: str) -> tuple[dict[str, object
     for row, sample in enumerate(samples):
         check_fields(sample, names, structure, f"{where}, sample {row}")
     if structure == "array":
-        return {"0": column_of_list(samples, where)}, "array"
+        return {"0": samples}, "array"
     keys: list[Any] = list(names) if structure == "dict" else list(range(len(names)))
     return {name: [sample[key] for sample in samples] for name, key in zip(names, keys, strict=True)}, structure
 

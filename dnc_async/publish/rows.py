@@ -17,18 +17,21 @@ import anyio.to_thread
 import numpy as np
 
 from dnc_async.dataset.formats import SourceFile, read_file
+from dnc_async.dataset.formats.options import VALID_SUFFIX, ReadOptions
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Schema, schema_of
 from dnc_async.errors import ArgumentError, DatasetError
 from dnc_async.publish.columns import are_samples, columns_of, describe
 from dnc_async.publish.samples import blocks_of_later_samples, blocks_of_list, blocks_of_samples
-from dnc_async.publish.tables import table_columns
+from dnc_async.publish.tables import is_series, is_table
 from dnc_async.publish.threads import in_thread
 from dnc_async.publish.values import is_held, is_sequence
 
 _END = object()
 #: A limit, because a header of a hundred bytes may claim 10^14 samples of zero bytes.
 _MOST_WITHOUT_VALUES = 2**20
+
+_AS_THEY_ARE = ReadOptions()
 
 #: Called with the bytes that were read so far, and the size of the file.
 Reading = Callable[[int, int], None]
@@ -37,8 +40,17 @@ Reading = Callable[[int, int], None]
 class RowStream:
     """The rows of a source as columns: ``await take(n)`` returns the next ``n`` rows in pieces, fewer at the end."""
 
-    def __init__(self, source: object, *, samples: bool = False, reading: Reading | None = None) -> None:
+    def __init__(
+        self,
+        source: object,
+        *,
+        samples: bool = False,
+        options: ReadOptions = _AS_THEY_ARE,
+        reading: Reading | None = None,
+    ) -> None:
         self._file: SourceFile | None = None
+        self._options = options
+        self._notes: list[str] = []
         self.where = "the source"
         #: Whether the source may fill the same arrays again.
         self._is_lent = False
@@ -53,7 +65,7 @@ class RowStream:
     @property
     def notes(self) -> tuple[str, ...]:
         """The messages of the file's reader for the user."""
-        return () if self._file is None else tuple(self._file.notes)
+        return (*self._notes, *(() if self._file is None else self._file.notes))
 
     async def open(self) -> Schema:
         """Read the first rows; raises :class:`~dnc_async.errors.DatasetError` if there are none."""
@@ -104,8 +116,9 @@ class RowStream:
 
     def _add(self, block: object) -> None:
         where = f"block {self._seen} of {self.where}" if self._seen else self.where
-        columns, structure = columns_of(block, where=where)
+        columns, structure = columns_of(block, where=where, options=self._options, notes=self._notes)
         self._seen += 1
+        self._complete_masks(columns)
         rows = len(next(iter(columns.values())))
         if not rows:  # the type of an empty list is not known
             return
@@ -113,6 +126,13 @@ class RowStream:
         if self._schema is None:
             self._schema = schema
         elif (schema.columns, schema.structure) != (self._schema.columns, self._schema.structure):
+            before = {column.name for column in self._schema.columns}
+            mask = next((name for name in columns if name.endswith(VALID_SUFFIX) and name not in before), None)
+            if mask is not None:
+                raise DatasetError(
+                    f"{where}, column {mask.removesuffix(VALID_SUFFIX)!r}: a value is missing, and none was before; "
+                    "fill it in, or pass missing='fill'"
+                )
             raise DatasetError(
                 f"{where} has {describe(schema)}, but the blocks before it had {describe(self._schema)}; convert all to one"
             )
@@ -121,19 +141,30 @@ class RowStream:
         self._parts.append(columns)
         self._rows += rows
 
+    def _complete_masks(self, columns: Columns) -> None:
+        """Add the masks that the blocks before had, where no value of this one is missing."""
+        for column in () if self._schema is None else self._schema.ordered:
+            name = column.name.removesuffix(VALID_SUFFIX)
+            if column.name not in columns and name != column.name and name in columns:
+                order = [each.name for each in self._schema.ordered] if self._schema is not None else []
+                columns[column.name] = np.ones((len(columns[name]), *column.shape), dtype=np.bool_)
+                ordered = {each: columns[each] for each in sorted(columns, key=lambda each: _place(order, each))}
+                columns.clear()
+                columns.update(ordered)
+
     def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         if isinstance(source, (str, PathLike)):
             self._only_for_iterables(samples, "a file")
             self._file = read_file(Path(source).expanduser())
             self.where = str(self._file.path)
             return _of_file(self._file.blocks)
-        if isinstance(source, Mapping) or table_columns(source, self.where) is not None:
+        if isinstance(source, Mapping) or is_table(source) or is_series(source):
             self._only_for_iterables(samples, f"a {type(source).__name__}")
             return _in_thread(iter([source]))
         if isinstance(source, tuple) and not (samples or are_samples(source)):
             return _in_thread(iter([source]))
         if is_sequence(source) and is_held(source):
-            return _in_thread(blocks_of_list(list(source), self.where))
+            return _in_thread(blocks_of_list(list(source), self.where, self._options))
         if isinstance(source, (bytes, bytearray, memoryview)):
             raise ArgumentError(f"source: {type(source).__name__} are one value; a list of bytes is a column of them")
         if isinstance(source, io.IOBase):
@@ -148,12 +179,20 @@ class RowStream:
             raise ArgumentError(f"source: a {type(source).__name__} is sparse; pass its .toarray()")
         if isinstance(source, AsyncIterable):
             self._is_lent = not samples
-            return blocks_of_later_samples(aiter(source), where=self.where) if samples else aiter(source)
+            return (
+                blocks_of_later_samples(aiter(source), where=self.where, options=self._options)
+                if samples
+                else aiter(source)
+            )
         if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-            return _in_thread(blocks_of_samples(_indexed(source), copies=True, where=self.where))
+            return _in_thread(blocks_of_samples(_indexed(source), copies=True, where=self.where, options=self._options))
         if isinstance(source, Iterable) and not isinstance(source, (set, frozenset)):
             self._is_lent = not samples
-            return _in_thread(blocks_of_samples(source, copies=True, where=self.where) if samples else iter(source))
+            return _in_thread(
+                blocks_of_samples(source, copies=True, where=self.where, options=self._options)
+                if samples
+                else iter(source)
+            )
         raise ArgumentError(
             f"source: cannot publish a {type(source).__name__}; expected a dict of arrays, a tuple (X, y), an array, a list of "
             "samples, the path of a file, or an iterable of dicts of arrays"
@@ -197,6 +236,10 @@ def _copied(part: Columns) -> Columns:
 
 class _Owned(dict[str, Any]):
     """Columns to which nothing else refers."""
+
+
+def _place(order: list[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that has both

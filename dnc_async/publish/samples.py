@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Structure
 from dnc_async.errors import DatasetError
 from dnc_async.publish.columns import check_fields, fields_of
+from dnc_async.publish.gaps import present, spread, with_gaps
+from dnc_async.publish.python_values import has_zone, is_converted, plain_value
 from dnc_async.publish.tables import is_missing, is_table
-from dnc_async.publish.values import as_column, column_of_list, is_sequence, missing_value, stack
+from dnc_async.publish.values import as_column, column_of_list, is_sequence, stack
 
 _BLOCK_BYTES, _BLOCK_SAMPLES = 4 * 2**20, 4096
 #: A call that stacks samples returns after this many seconds, so that the caller can be cancelled.
@@ -28,12 +31,14 @@ Signature = tuple[Any, ...]
 class SampleBlocks:
     """Stacks samples: ``add`` returns a block when it is full, ``rest`` what is left."""
 
-    def __init__(self, *, copies: bool, where: str) -> None:
+    def __init__(self, *, copies: bool, where: str, options: ReadOptions) -> None:
         """With ``copies``, samples are copied, because their owner may fill the same arrays again."""
         self._copies = copies
         self._where = where
+        self._options = options
         self._count = 0
-        self._first: Signature | None = None
+        self._first: list[object] = []
+        self._zoned: list[bool | None] = []
         self._names: tuple[str, ...] = ()
         self._structure: Structure = "array"
         self._fields: list[list[Any]] = []
@@ -42,19 +47,16 @@ class SampleBlocks:
     def add(self, sample: object) -> object | None:
         """Add a sample; returns a block of rows if the sample completes it."""
         at = f"{self._where}, sample {self._count}"
-        if self._first is None:
+        if not self._names:
             self._names, self._structure = fields_of(sample)
             if not self._names:
                 raise DatasetError(f"{at}: an empty {type(sample).__name__}; a sample needs a value")
             self._fields = [[] for _ in self._names]
+            self._first, self._zoned = [None] * len(self._names), [None] * len(self._names)
         check_fields(sample, self._names, self._structure, at)
-        values = [self._ready(value, at) for value in self._values(sample)]
-        signature = tuple(_signature(value) for value in values)
-        self._first = self._first or signature
-        if signature != self._first:
-            self._refuse(values, signature, at)
-        for field, value in zip(self._fields, values, strict=True):
-            field.append(value)
+        for place, raw in enumerate(self._values(sample)):
+            value = self._ready(raw, place, at)
+            self._fields[place].append(value)
             self._bytes += value.nbytes if isinstance(value, np.ndarray) else 8 + _length(value)
         self._count += 1
         return self.rest() if self._bytes >= _BLOCK_BYTES or len(self._fields[0]) == _BLOCK_SAMPLES else None
@@ -66,10 +68,27 @@ class SampleBlocks:
         start = self._count - len(self._fields[0])
         fields, self._fields, self._bytes = self._fields, [[] for _ in self._names], 0
         where = f"{self._where}, samples from {start} on"
-        columns: Columns = {name: _stacked(field, where) for name, field in zip(self._names, fields, strict=True)}
+        columns: Columns = {}
+        for name, field in zip(self._names, fields, strict=True):
+            columns.update(self._stacked(name, field, where))
         if self._structure == "dict":
             return columns
+        if len(columns) > len(fields):
+            raise DatasetError(
+                f"{where}: a value is missing; make samples dicts, so that its mask has a name (or missing='fill')"
+            )
         return columns["0"] if self._structure == "array" else tuple(columns.values())
+
+    def _stacked(self, name: str, field: list[Any], where: str) -> Columns:
+        there = present(field)
+        if there is None:
+            return {name: _stacked(field, where)}
+        kept = [value for value in field if value is not None]
+        if not kept:
+            raise DatasetError(
+                f"{where}: none of them has a value for {name!r}, so that its type is not known; leave it out"
+            )
+        return with_gaps(name, spread(_stacked(kept, where), there), there, self._options, where)
 
     def _values(self, sample: Any) -> Iterator[Any]:  # noqa: ANN401 - a dict, a tuple, or a value
         """The values of a sample, one by one, because a mapping may create each of them in the same memory."""
@@ -77,11 +96,28 @@ class SampleBlocks:
             return (sample[name] for name in self._names)
         return iter(sample if self._structure == "tuple" else [sample])
 
-    def _ready(self, value: object, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
-        if _is_plain(value):
-            return value
+    def _ready(self, value: object, place: int, at: str) -> Any:  # noqa: ANN401 - whatever stack() and column_of_list() take
+        """A value as it is kept until its block is complete, ``None`` if it is missing. It must be like those before."""
         if is_missing(type(value)):
-            raise missing_value(at, repr(value))
+            return None
+        if is_converted(type(value)):
+            self._check_zone(value, place, at)
+            value = plain_value(value, at, decimals=self._options.decimals)
+        ready = value if _is_plain(value) else self._checked(value, at)
+        signature = _signature(ready)
+        if self._first[place] is None:
+            self._first[place] = signature
+        if signature != self._first[place]:
+            self._refuse(place, signature, at)
+        return ready
+
+    def _check_zone(self, value: object, place: int, at: str) -> None:
+        zoned = has_zone(value)
+        if self._zoned[place] not in (None, zoned):
+            raise DatasetError(f"{at}: datetimes with a time zone beside others without one; give each one a zone")
+        self._zoned[place] = zoned
+
+    def _checked(self, value: object, at: str) -> Any:  # noqa: ANN401 - as above
         if is_table(value):
             raise DatasetError(f"{at}: a table is no sample; publish tables one after the other, without samples=True")
         if isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
@@ -96,19 +132,19 @@ class SampleBlocks:
             raise DatasetError(f"{at}: text and bytes must be one a sample, not several; make a field of each")
         return np.array(array) if self._copies else array
 
-    def _refuse(self, values: list[Any], signature: Signature, at: str) -> None:
-        assert self._first is not None  # noqa: S101 - the first one does not differ from itself
-        place = next(i for i, (a, b) in enumerate(zip(signature, self._first, strict=True)) if a != b)
+    def _refuse(self, place: int, signature: object, at: str) -> None:
         field = "" if self._structure == "array" else f", {self._names[place]!r}"
         raise DatasetError(
-            f"{at}{field}: {_described(signature[place])}, and {_described(self._first[place])} in the samples before; give one "
+            f"{at}{field}: {_described(signature)}, and {_described(self._first[place])} in the samples before; give one "
             "type and shape throughout (only bytes and text may differ in length)"
         )
 
 
-def blocks_of_samples(samples: Iterable[object], *, copies: bool, where: str) -> Iterator[object | None]:
+def blocks_of_samples(
+    samples: Iterable[object], *, copies: bool, where: str, options: ReadOptions
+) -> Iterator[object | None]:
     """Yield blocks of rows; ``None`` after a while without one."""
-    blocks, turn = SampleBlocks(copies=copies, where=where), time.monotonic() + _TURN_S
+    blocks, turn = SampleBlocks(copies=copies, where=where, options=options), time.monotonic() + _TURN_S
     for sample in samples:
         block = blocks.add(sample)
         if block is not None or time.monotonic() > turn:
@@ -119,9 +155,11 @@ def blocks_of_samples(samples: Iterable[object], *, copies: bool, where: str) ->
     yield blocks.rest()
 
 
-async def blocks_of_later_samples(samples: AsyncIterator[object], *, where: str) -> AsyncIterator[object | None]:
+async def blocks_of_later_samples(
+    samples: AsyncIterator[object], *, where: str, options: ReadOptions
+) -> AsyncIterator[object | None]:
     """As :func:`blocks_of_samples`, for an async iterable."""
-    blocks = SampleBlocks(copies=True, where=where)
+    blocks = SampleBlocks(copies=True, where=where, options=options)
     async for sample in samples:
         block = blocks.add(sample)
         if block is not None:
@@ -130,7 +168,7 @@ async def blocks_of_later_samples(samples: AsyncIterator[object], *, where: str)
     yield blocks.rest()
 
 
-def blocks_of_list(samples: list[Any], where: str) -> Iterator[object | None]:
+def blocks_of_list(samples: list[Any], where: str, options: ReadOptions) -> Iterator[object | None]:
     """Convert a list of samples: in blocks if all have one type and shape, else as a whole, which finds a common type."""
     if not samples or isinstance(samples[0], (str, bytes, bool, int, float, complex, np.generic)):
         yield samples
@@ -143,7 +181,7 @@ def blocks_of_list(samples: list[Any], where: str) -> Iterator[object | None]:
         if time.monotonic() > turn:
             yield None
             turn = time.monotonic() + _TURN_S
-    yield from blocks_of_samples(samples, copies=False, where=where)
+    yield from blocks_of_samples(samples, copies=False, where=where, options=options)
 
 
 class _Looked:

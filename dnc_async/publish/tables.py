@@ -1,55 +1,88 @@
 """Tables and series of pandas, polars and Arrow. None of these is imported here: a caller who passes one has imported it.
 
-Missing values cannot be represented in an array of whole numbers, text or booleans, and are refused with their row. A missing
-float is NaN.
+pandas' own columns are converted here; all others through Arrow, by :mod:`dnc_async.dataset.formats.arrow_columns`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from dnc_async.dataset.formats.extras import pyarrow
 from dnc_async.dataset.schema import Array
 from dnc_async.errors import DatasetError
 
 
-def table_columns(value: object, where: str) -> dict[str, object] | None:
-    """The columns of a table by name, in its order; ``None`` if it is not a table.
+def is_table(value: object) -> bool:
+    """Whether it is a table of pandas, polars, Arrow, or another library that exports Arrow's streams of records."""
+    if _is(value, "pandas", "DataFrame") or _is(value, "polars", "DataFrame", "LazyFrame"):
+        return True
+    if _is(value, "pyarrow", "Table", "RecordBatch", "RecordBatchReader"):
+        return True
+    return hasattr(value, "__arrow_c_stream__") and not is_series(value)
 
-    Raises :class:`~dnc_async.errors.DatasetError` for duplicate names, and if an index would be lost.
+
+def is_series(value: object) -> bool:
+    """Whether it is one column of pandas, polars or Arrow."""
+    if _is(value, "pandas", "Series", "Index") or _is(
+        getattr(value, "dtype", None), "pandas.api.extensions", "ExtensionDtype"
+    ):
+        return True
+    return _is(value, "polars", "Series") or _is(value, "pyarrow", "Array", "ChunkedArray")
+
+
+def table_columns(value: object, where: str) -> dict[str, object] | None:
+    """The columns of a table by name, in its order, as series; ``None`` if it is not a table.
+
+    Raises :class:`~dnc_async.errors.DatasetError` for duplicate names.
     """
-    frame: Any = value
-    if _is(value, "pandas", "DataFrame"):
-        check_index(frame, where)
-        names, columns = list(frame.columns), [frame.iloc[:, place] for place in range(frame.shape[1])]
-    elif _is(value, "polars", "DataFrame"):
-        names, columns = frame.columns, frame.get_columns()
-    elif _is(value, "pyarrow", "Table", "RecordBatch"):
-        names, columns = frame.schema.names, list(frame.columns)
-    else:
+    if not is_table(value):
         return None
+    if _is(value, "pandas", "DataFrame"):
+        pairs = list(_pandas_columns(value))
+    else:
+        table = arrow_table(value, where)
+        pairs = list(zip(table.schema.names, table.columns, strict=True))
+    names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DatasetError(f"{where}: two columns are named {twice!r}; give each a name of its own")
-    return dict(zip(names, columns, strict=True))
+    return dict(pairs)
 
 
-def is_table(value: object) -> bool:
-    """Whether it is a table of pandas, polars or Arrow."""
-    frames = _is(value, "pandas", "DataFrame") or _is(value, "polars", "DataFrame")
-    return frames or _is(value, "pyarrow", "Table", "RecordBatch")
-
-
-def check_index(frame: Any, where: str) -> None:  # noqa: ANN401 - a DataFrame
-    """Raise if a pandas table has an index other than the numbers of its rows."""
-    pandas: Any = sys.modules["pandas"]
-    if not isinstance(frame.index, pandas.RangeIndex) or frame.index.name is not None:
+def arrow_table(value: Any, where: str) -> Any:  # noqa: ANN401 - a table of any library
+    """A table as one of Arrow's."""
+    arrow = pyarrow(where)
+    if _is(value, "polars", "LazyFrame"):
+        value = value.collect()
+    if _is(value, "polars", "DataFrame"):
+        for column in value.get_columns():
+            _check_no_objects(column, f"{where}, column {column.name!r}")
+    try:
+        if _is(value, "pyarrow", "RecordBatchReader"):
+            return value.read_all()
+        return value if isinstance(value, (arrow.Table, arrow.RecordBatch)) else arrow.table(value)
+    except Exception as error:  # what another library's export raises is not known
         raise DatasetError(
-            f"{where}: the table has an index ({frame.index.dtype}, from {frame.index[0] if len(frame) else 'nothing'!r} on), "
-            "which is no column and would be lost; keep it with .reset_index(), or drop it with .reset_index(drop=True)"
-        )
+            f"{where}: a {type(value).__name__} cannot be read as an Arrow table: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def _pandas_columns(frame: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - a DataFrame
+    """The index, unless it only counts the rows, and the columns."""
+    pandas: Any = sys.modules["pandas"]
+    index = frame.index
+    is_count = isinstance(index, pandas.RangeIndex) and (index.start, index.step) == (0, 1)
+    if not is_count or index.name is not None:
+        for level in range(index.nlevels):
+            name = index.names[level]
+            fallback = "index" if index.nlevels == 1 else f"level_{level}"
+            yield fallback if name is None else name, pandas.Series(index.get_level_values(level).array, index=index)
+    for place, name in enumerate(frame.columns):
+        yield name, frame.iloc[:, place]
 
 
 def check_aligned(columns: dict[str, object], where: str) -> None:
@@ -73,47 +106,77 @@ def is_missing(kind: type) -> bool:
     return kind is type(None) or kind.__name__ in ("NAType", "NaTType", "MaskedConstant")
 
 
-def series_array(value: object, where: str) -> Array | None:
-    """The array of a series; ``None`` if it is not a series."""
-    if _is(value, "pandas", "Series", "Index"):
-        return _pandas(value, where)
-    if _is(
-        getattr(value, "dtype", None), "pandas.api.extensions", "ExtensionDtype"
-    ):  # a series' array without the series
-        pandas: Any = sys.modules["pandas"]
-        return _pandas(pandas.Series(value), where)
-    if _is(value, "pandas", "DataFrame"):
-        return _matrix(value, where)
+def is_arrow(value: object) -> bool:
+    """Whether it is a column that is converted through Arrow."""
+    if _is(value, "polars", "Series") or _is(value, "pyarrow", "Array", "ChunkedArray"):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return _is(dtype, "pandas", "ArrowDtype") or (
+        _is(dtype, "pandas", "StringDtype") and getattr(dtype, "storage", "") == "pyarrow"
+    )
+
+
+def arrow_array(value: Any, where: str) -> Any:  # noqa: ANN401 - a series
+    """A series as an array of Arrow's."""
+    arrow = pyarrow(where)
     if _is(value, "polars", "Series"):
-        return _polars(value, where)
-    if _is(value, "pyarrow", "Array", "ChunkedArray"):
-        return _arrow(value, where)
-    if _is(value, "polars", "DataFrame") or _is(value, "pyarrow", "Table", "RecordBatch"):
-        raise DatasetError(f"{where}: a table within a column; pass its columns one by one, in a dict")
-    return None
+        _check_no_objects(value, where)
+    try:
+        if _is(value, "polars", "Series"):
+            return value.to_arrow()
+        return value if isinstance(value, (arrow.Array, arrow.ChunkedArray)) else arrow.array(value)
+    except Exception as error:  # polars panics for types that Arrow lacks
+        raise DatasetError(
+            f"{where}: {value.dtype} cannot be read as an Arrow array ({error}); cast it to another type"
+        ) from error
 
 
-def _pandas(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
+def _check_no_objects(series: Any, where: str) -> None:  # noqa: ANN401 - a Series of polars, which exports such objects as addresses
+    if str(series.dtype) == "Object":
+        raise DatasetError(f"{where}: Python objects cannot be published; cast the column to numbers, text or bytes")
+
+
+def pandas_values(value: Any, where: str, notes: list[str]) -> tuple[Any, Array | None]:  # noqa: ANN401 - a Series
+    """The values of a pandas series as an array or a list, and where they are missing, if the values do not say it."""
+    pandas: Any = sys.modules["pandas"]
+    series = value if isinstance(value, (pandas.Series, pandas.Index)) else pandas.Series(value)
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
-        return np.asarray(series.to_numpy())
-    if _is(dtype, "pandas", "ArrowDtype"):
-        arrow: Any = sys.modules["pyarrow"]
-        return _arrow(arrow.array(series), where)
+        return series.to_numpy() if dtype.kind != "O" else list(series), None
+    if isinstance(dtype, pandas.CategoricalDtype):
+        return _categories(series.array, where, notes)
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        notes.append(f"{where}: times of the zone {dtype.tz} are published as the same instants in UTC")
+        accessor = series if isinstance(series, pandas.Index) else series.dt
+        return np.asarray(
+            accessor.tz_convert("UTC" if dtype.tz is not None else None).to_numpy(dtype=f"M8[{dtype.unit}]")
+        ), None
     missing = np.asarray(series.isna())
     if getattr(dtype, "kind", "") == "f":  # a sparse series has no numpy dtype
-        return np.asarray(series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None), na_value=np.nan))
-    _none_missing(missing, where)
-    if hasattr(dtype, "tz"):
-        raise DatasetError(
-            f"{where}: {dtype} has a time zone, which numpy's times have not; "
-            "convert it with .dt.tz_convert('UTC').dt.tz_localize(None)"
-        )
+        return np.asarray(series.to_numpy(dtype=getattr(dtype, "numpy_dtype", None), na_value=np.nan)), None
     kind = getattr(dtype, "numpy_dtype", None)
-    return np.asarray(series.to_numpy(dtype=kind) if kind is not None and kind.kind in "iub" else series)
+    if kind is not None and kind.kind in "iub":
+        values = np.asarray(series.to_numpy(dtype=kind, na_value=kind.type(0)))
+        return values, missing if missing.any() else None
+    return list(series), None
 
 
-def _matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
+def _categories(array: Any, where: str, notes: list[str]) -> tuple[Any, Array | None]:  # noqa: ANN401 - a Categorical
+    """The values of categories, not their codes."""
+    pandas: Any = sys.modules["pandas"]
+    codes = np.asarray(array.codes)
+    values, _ = pandas_values(pandas.Series(array.categories), where, notes)
+    if isinstance(values, list) or not len(values):
+        return [None if code < 0 else values[code] for code in codes.tolist()], None
+    missing = codes < 0
+    taken = values[np.where(missing, 0, codes)]
+    taken[missing] = np.array(
+        np.nan if taken.dtype.kind == "f" else "NaT" if taken.dtype.kind in "Mm" else 0, dtype=taken.dtype
+    )
+    return taken, missing if missing.any() else None
+
+
+def matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
     """A pandas table as one array, if all columns have one dtype, so that no value changes."""
     dtypes = {str(dtype) for dtype in frame.dtypes}
     if len(dtypes) != 1:
@@ -121,70 +184,20 @@ def _matrix(frame: Any, where: str) -> Array:  # noqa: ANN401 - a DataFrame
             f"{where}: a table with columns of unlike dtypes ({', '.join(sorted(dtypes))}) is no array; pass it alone, or its "
             "columns in a dict, or .to_numpy(dtype) of your choice"
         )
-    columns = [_pandas(frame.iloc[:, place], f"{where}, column {name!r}") for place, name in enumerate(frame.columns)]
+    columns = []
+    for place, name in enumerate(frame.columns):
+        values, missing = pandas_values(frame.iloc[:, place], where, [])
+        if missing is not None or not isinstance(values, np.ndarray):
+            raise DatasetError(
+                f"{where}, column {name!r}: missing values, or values that are no numbers; pass the table alone"
+            )
+        columns.append(values)
     return np.stack(columns, axis=1)
 
 
-def _polars(series: Any, where: str) -> Array:  # noqa: ANN401 - a Series
-    if series.null_count() and not series.dtype.is_float():
-        _none_missing(np.asarray(series.is_null().to_numpy()), where)
-    inner = series
-    while str(inner.dtype).startswith(("List", "Array")):
-        inner = inner.explode()
-    if inner.dtype.is_nested():
-        raise DatasetError(f"{where}: {inner.dtype} holds fields; make a column of each, with .struct.unnest()")
-    if str(inner.dtype).startswith("Decimal"):
-        raise DatasetError(f"{where}: {inner.dtype} would lose digits; cast it to text (exact) or floats")
-    if getattr(inner.dtype, "time_zone", None):
-        raise DatasetError(f"{where}: {inner.dtype} has a time zone; convert it to UTC, then drop it")
-    if inner is not series and inner.null_count() and not inner.dtype.is_float():
-        return _as_objects(series.to_list())
-    try:
-        return np.asarray(series.to_numpy())
-    except Exception as error:  # types that numpy lacks, such as Int128
-        raise DatasetError(
-            f"{where}: {series.dtype} cannot be given to numpy ({error}); cast it to another type"
-        ) from error
-
-
-def _arrow(array: Any, where: str) -> Array:  # noqa: ANN401 - an Array or ChunkedArray
-    arrow: Any = sys.modules["pyarrow"]
-    types = arrow.types
-    whole = array.combine_chunks() if isinstance(array, arrow.ChunkedArray) else array
-    whole = arrow.concat_arrays(whole.chunks) if isinstance(whole, arrow.ChunkedArray) else whole
-    if isinstance(whole, arrow.FixedShapeTensorArray) and not whole.null_count:
-        return np.asarray(whole.to_numpy_ndarray())
-    if types.is_dictionary(whole.type):
-        whole = whole.dictionary_decode()
-    elif types.is_run_end_encoded(whole.type):
-        whole = arrow.array(whole.to_pylist(), whole.type.value_type)
-    if whole.null_count and not types.is_floating(whole.type):
-        _none_missing(np.asarray(whole.is_null().to_pylist(), dtype=bool), where)
-    inner, has_gaps = whole, False
-    while types.is_list(inner.type) or types.is_large_list(inner.type) or types.is_fixed_size_list(inner.type):
-        inner = inner.flatten()
-        has_gaps |= bool(inner.null_count) and not types.is_floating(inner.type)
-    if getattr(inner.type, "tz", None):
-        raise DatasetError(f"{where}: {inner.type} has a time zone; convert it to UTC, then drop it")
-    if has_gaps or (inner is not whole and not (types.is_primitive(inner.type) or types.is_boolean(inner.type))):
-        return _as_objects(whole.to_pylist())
-    return np.asarray(whole.to_numpy(zero_copy_only=False))
-
-
-def _as_objects(values: list[Any]) -> Array:
-    """The values as Python objects, which are then checked one by one."""
-    array = np.empty(len(values), dtype=object)
-    for row, value in enumerate(values):
-        array[row] = value
-    return array
-
-
-def _none_missing(missing: Array, where: str) -> None:
-    if missing.any():
-        raise DatasetError(
-            f"{where}, row {int(np.argmax(missing))}: the value is missing; fill it in, leave the row out, "
-            "or convert whole numbers to floats, where NaN can stand for it"
-        )
+def is_frame(value: object) -> bool:
+    """Whether it is a pandas table."""
+    return _is(value, "pandas", "DataFrame")
 
 
 def _is(value: object, module: str, *names: str) -> bool:

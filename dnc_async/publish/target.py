@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dnc_async.config import DEFAULT_CHUNK_BYTES
+from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.ipld.builder import Root
 from dnc_async.publish.packing import BlockSink, choose_batch_size, pack
 from dnc_async.publish.rows import Reading, RowStream
 from dnc_async.telemetry import logger
+
+_AS_THEY_ARE = ReadOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ async def publish(
     batch_size: int | None,
     chunk_bytes: int | None,
     samples: bool = False,
+    options: ReadOptions = _AS_THEY_ARE,
     progress: Callable[[int, int], None] | None,
     reading: Reading | None = None,
 ) -> UploadResult:
@@ -63,7 +67,7 @@ async def publish(
 
     ``reading`` is called with the bytes that were read of a file, and its size.
     """
-    rows = RowStream(source, samples=samples, reading=reading)
+    rows = RowStream(source, samples=samples, options=options, reading=reading)
     try:
         schema = await rows.open()
         size = await choose_batch_size(rows, schema, batch_size, chunk_bytes or DEFAULT_CHUNK_BYTES)

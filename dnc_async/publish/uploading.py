@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 
 from dnc_async.config import PublishSettings, kubo_rpc, store_path
 from dnc_async.config.numbers import parse_size
+from dnc_async.config.signatures import takes
+from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.errors import ArgumentError
 from dnc_async.publish.rows import Reading
 from dnc_async.publish.target import Target, UploadResult, publish
@@ -15,16 +18,48 @@ StrPath = str | os.PathLike[str]
 Size = int | float | str
 
 
-async def upload(
-    source: object,
-    to: str = "local",
-    *,
-    batch_size: int | None = None,
-    chunk_bytes: Size | None = None,
-    samples: bool = False,
-    store: StrPath | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> UploadResult:
+@dataclass(frozen=True)
+class UploadCall(ReadOptions):
+    """The arguments of an upload.
+
+    batch_size:
+        Samples in a batch; without it half a batch has about ``chunk_bytes``.
+    chunk_bytes:
+        The size of half a batch where ``batch_size`` does not say it; 4 MiB by default.
+    samples:
+        Whether an iterable yields samples, not blocks of them.
+    store:
+        The folder of the local store, else ``DNC_STORE``, else in the user's data folder.
+    progress:
+        Called with the samples and bytes so far after each chunk.
+    """
+
+    source: object
+    to: str = "local"
+    _: KW_ONLY
+    batch_size: int | None = None
+    chunk_bytes: Size | None = None
+    samples: bool = False
+    store: StrPath | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options of reading, too."""
+        super().__post_init__()
+        if not isinstance(self.samples, bool):
+            raise ArgumentError(f"samples: expected True or False, got {self.samples!r}")
+
+    @property
+    def chunk_size(self) -> int | None:
+        """``chunk_bytes`` in bytes."""
+        size = None if self.chunk_bytes is None else parse_size(self.chunk_bytes, name="chunk_bytes")
+        if size == 0:
+            raise ArgumentError("chunk_bytes: expected at least 1 byte")
+        return size
+
+
+@takes(UploadCall)
+async def upload(call: UploadCall) -> UploadResult:
     """Divide a dataset into half-batch chunks and publish it; the same rows give the same CID anywhere.
 
     What is taken for columns and what for samples does not depend on the values, and the result says it: its ``columns`` have
@@ -54,16 +89,8 @@ async def upload(
         Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them;
         ``"kubo=http://127.0.0.1:5001"`` sends them to a Kubo node's RPC and pins them there, ``"kubo"`` to the node of
         ``$IPFS_PATH/api``. A user and password stand in the URL, a token in ``IPFS_API_AUTH`` (``bearer:…``).
-    batch_size:
-        Samples in a batch; without it half a batch has about ``chunk_bytes``.
-    chunk_bytes:
-        The size of half a batch where ``batch_size`` does not say it; 4 MiB by default.
-    samples:
-        Whether an iterable yields samples, not blocks of them.
-    store:
-        The folder of the local store, else ``DNC_STORE``, else in the user's data folder.
-    progress:
-        Called with the samples and bytes so far after each chunk.
+    **options:
+        Those of :class:`UploadCall` and of :class:`~dnc_async.dataset.formats.options.ReadOptions`.
 
     Raises
     ------
@@ -71,35 +98,19 @@ async def upload(
         Nothing was published.
 
     """
-    return await upload_file_or_rows(
-        source, to, batch_size=batch_size, chunk_bytes=chunk_bytes, samples=samples, store=store, progress=progress
-    )
+    return await upload_call(call)
 
 
-async def upload_file_or_rows(
-    source: object,
-    to: str,
-    *,
-    batch_size: int | None,
-    chunk_bytes: Size | None,
-    samples: bool,
-    store: StrPath | None,
-    progress: Callable[[int, int], None] | None,
-    reading: Reading | None = None,
-) -> UploadResult:
+async def upload_call(call: UploadCall, reading: Reading | None = None) -> UploadResult:
     """As :func:`upload`; ``reading`` is called with the bytes that were read of a file, and its size."""
-    if not isinstance(samples, bool):
-        raise ArgumentError(f"samples: expected True or False, got {samples!r}")
-    size = None if chunk_bytes is None else parse_size(chunk_bytes, name="chunk_bytes")
-    if size == 0:
-        raise ArgumentError("chunk_bytes: expected at least 1 byte")
     return await publish(
-        source,
-        _target(to, store),
-        batch_size=batch_size,
-        chunk_bytes=size,
-        samples=samples,
-        progress=progress,
+        call.source,
+        _target(call.to, call.store),
+        batch_size=call.batch_size,
+        chunk_bytes=call.chunk_size,
+        samples=call.samples,
+        options=call,
+        progress=call.progress,
         reading=reading,
     )
 

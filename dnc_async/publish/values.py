@@ -12,10 +12,21 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from dnc_async.dataset.formats.arrow_columns import ArrowColumns
+from dnc_async.dataset.formats.options import ERROR, ReadOptions
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Array
 from dnc_async.errors import DatasetError
-from dnc_async.publish.tables import is_missing, is_table, series_array
+from dnc_async.publish.tables import (
+    arrow_array,
+    is_arrow,
+    is_frame,
+    is_missing,
+    is_series,
+    is_table,
+    matrix,
+    pandas_values,
+)
 from dnc_async.publish.times import times_in_one_unit
 
 Column = Array | Ragged
@@ -37,9 +48,12 @@ def as_column(value: object, where: str) -> Column:
     """
     if isinstance(value, Ragged):
         return value
-    series = series_array(value, where)
-    if series is not None:
-        return _checked(series, where)
+    if is_table(value):
+        if is_frame(value):
+            return _checked(matrix(value, where), where)
+        raise DatasetError(f"{where}: a table within a column; pass its columns one by one, in a dict")
+    if is_series(value):
+        return _series(value, where)
     if is_sequence(value) or not (isinstance(value, np.ndarray) or _is_one_object(value)):
         return column_of_list(_values_of(value), where)
     if isinstance(value, Mapping):
@@ -47,6 +61,31 @@ def as_column(value: object, where: str) -> Column:
     if isinstance(value, np.ma.MaskedArray):
         return _checked(_unmasked(value, where), where)
     return _checked(np.asarray(value) if isinstance(value, np.ndarray) else _foreign(value, where), where)
+
+
+def _series(value: Any, where: str) -> Column:  # noqa: ANN401 - of pandas, polars or Arrow
+    """One column from a series without missing values."""
+    if is_arrow(value):
+        options = ReadOptions(missing=ERROR)
+        found = list(ArrowColumns(where, options).of_array(arrow_array(value, where), "value"))
+        if len(found) > 1:
+            raise DatasetError(f"{where}: values with fields; make a column of each")
+        return found[0][1]
+    values, missing = pandas_values(value, where, [])
+    if missing is not None:
+        raise missing_value(f"{where}, row {int(np.argmax(missing))}", "the value")
+    return column_of_list(values, where) if isinstance(values, list) else _checked(values, where)
+
+
+def listed(value: Any) -> list[Any] | None:  # noqa: ANN401 - what the caller has for a column
+    """The values of a list or of an array of Python objects; ``None`` for anything else."""
+    if isinstance(value, np.ndarray):
+        is_objects = value.dtype.kind == "O" or hasattr(value.dtype, "na_object")
+        is_plain = value.ndim == 1 and not isinstance(value, np.ma.MaskedArray)
+        return value.tolist() if is_objects and is_plain else None
+    if isinstance(value, Ragged) or is_table(value) or is_series(value):
+        return None
+    return _values_of(value) if is_sequence(value) or not _is_one_object(value) else None
 
 
 def _is_one_object(value: object) -> bool:
@@ -173,7 +212,8 @@ def column_of_list(values: list[Any], where: str) -> Column:
 def missing_value(at: str, what: str) -> DatasetError:
     """The error for a missing value."""
     return DatasetError(
-        f"{at}: {what} stands for a missing value; fill it in, or leave the row out (a missing float can be NaN)"
+        f"{at}: {what} is missing; fill it in, or leave the row out (a missing float can be NaN; missing='mask' keeps a "
+        "column that says where)"
     )
 
 
@@ -294,11 +334,6 @@ def _plain_rows(values: list[Any]) -> Array | None:
 def _no_value(value: object, at: str) -> DatasetError:
     kind = type(value).__name__
     remedy = {
-        "datetime": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[us]')",
-        "Timestamp": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[ns]')",
-        "date": "use numpy.datetime64, such as numpy.array(values, dtype='datetime64[D]')",
-        "timedelta": "use numpy.timedelta64, such as numpy.array(values, dtype='timedelta64[us]')",
-        "Decimal": "publish text (exact) or floats",
         "dict": "make a column of each key",
         "set": "a set has no order: publish a sorted list of one length, or text",
     }.get(kind, "use numbers, text or bytes")
