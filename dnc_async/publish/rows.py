@@ -16,7 +16,7 @@ from typing import Any
 import anyio.to_thread
 import numpy as np
 
-from dnc_async.dataset.formats import SourceFile, read_file
+from dnc_async.dataset.formats import Source, open_source
 from dnc_async.dataset.formats.options import VALID_SUFFIX, ReadOptions
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Schema, schema_of
@@ -48,7 +48,7 @@ class RowStream:
         options: ReadOptions = _AS_THEY_ARE,
         reading: Reading | None = None,
     ) -> None:
-        self._file: SourceFile | None = None
+        self._file: Source | None = None
         self._options = options
         self._notes: list[str] = []
         self.where = "the source"
@@ -115,7 +115,8 @@ class RowStream:
             del block
 
     def _add(self, block: object) -> None:
-        where = f"block {self._seen} of {self.where}" if self._seen else self.where
+        where = f"block {self._seen} of {self.where}" if self._seen and self._file is None else self.where
+        where = where if self._file is None else self._file.place
         columns, structure = columns_of(block, where=where, options=self._options, notes=self._notes)
         self._seen += 1
         self._complete_masks(columns)
@@ -153,10 +154,12 @@ class RowStream:
                 columns.update(ordered)
 
     def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
-        if isinstance(source, (str, PathLike)):
+        if isinstance(source, (str, PathLike)) or _are_paths(source):
             self._only_for_iterables(samples, "a file")
-            self._file = read_file(Path(source).expanduser())
-            self.where = str(self._file.path)
+            several = [Path(path).expanduser() for path in source] if isinstance(source, (list, tuple)) else None
+            one = None if several is not None else Path(source).expanduser()  # type: ignore[arg-type]  # it is one path
+            self._file = open_source(several if one is None else one, self._options)
+            self.where = self._file.where
             return _of_file(self._file.blocks)
         if isinstance(source, Mapping) or is_table(source) or is_series(source):
             self._only_for_iterables(samples, f"a {type(source).__name__}")
@@ -236,6 +239,11 @@ def _copied(part: Columns) -> Columns:
 
 class _Owned(dict[str, Any]):
     """Columns to which nothing else refers."""
+
+
+def _are_paths(source: object) -> bool:
+    """Whether it is a list of files. A list of text is a column."""
+    return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(each, PathLike) for each in source)
 
 
 def _place(order: list[str], name: str) -> int:

@@ -163,14 +163,15 @@ async def test_large_column_major_arrays(shape: tuple[int, int], tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("images", "is a folder, and upload reads one file .*dnc add"),
-        ("folder.csv", "is a folder"),
+        ("images", "the folder is empty"),
+        ("folder.csv", "the folder is empty"),
         ("pipe.csv", "is a pipe"),
         ("nowhere.csv", "a symlink that leads nowhere"),
         ("missing.csv", "no such file"),
-        ("t.parquet", r"\.parquet files are not read yet; read are .npy, .npz and .csv"),
-        ("t.csv.gz", r"compressed files \(\.gz\) are not read yet; decompress it first"),
-        ("nosuffix", "a file without a suffix does not say its format"),
+        ("t.xyz", r"\.xyz files are in no known format; known are \.csv, .*dnc add"),
+        ("t.csv.gz", r"damaged or cut off, no valid \.gz data"),
+        ("t.npy.gz", r"a npy file is read by place, and cannot be compressed as a whole"),
+        ("nosuffix", "a file without a suffix, with such a beginning, is in no known format"),
         ("/dev/null", "is a device"),
     ],
 )
@@ -180,7 +181,7 @@ async def test_what_is_no_file(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone")
-    for file in ("t.parquet", "t.csv.gz", "nosuffix"):
+    for file in ("t.xyz", "t.csv.gz", "t.npy.gz", "nosuffix"):
         (tmp_path / file).write_bytes(b"x")
     with pytest.raises(dnc.DatasetError, match=message):
         await dnc.upload(tmp_path / name, store=tmp_path / "store")

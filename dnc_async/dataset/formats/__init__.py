@@ -1,57 +1,115 @@
-"""The file formats from which a dataset can be read: a registry by file name suffix.
+"""The file formats from which a dataset can be read: one module and one entry of the registry each.
 
-A reader takes an open :class:`SourceFile` and yields blocks of rows: a dict or an array whose first axis is the samples, small
-enough that a file larger than memory can be read. It yields ``None`` when it has read for a while without a row to give, so
-that it can be stopped. Readers block: they run in a worker thread.
+A package may bring more: an entry point of the group ``dnc_async.formats`` names a
+:class:`~dnc_async.dataset.formats.protocol.Format`, or a function that returns one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from dnc_async.dataset.formats import delimited, numpy_files
+from dnc_async.dataset.formats.arrow_files import ArrowIpc
+from dnc_async.dataset.formats.delimited import Csv
+from dnc_async.dataset.formats.json_lines import JsonLines
+from dnc_async.dataset.formats.listing import Listing, files_of
+from dnc_async.dataset.formats.numpy_files import Npy, Npz
+from dnc_async.dataset.formats.options import ReadOptions
+from dnc_async.dataset.formats.parquet import Parquet
+from dnc_async.dataset.formats.protocol import Format, Source
 from dnc_async.dataset.formats.source_file import SourceFile
-from dnc_async.errors import DatasetError
+from dnc_async.errors import ArgumentError, DatasetError
 
-__all__ = ["READERS", "Reader", "SourceFile", "read_file"]
+__all__ = ["FORMATS", "Format", "Source", "SourceFile", "open_source"]
 
-Reader = Callable[[SourceFile], Iterator[Any]]
-
-READERS: dict[str, Reader] = {
-    ".npy": numpy_files.read_npy,
-    ".npz": numpy_files.read_npz,
-    ".csv": delimited.read_csv,
-}
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
+FORMATS: tuple[Format, ...] = (Csv(), JsonLines(), Parquet(), ArrowIpc(), Npy(), Npz())
+_HEAD_BYTES = 512
 
 
-def read_file(path: Path) -> SourceFile:
-    """Open a file in a known format, whose ``blocks`` can then be read. Raises :class:`~dnc_async.errors.DatasetError`."""
-    source = SourceFile(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        source.close()
-        raise DatasetError(f"{path}: {_unknown(path.suffix)}")
-    source.blocks = _blocks(reader, source)
+def open_source(paths: Path | Sequence[Path], options: ReadOptions) -> Source:
+    """Open a file, several, or a folder, whose ``blocks`` can then be read.
+
+    Raises :class:`~dnc_async.errors.DatasetError` if their format is not known, or if they have several.
+    """
+    listing = files_of(paths)
+    formats = {file: _format_of(file, options) for file in listing.files}
+    chosen = _only_format(listing, formats)
+    source = Source(listing.files, listing.where)
+    source.notes += listing.notes
+    source.blocks = _blocks(chosen, source, options)
     return source
 
 
-def _blocks(reader: Reader, source: SourceFile) -> Iterator[Any]:
+def _blocks(chosen: Format, source: Source, options: ReadOptions) -> Iterator[Any]:
     try:
-        yield from reader(source)
+        yield from chosen.read(source, options)
     except DatasetError:
         source.check_unchanged()  # a changed file may be the cause, and its error says what to do
         raise
     except OSError as error:
-        raise DatasetError(f"{source.path}: {error.strerror or error}") from error
+        raise DatasetError(f"{source.place}: {error.strerror or error}") from error
 
 
-def _unknown(suffix: str) -> str:
-    *most, last = READERS
-    known = f"{', '.join(most)} and {last}"
-    if suffix.lower() in _COMPRESSED:
-        return f"compressed files ({suffix}) are not read yet; decompress it first (read are {known})"
-    said = f"{suffix} files are not read yet" if suffix else "a file without a suffix does not say its format"
-    return f"{said}; read are {known}. Convert it, or pass its columns in Python; 'dnc add' takes any file as it is, without rows"
+def _format_of(file: SourceFile, options: ReadOptions) -> Format | None:
+    """The format of a file: what the caller says, what its suffix says, or what its first bytes say."""
+    if options.format is not None:
+        return _named(options.format)
+    found = next((each for each in _all() if file.suffix in each.suffixes), None)
+    if found is None:
+        head = file.head(_HEAD_BYTES) if not file.compression else b""
+        file.rest()
+        found = next((each for each in _all() if head and each.recognises(head)), None)
+    if found is not None and file.compression and not found.is_compressible:
+        raise DatasetError(
+            f"{file.path}: a {found.name} file is read by place, and cannot be compressed as a whole ({file.compression}); "
+            "decompress it first"
+        )
+    return found
+
+
+def _named(name: str) -> Format:
+    found = next((each for each in _all() if each.name == name), None)
+    if found is None:
+        raise ArgumentError(f"format: {name!r} is none of {', '.join(each.name for each in _all())}")
+    return found
+
+
+def _all() -> Iterator[Format]:
+    yield from FORMATS
+    for entry in entry_points(group="dnc_async.formats"):
+        loaded = entry.load()
+        yield loaded() if callable(loaded) else loaded
+
+
+def _only_format(listing: Listing, formats: dict[SourceFile, Format | None]) -> Format:
+    """The one format of all files; raises if there are several, or none that is known."""
+    by_format: dict[Format | None, list[SourceFile]] = {}
+    for file, found in formats.items():
+        by_format.setdefault(found, []).append(file)
+    if len(by_format) == 1:
+        chosen = next(iter(by_format))
+        if chosen is not None:
+            return chosen
+        raise DatasetError(f"{listing.where}: {_unknown(listing.files)}")
+    shown = "; ".join(f"{found.name if found else 'unknown'}: {_some(files)}" for found, files in by_format.items())
+    raise DatasetError(
+        f"{listing.where}: files of several formats ({shown}); pass those of one, for example with a pattern such as "
+        f"'{listing.where}/*{listing.files[0].path.suffix}'"
+    )
+
+
+def _some(files: list[SourceFile]) -> str:
+    names = ", ".join(file.path.name for file in files[:3])
+    return names if len(files) <= 3 else f"{names}, … ({len(files)} files)"
+
+
+def _unknown(files: list[SourceFile]) -> str:
+    known = ", ".join(suffix for each in _all() for suffix in each.suffixes)
+    what = f"{files[0].suffix} files are" if files[0].suffix else "a file without a suffix, with such a beginning, is"
+    seen = "" if len(files) == 1 else f" (there are {_some(files)})"
+    return (
+        f"{what} in no known format{seen}; known are {known}. Pass format= if it is one of them, convert it, or pass its columns "
+        "in Python; 'dnc add' takes any file as it is, without rows"
+    )

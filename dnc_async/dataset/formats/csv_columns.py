@@ -3,6 +3,9 @@
 A number is plain: digits, a minus, a point, an exponent; or ``nan`` and ``inf`` among numbers. Other spellings that Python
 accepts are text: ``2024_01``, `` 1``, ``+1``, ``0x10`` and other scripts' digits. So are numbers with leading zeros (``007``),
 which would be lost. If the column's type does not represent a value exactly, the value is refused, or the column is text.
+A column of ISO dates alone, or of ISO times alone, has that type, and so has one of ``true`` and ``false``.
+
+The types are decided from the first rows, and then held: :func:`check_held` names the cell that breaks them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dnc_async.dataset.formats import csv_times
 from dnc_async.dataset.schema import Array
 
 _WHOLE = r"(?:0|-?[1-9][0-9]*)"
@@ -59,6 +63,10 @@ class CsvColumn:
     has_specials: bool = False
     has_plain: bool = False
     has_other_words: bool = False
+    #: What the words are: dates, times or booleans, ``None`` for others and for numbers.
+    sorts: set[str | None] = field(default_factory=set)
+    unit: str = "D"
+    has_far_years: bool = False
     least: int = 0
     most: int = 0
     first_word: Cell | None = None
@@ -89,9 +97,17 @@ class CsvColumn:
         numbers = len(_NUMBER_LINES.findall(joined))
         self.numbers += numbers
         if numbers + empty < len(cells):
+            self._look_at_sort(cells, joined)
             self._look_at_words(cells, lines, len(cells) - numbers - empty)
         if not self.words:
             self._look_at_numbers(cells, lines)
+
+    def _look_at_sort(self, cells: Sequence[str], joined: str) -> None:
+        sort = None if self.numbers or None in self.sorts else csv_times.sort_of(cells, joined)
+        self.sorts.add(sort)
+        if sort in csv_times.TIMES:
+            self.unit = csv_times.longer(self.unit, csv_times.unit_of(cells, sort))
+            self.has_far_years |= csv_times.has_far_years(cells)
 
     def _look_at_words(self, cells: Sequence[str], lines: Sequence[int], words: int) -> None:
         self.words += words
@@ -142,13 +158,24 @@ class CsvColumn:
         What the user should know about the choice is added to ``notes``.
         """
         if self.words:
-            return self._decide_words(name)
+            return self._decide_sort() or self._decide_words(name)
         if self.numbers and not self.has_plain:
             self.notes.append(f"column {name!r} is text: it holds nan or inf, and no number")
             return TEXT
         if self.numbers and not (self.has_fractions or self.has_specials or self.empty):
             return self._decide_whole(name)
         return self._decide_float(name)
+
+    def _decide_sort(self) -> str | None:
+        """A type of time, or the booleans, if all words are of that sort and there are no numbers."""
+        if self.numbers or len(self.sorts) != 1:
+            return None
+        sort = next(iter(self.sorts))
+        if sort not in csv_times.TIMES:
+            return None if self.empty else sort
+        if sort == csv_times.ZONED:
+            self.notes.append("times with an offset are published as the same instants in UTC")
+        return None if self.unit == "ns" and self.has_far_years else f"{sort}:{self.unit}"
 
     def _decide_words(self, name: str) -> str:
         first = self.first_word
@@ -200,4 +227,49 @@ def convert(cells: Sequence[str], kind: str) -> Array:
         return np.array(cells, dtype=np.dtypes.StringDType())
     if kind == FLOAT:
         return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
-    return np.array([int(cell) for cell in cells], dtype=kind)
+    if kind in (INTEGER, UNSIGNED):
+        return np.array([int(cell) for cell in cells], dtype=kind)
+    sort, is_time, unit = kind.partition(":")
+    if is_time:
+        return csv_times.times_of(cells, sort, unit)
+    false, true = kind.split(",")
+    return np.array([{false: False, true: True}[cell] for cell in cells], dtype=np.bool_)
+
+
+_EXPECTED = {INTEGER: "whole number of 64 bits", UNSIGNED: "whole number of 64 bits", FLOAT: "plain number"}
+
+
+def check_held(name: str, cells: Sequence[str], lines: Sequence[int], kind: str, seen: int) -> None:
+    """Raise ``ValueError``, which names column, line and remedy, unless all cells are of the type that the first rows had."""
+    if kind == TEXT or (kind in (INTEGER, FLOAT) and _SHORT_WHOLES.fullmatch("\n".join(cells))):
+        return
+    column = CsvColumn()
+    for line, cell in zip(lines, cells, strict=True):
+        if not _is_of(cell, kind, column, line):
+            expected = _EXPECTED.get(kind, "ISO time as those before" if ":" in kind else "boolean as those before")
+            word = Cell(line, cell)
+            remedy = "mend it, or read the file yourself and pass its columns"
+            said = f"{word}, which is no {expected}" if cell else f"line {line} is empty, and expected is a {expected}"
+            raise ValueError(f"column {name!r}: {said}; the first {seen} rows decide a column's type: {remedy}")
+
+
+def _is_of(cell: str, kind: str, column: CsvColumn, line: int) -> bool:
+    if kind in (INTEGER, UNSIGNED):
+        least, most = (-(2**63), 2**63) if kind == INTEGER else (0, 2**64)
+        return bool(_IS_WHOLE.fullmatch(cell)) and len(cell) < 40 and least <= int(cell) < most
+    if kind == FLOAT:
+        if cell and not _IS_NUMBER.fullmatch(cell):
+            return False
+        if cell and not _IS_SPECIAL.fullmatch(cell):
+            column.look([cell], [line])
+        return column.inexact is None and column.out_of_range is None
+    sort, is_time, unit = kind.partition(":")
+    if not is_time:
+        return cell in kind.split(",")
+    if not cell:
+        return True
+    return (
+        csv_times.sort_of([cell], cell) == sort
+        and csv_times.longer(unit, csv_times.unit_of([cell], sort)) == unit
+        and not (unit == "ns" and csv_times.has_far_years([cell]))
+    )

@@ -30,18 +30,21 @@ def is_like_a_value(text: str) -> bool:
     return len(text) <= _LONGEST and _VALUE.fullmatch(text) is not None
 
 
-def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
-    """Why the first line does not name the columns, and what to do; ``rows`` are some of the rows below it."""
+def names_problem(names: Sequence[str], rows: Sequence[Sequence[str]] | None) -> str | None:
+    """Why the first line does not name the columns, and what to do; ``rows`` are some of the rows below it.
+
+    Without ``rows``, names may look like data: the caller has said that they are names.
+    """
     if not names:
         return "is empty; expected a first line with the names of the columns"
     if len(names) > MAX_COLUMNS:
         return f"{len(names)} columns, at most {MAX_COLUMNS} are allowed"
     counts = Counter(names)
     values = [place for place, name in enumerate(names) if is_like_a_value(name)]
-    if values and not _are_periods(names, rows, values):
+    if values and rows is not None and not _are_periods(names, rows, values):
         return (
             f"there seems to be no header: {names[values[0]][:80]!r} in the first line looks like data; put a line with "
-            "the names of the columns before it (a column of that name needs another one)"
+            "the names of the columns before it, or pass header=False (header=True if these are names)"
         )
     for place, name in enumerate(names, 1):
         if not name.strip():

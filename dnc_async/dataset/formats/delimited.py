@@ -1,25 +1,34 @@
-"""Reads CSV files with a header line, in two passes: one to learn the type of each column, one for the rows.
+"""Reads CSV files: the types of their columns are decided from the first rows of all files, and then held.
 
-The first pass reads everything, so that a file's types do not depend on how it is cut into blocks. The separator is found in
-the first lines: a comma, a semicolon, a tab or ``|``. An ambiguous file is refused, with the line.
+The separator is found in the first lines: a comma, a semicolon, a tab or ``|``. An ambiguous file is refused, with the line.
+Small files are read row by row, in Python. Larger ones are read by pyarrow, if it is installed, with the same result.
 """
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from dnc_async.dataset.formats.csv_columns import CsvColumn, convert
+from dnc_async.dataset.formats.compression import ByteStream
+from dnc_async.dataset.formats.csv_columns import CsvColumn, check_held, convert
 from dnc_async.dataset.formats.csv_names import is_like_a_value, names_problem
+from dnc_async.dataset.formats.options import ReadOptions
+from dnc_async.dataset.formats.protocol import Source
 from dnc_async.dataset.formats.source_file import SourceFile
-from dnc_async.dataset.formats.text_lines import LineReader, count_lines
+from dnc_async.dataset.formats.text_lines import LineReader, Utf8Stream, count_lines
+from dnc_async.dataset.limits import MAX_COLUMNS
 from dnc_async.dataset.schema import Columns
 from dnc_async.errors import DatasetError
 
 _BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 4 * 2**20
+#: The types are decided from so many rows and so many characters of the first file, and a share of that of each other one.
+_LOOK_ROWS, _LOOK_CHARACTERS = 10_000, 2**20
+#: Blocks that pyarrow converts.
+_FAST_BYTES = 4 * 2**20
 _SEPARATORS = ",;\t|"
 _SAMPLED_ROWS = 20
 #: The longest cell, in characters; an unclosed quote is found no later.
@@ -30,67 +39,184 @@ Block = tuple[list[list[str]], Sequence[int]]
 Records = Any  # csv names the type of its readers in C alone
 
 
-def read_csv(source: SourceFile) -> Iterator[Columns | None]:
-    """Yield blocks of rows as dicts of columns, named by the first line; ``None`` for each block of the first pass."""
-    # The limit applies to the whole process, so it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-    table = _Table(source)
-    columns = [CsvColumn() for _ in table.names]
-    for rows, lines in table.blocks():
-        for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
-            column.look(cells, lines)
-        yield None
-    try:
-        kinds = [column.decide(name) for column, name in zip(columns, table.names, strict=True)]
-    except ValueError as error:
-        raise DatasetError(f"{source.path}, {error}") from error
-    source.notes += [note for column in columns for note in column.notes]
-    try:
-        for rows, _ in table.blocks():
-            cells_of = list(zip(*rows, strict=True)) or [()] * len(kinds)
-            yield {name: convert(cells, kind) for name, cells, kind in zip(table.names, cells_of, kinds, strict=True)}
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(
-            f"{source.path} changed while it was read ({error}); upload it when it is at rest"
-        ) from error
+class Csv:
+    """CSV and TSV files, compressed or not."""
+
+    name = "csv"
+    suffixes = (".csv", ".tsv", ".tab", ".psv")
+    is_compressible = True
+
+    @staticmethod
+    def recognises(head: bytes) -> bool:
+        """It is never told by its content."""
+        return False
+
+    def read(self, source: Source, options: ReadOptions) -> Iterator[Columns | None]:
+        """Yield blocks of rows as dicts of columns, named by the first line; ``None`` while the types are decided."""
+        # The limit applies to the whole process, so it is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+        first: _Table | None = None
+        columns: list[CsvColumn] = []
+        seen = 0
+        tables = []
+        for file in source.files:
+            table = _Table(file, options, tuple(first.names) if first else ())
+            if first is None:
+                first, columns = table, [CsvColumn() for _ in table.names]
+            tables.append(table)
+            for rows, lines in table.head(len(source.files)):
+                for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
+                    column.look(cells, lines)
+                seen += len(rows)
+                yield None
+            file.rest()
+        kinds = self._decided(columns, tables, source)
+        for table in tables:
+            source.current = table.file
+            yield from table.columns(kinds, seen)
+            table.file.rest()
+
+    @staticmethod
+    def _decided(columns: list[CsvColumn], tables: list[_Table], source: Source) -> list[str]:
+        names = tables[0].names
+        try:
+            kinds = [column.decide(name) for column, name in zip(columns, names, strict=True)]
+        except ValueError as error:
+            where = tables[0].file.path if len(tables) == 1 else source.where
+            raise DatasetError(f"{where}, {error}") from error
+        source.notes += [note for column in columns for note in column.notes]
+        return kinds
 
 
 class _Table:
-    """The rows of a file; ``names`` are the fields of its first line."""
+    """The rows of a file; ``names`` are the fields of its first line, or numbered if it has none."""
 
-    def __init__(self, source: SourceFile) -> None:
-        self._source = source
-        head = LineReader(source).first()
-        self._separator = _separator_of(head, f"{source.path}")
+    def __init__(self, file: SourceFile, options: ReadOptions, names: tuple[str, ...]) -> None:
+        """``names`` are those of the file before, in the order in which the columns are given."""
+        self.file = file
+        self._where = f"{file.path}"
+        self._encoding = options.encoding
+        head = LineReader(self._text(), self._where).first()
+        self._separator = _separator_of(head, self._where) if file.suffix != ".tsv" else "\t"
         rows = [row for row in islice(csv.reader(head, delimiter=self._separator), _SAMPLED_ROWS) if row]
-        self.names: list[str] = rows[0] if rows else []
-        problem = names_problem(self.names, rows[1:])
+        self._has_names = options.header is not False
+        self._own_names: list[str] = rows[0] if rows else []
+        if self._has_names:
+            problem = names_problem(self._own_names, rows[1:] if options.header is None else None)
+        else:
+            self._own_names = [f"column_{place}" for place in range(len(self._own_names))]
+            problem = (
+                None
+                if len(rows[:1]) > 0 and len(self._own_names) <= MAX_COLUMNS
+                else "is empty, or has too many columns"
+            )
         if problem is not None:
-            raise DatasetError(f"{source.path}: {problem}")
+            raise DatasetError(f"{self._where}: {problem}")
+        self._check_names(names)
+        self.names = list(names) or self._own_names
+        self._header = head[0].rstrip("\r\n").encode() if self._has_names and len(self.names) > 1 else b"\0"
+        self._names_lines = (
+            _lines_of_names(head, self._separator, has_names=self._has_names) if len(self.names) > 1 else None
+        )
         self._empty_line = 0
+        self._is_whole = False
 
-    def blocks(self) -> Iterator[Block]:
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        if names and set(names) != set(self._own_names):
+            lacking, more = sorted(set(names) - set(self._own_names)), sorted(set(self._own_names) - set(names))
+            said = f"has no column {lacking[0]!r}" if lacking else f"has a column {more[0]!r}"
+            raise DatasetError(f"{self._where}: {said}, unlike the files before it; all need the same columns")
+
+    def _text(self, *, last: bool = False) -> Utf8Stream:
+        return Utf8Stream(self.file.stream(last=last), self._where, self._encoding)
+
+    def head(self, files: int) -> Iterator[Block]:
+        """Yield the first rows, at least one block."""
+        rows_left, left = _LOOK_ROWS // files + 100, _LOOK_CHARACTERS // files
+        reader = LineReader(self._text(), self._where)
+        for rows, lines in self._blocks(reader, 1, names_follow=self._has_names):
+            yield rows, lines
+            rows_left -= len(rows)
+            left -= reader.characters
+            if rows_left <= 0 and left <= 0:
+                return
+        self._is_whole = True
+
+    def columns(self, kinds: list[str], seen: int) -> Iterator[Columns | None]:
+        """Yield all rows as columns; ``seen`` rows decided their types."""
+        text = self._text(last=True)
+        if not self._is_whole and self._names_lines is not None and importlib.util.find_spec("pyarrow") is not None:
+            yield from self._fast(text, kinds, seen)
+        else:
+            yield from self._slow(text, kinds, seen, line=1, names_follow=self._has_names)
+
+    def _fast(self, text: ByteStream, kinds: list[str], seen: int) -> Iterator[Columns | None]:
+        """Read with pyarrow; from a row on that is not plain, row by row to the end of its block."""
+        from dnc_async.dataset.formats.csv_blocks import BlockReader, last_border  # noqa: PLC0415 - pyarrow takes long
+
+        by_own_order = [kinds[self.names.index(name)] for name in self._own_names]
+        reader = BlockReader(self._own_names, by_own_order, self._separator, self._header)
+        line, data, names_lines = 1, b"", self._names_lines or 0
+        while piece := text.read(_FAST_BYTES):
+            data = data + piece if data else piece
+            while names_lines and b"\n" in data:
+                line, data, names_lines = line + 1, data[data.index(b"\n") + 1 :], names_lines - 1
+            end = last_border(data)
+            block = data[:end]
+            columns = reader.convert(block) if end else None
+            if columns is not None:
+                yield {name: columns[name] for name in self.names}
+            elif end and reader.is_border_sure(block):
+                yield from self._slow(_Joined(block), kinds, seen, line=line, names_follow=False)
+            elif end or len(data) >= _LONGEST_CELL:
+                yield from self._slow(_Joined(data, text), kinds, seen, line=line, names_follow=False)
+                return
+            line, data = line + block.count(b"\n"), data[end:]
+        yield from self._slow(_Joined(data), kinds, seen, line=line, names_follow=False)
+
+    def _slow(
+        self, text: ByteStream, kinds: list[str], seen: int, *, line: int, names_follow: bool
+    ) -> Iterator[Columns | None]:
+        """Read row by row, in Python."""
+        reader = LineReader(text, self._where, line=line)
+        try:
+            for rows, lines in self._blocks(reader, line, names_follow=names_follow):
+                cells_of = list(zip(*rows, strict=True)) or [()] * len(kinds)
+                if not self._is_whole:
+                    for name, cells, kind in zip(self.names, cells_of, kinds, strict=True):
+                        check_held(name, cells, lines, kind, seen)
+                yield {
+                    name: convert(cells, kind) for name, cells, kind in zip(self.names, cells_of, kinds, strict=True)
+                }
+        except (ValueError, OverflowError, KeyError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            if not self._is_whole:
+                raise DatasetError(f"{self._where}, {error}") from error
+            raise DatasetError(
+                f"{self._where} changed while it was read ({error}); upload it when it is at rest"
+            ) from error
+
+    def _blocks(self, reader: LineReader, line: int, *, names_follow: bool) -> Iterator[Block]:
         """Yield all rows except the names, with the lines where they begin; at least one block."""
-        reader = LineReader(self._source)
         records = csv.reader(iter(reader), delimiter=self._separator, strict=True)
-        self._empty_line = 0
-        names_follow, line = True, 1
-        while rows := self._some(records, reader, line):
+        places = [self._own_names.index(name) for name in self.names] if self.names != self._own_names else None
+        start, self._empty_line = line - 1, 0
+        while rows := self._some(records, reader, line, start):
             lines: Sequence[int] = range(line, line + len(rows))
-            if records.line_num >= line + len(rows):  # some of them have several lines
+            if start + records.line_num >= line + len(rows):  # some of them have several lines
                 lines = _first_lines(rows, line)
-            line = records.line_num + 1
+            line = start + records.line_num + 1
             if names_follow:
                 if not any(rows):
                     continue
                 place = next(i for i, row in enumerate(rows) if row)
                 rows, lines, names_follow = rows[place + 1 :], lines[place + 1 :], False
-            yield self._checked(rows, lines)
+            rows, lines = self._checked(rows, lines)
+            yield [[row[place] for place in places] for row in rows] if places else rows, lines
 
-    def _some(self, records: Records, reader: LineReader, line: int) -> list[list[str]]:
-        """The next rows; ``line`` is where the first one begins."""
+    def _some(self, records: Records, reader: LineReader, line: int, start: int) -> list[list[str]]:
+        """The next rows; ``line`` is where the first one begins, ``start`` the line before those of the reader."""
         rows: list[list[str]] = []
         reader.characters = 0
         reader.forget()
@@ -100,12 +226,13 @@ class _Table:
                 if reader.characters >= _BLOCK_CHARACTERS:
                     break
         except csv.Error as error:
-            raise self._broken(error, reader.lines(line, records.line_num), line, records.line_num) from error
+            last = start + records.line_num
+            raise self._broken(error, reader.lines(line, last), line, last) from error
         return rows
 
     def _checked(self, rows: list[list[str]], lines: Sequence[int]) -> Block:
         """Check that each row has as many fields as there are names; empty lines are removed."""
-        width = len(self.names)
+        width = len(self._own_names)
         if set(map(len, rows)) - {width}:
             for row, line in zip(rows, lines, strict=True):
                 if row and len(row) != width:
@@ -115,8 +242,8 @@ class _Table:
             rows = [row for row in rows if row]
         elif rows:
             self._note_empty(rows[0], lines[0])
-        if width > 1 and self.names in rows:
-            line = lines[rows.index(self.names)]
+        if width > 1 and self._has_names and self._own_names in rows:
+            line = lines[rows.index(self._own_names)]
             raise self._error(line, "the line of names stands here again; are these several files joined?")
         return rows, lines
 
@@ -155,7 +282,32 @@ class _Table:
         )
 
     def _error(self, line: int, said: str) -> DatasetError:
-        return DatasetError(f"{self._source.path}, line {line}: {said}")
+        return DatasetError(f"{self._where}, line {line}: {said}")
+
+
+class _Joined:
+    """A stream of some bytes, and then of another stream."""
+
+    def __init__(self, data: bytes, rest: ByteStream | None = None) -> None:
+        self._data = data
+        self._rest = rest
+
+    def read(self, size: int) -> bytes:
+        if self._data:
+            piece, self._data = self._data[:size], self._data[size:]
+            return piece
+        return b"" if self._rest is None else self._rest.read(size)
+
+
+def _lines_of_names(head: list[str], separator: str, *, has_names: bool) -> int | None:
+    """How many lines come before the first row; ``None`` if lines do not end with LF."""
+    if not all(line.endswith("\n") for line in head):
+        return None
+    if not has_names:
+        return 0
+    records = csv.reader(head, delimiter=separator)
+    next((row for row in records if row), None)
+    return records.line_num
 
 
 def _separator_of(head: list[str], where: str) -> str:

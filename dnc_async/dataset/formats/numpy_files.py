@@ -6,11 +6,13 @@ import io
 import math
 import zipfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 
+from dnc_async.dataset.formats.options import ReadOptions
+from dnc_async.dataset.formats.protocol import Source
 from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES
 from dnc_async.dataset.schema import Array, Columns
@@ -24,6 +26,46 @@ _PIECE_BYTES = 4096
 _LARGEST_FORTRAN_BYTES = 2**30
 #: The longest header that numpy reads.
 _HEADER_BYTES = 2**14
+
+
+class Npy:
+    """One array in a file; several files are one array after the other."""
+
+    name = "npy"
+    suffixes = (".npy",)
+    is_compressible = False
+
+    @staticmethod
+    def recognises(head: bytes) -> bool:
+        """By numpy's magic."""
+        return head.startswith(b"\x93NUMPY")
+
+    def read(self, source: Source, options: ReadOptions) -> Iterator[Any]:
+        """Yield blocks of rows."""
+        for file in source.files:
+            source.current = file
+            yield from read_npy(file)
+            file.rest()
+
+
+class Npz:
+    """Arrays by their names; several files are the rows of one after those of the other."""
+
+    name = "npz"
+    suffixes = (".npz",)
+    is_compressible = False
+
+    @staticmethod
+    def recognises(head: bytes) -> bool:
+        """By the name of its first member, as numpy writes it."""
+        return head.startswith(b"PK\x03\x04") and b".npy" in head[:300]
+
+    def read(self, source: Source, options: ReadOptions) -> Iterator[Any]:
+        """Yield blocks of rows."""
+        for file in source.files:
+            source.current = file
+            yield from read_npz(file)
+            file.rest()
 
 
 def read_npy(source: SourceFile) -> Iterator[Array]:
