@@ -156,9 +156,9 @@ class RowStream:
     def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         if isinstance(source, (str, PathLike)) or _are_paths(source):
             self._only_for_iterables(samples, "a file")
-            several = [Path(path).expanduser() for path in source] if isinstance(source, (list, tuple)) else None
-            one = None if several is not None else Path(source).expanduser()  # type: ignore[arg-type]  # it is one path
-            self._file = open_source(several if one is None else one, self._options)
+            is_list = isinstance(source, (list, tuple))
+            paths = [Path(path).expanduser() for path in (source if is_list else [source])]  # type: ignore[attr-defined]
+            self._file = open_source(paths if is_list else paths[0], self._options)
             self.where = self._file.where
             return _of_file(self._file.blocks)
         if isinstance(source, Mapping) or is_table(source) or is_series(source):

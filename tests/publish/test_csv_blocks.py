@@ -176,7 +176,7 @@ async def test_encodings(encoding: str, tmp_path: Path) -> None:
     assert found == {"n": list(range(400)), "t": [f"grün {i}" for i in range(400)]}
     path.write_bytes(path.read_bytes()[:-1] + (b"\xff" if encoding == "utf-8-sig" else b""))
     if encoding in ("utf-16", "utf-8-sig"):
-        with pytest.raises(dnc.DatasetError, match="not utf-16 text|not UTF-8 text"):
+        with pytest.raises(dnc.DatasetError, match=r"not utf-16 text|not UTF-8 text"):
             await dnc.upload(path, store=tmp_path / "store")
 
 

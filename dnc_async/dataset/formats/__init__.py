@@ -13,18 +13,28 @@ from typing import Any
 
 from dnc_async.dataset.formats.arrow_files import ArrowIpc
 from dnc_async.dataset.formats.delimited import Csv
+from dnc_async.dataset.formats.idx import Idx
 from dnc_async.dataset.formats.json_lines import JsonLines
 from dnc_async.dataset.formats.listing import Listing, files_of
+from dnc_async.dataset.formats.media import AUDIO, IMAGES, VIDEO, Media, WithMetadata
 from dnc_async.dataset.formats.numpy_files import Npy, Npz
 from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.parquet import Parquet
 from dnc_async.dataset.formats.protocol import Format, Source
+from dnc_async.dataset.formats.records import Records
+from dnc_async.dataset.formats.safetensors import Safetensors
 from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.formats.tar import Tar
+from dnc_async.dataset.formats.text_files import TextLines
 from dnc_async.errors import ArgumentError, DatasetError
 
 __all__ = ["FORMATS", "Format", "Source", "SourceFile", "open_source"]
 
-FORMATS: tuple[Format, ...] = (Csv(), JsonLines(), Parquet(), ArrowIpc(), Npy(), Npz())
+FORMATS: tuple[Format, ...] = (
+    *(Csv(), JsonLines(), Parquet(), ArrowIpc(), Npy(), Npz(), Safetensors()),
+    *(IMAGES, AUDIO, VIDEO, Tar(), TextLines(), Idx(), Records()),
+)
+_METADATA = "metadata"
 _HEAD_BYTES = 512
 
 
@@ -35,14 +45,15 @@ def open_source(paths: Path | Sequence[Path], options: ReadOptions) -> Source:
     """
     listing = files_of(paths)
     formats = {file: _format_of(file, options) for file in listing.files}
-    chosen = _only_format(listing, formats)
+    chosen = _with_metadata(listing, formats) or _only_format(listing, formats)
     source = Source(listing.files, listing.where)
     source.notes += listing.notes
+    source.root = listing.root
     source.blocks = _blocks(chosen, source, options)
     return source
 
 
-def _blocks(chosen: Format, source: Source, options: ReadOptions) -> Iterator[Any]:
+def _blocks(chosen: Format | WithMetadata, source: Source, options: ReadOptions) -> Iterator[Any]:
     try:
         yield from chosen.read(source, options)
     except DatasetError:
@@ -58,7 +69,7 @@ def _format_of(file: SourceFile, options: ReadOptions) -> Format | None:
         return _named(options.format)
     found = next((each for each in _all() if file.suffix in each.suffixes), None)
     if found is None:
-        head = file.head(_HEAD_BYTES) if not file.compression else b""
+        head = file.stream().read(_HEAD_BYTES) if file.compression else file.head(_HEAD_BYTES)
         file.rest()
         found = next((each for each in _all() if head and each.recognises(head)), None)
     if found is not None and file.compression and not found.is_compressible:
@@ -81,6 +92,18 @@ def _all() -> Iterator[Format]:
     for entry in entry_points(group="dnc_async.formats"):
         loaded = entry.load()
         yield loaded() if callable(loaded) else loaded
+
+
+def _with_metadata(listing: Listing, formats: dict[SourceFile, Format | None]) -> WithMetadata | None:
+    """The reader of a folder of media with a table of metadata beside them, which is then no file of the listing."""
+    tables = [file for file in listing.files if file.path.stem == _METADATA and file.path.parent == listing.root]
+    others = [file for file in listing.files if file not in tables]
+    media = next((found for file in others if isinstance(found := formats[file], Media)), None)
+    if len(tables) != 1 or media is None or any(formats[file] is not media for file in others):
+        return None
+    table = formats[tables[0]]
+    listing.files[:] = others
+    return None if table is None else WithMetadata(media, tables[0], table)
 
 
 def _only_format(listing: Listing, formats: dict[SourceFile, Format | None]) -> Format:

@@ -207,6 +207,10 @@ class ArrowColumns:
                 f"a list of {int(lengths[lengths != length][0])} values, and {length} in the rows before; pad or cut the lists "
                 "to one length (only bytes may differ in length), or make an array of each",
             )
+        if self._arrow.types.is_null(inner.type):
+            raise self._refused(
+                repr(name), "lists without values, so that their type is not known; leave the column out"
+            )
         values, has_own_gap = self._values(inner, name)
         if isinstance(values, Ragged):
             raise self._refused(repr(name), "lists of text or bytes; make a column of each place")

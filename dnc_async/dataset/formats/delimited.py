@@ -18,7 +18,7 @@ from dnc_async.dataset.formats.csv_columns import CsvColumn, check_held, convert
 from dnc_async.dataset.formats.csv_names import is_like_a_value, names_problem
 from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.protocol import Source
-from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.formats.source_file import SourceFile, StdinFile
 from dnc_async.dataset.formats.text_lines import LineReader, Utf8Stream, count_lines
 from dnc_async.dataset.limits import MAX_COLUMNS
 from dnc_async.dataset.schema import Columns
@@ -59,7 +59,7 @@ class Csv:
         columns: list[CsvColumn] = []
         seen = 0
         tables = []
-        for file in source.files:
+        for file in _with_content(source):
             table = _Table(file, options, tuple(first.names) if first else ())
             if first is None:
                 first, columns = table, [CsvColumn() for _ in table.names]
@@ -86,6 +86,15 @@ class Csv:
             raise DatasetError(f"{where}, {error}") from error
         source.notes += [note for column in columns for note in column.notes]
         return kinds
+
+
+def _with_content(source: Source) -> list[SourceFile]:
+    """The files without empty ones, which some writers leave beside others."""
+    full = [file for file in source.files if file.size_bytes or isinstance(file, StdinFile)]
+    if not full or len(full) == len(source.files):
+        return source.files
+    source.notes.append(f"{len(source.files) - len(full)} empty files are left out")
+    return full
 
 
 class _Table:

@@ -148,10 +148,11 @@ def _records(
     records: list[Any] = []
     lines: list[int] = []
     size = 0
-    for number, line in enumerate(reader, 1):
+    following = iter(reader)
+    for number, line in enumerate(following, 1):
         reader.forget()
         if not size and not records and line.lstrip().startswith("["):
-            yield from _whole_array(line, reader, file)
+            yield from _whole_array(line, following, file)
             return
         if line.strip():
             records.append(_parsed(line, number, file))
@@ -164,10 +165,10 @@ def _records(
         yield records, lines, size
 
 
-def _whole_array(first: str, reader: LineReader, file: SourceFile) -> Iterator[tuple[list[Any], list[int], int]]:
+def _whole_array(first: str, following: Iterator[str], file: SourceFile) -> Iterator[tuple[list[Any], list[int], int]]:
     """A file that is one array: it is held whole, so it must not be large."""
     parts, size = [first], 0
-    for line in reader:
+    for line in following:
         parts.append(line)
         size += len(line)
         if size > _LARGEST_ARRAY:

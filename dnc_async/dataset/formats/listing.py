@@ -19,13 +19,14 @@ _BESIDE = re.compile(
     re.IGNORECASE,
 )
 _SPLIT = re.compile(
-    r"(?:^|[^A-Za-z0-9])(train(?:ing)?|test(?:ing)?|valid(?:ation)?|val|dev|eval(?:uation)?)(?=[^A-Za-z0-9]|$)"
+    r"(?:^|[^A-Za-z0-9])(train(?:ing)?|test(?:ing)?|valid(?:ation)?|val|dev|eval(?:uation)?|t10k)(?=[^A-Za-z0-9]|$)"
 )
 _SAME_SPLIT = {
     "training": "train",
     "testing": "test",
     "eval": "test",
     "evaluation": "test",
+    "t10k": "test",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",

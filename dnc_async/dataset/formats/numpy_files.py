@@ -14,6 +14,7 @@ from numpy.lib import format as npy_format
 from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.protocol import Source
 from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.formats.tokens import windows
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES
 from dnc_async.dataset.schema import Array, Columns
 from dnc_async.errors import DatasetError
@@ -44,7 +45,7 @@ class Npy:
         """Yield blocks of rows."""
         for file in source.files:
             source.current = file
-            yield from read_npy(file)
+            yield from read_npy(file) if options.length is None else windows(read_npy(file), options, source, file)
             file.rest()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+import numpy as np
+
 from dnc_async.errors import ArgumentError
 
 #: What becomes of missing values that are not floats or times.
@@ -36,6 +38,10 @@ class ReadOptions:
         columns ``tokens`` and ``document`` (which document each token is of).
     dtype:
         The numpy dtype of the records of a file without a header, such as ``"<u2"`` for tokens, or ``"u1, (3, 32, 32)u1"``.
+    shuffle:
+        A seed: the samples are published in an order that follows from it, so that data sorted by label trains well in any
+        order. Folders of images by class are shuffled by default (seed 0); ``False`` keeps their order. What can be read once,
+        such as a generator, cannot be shuffled.
     """
 
     format: str | None = None
@@ -47,6 +53,7 @@ class ReadOptions:
     stride: int | None = None
     pack: int | None = None
     dtype: str | None = None
+    shuffle: int | bool | None = None
 
     def __post_init__(self) -> None:
         """Raise :class:`~dnc_async.errors.ArgumentError`, which names the option."""
@@ -54,6 +61,8 @@ class ReadOptions:
         _check_words("decimals", self.decimals, ("text", "float"))
         if self.header not in (None, True, False):
             raise ArgumentError(f"header: expected True, False or None, got {self.header!r}")
+        if self.shuffle is True or not (self.shuffle is None or isinstance(self.shuffle, (int, np.integer))):
+            raise ArgumentError(f"shuffle: expected a seed (a whole number), False or None, got {self.shuffle!r}")
         for name in ("length", "stride", "pack"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

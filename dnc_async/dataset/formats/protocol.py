@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from dnc_async.dataset.formats.options import ReadOptions
@@ -22,6 +23,12 @@ class Source:
         self.current: SourceFile | None = files[0] if len(files) == 1 else None
         self.blocks: Iterator[Any] = iter(())
         self.notes: list[str] = []
+        #: The folder in which the files are, if it was named.
+        self.root: Path | None = None
+        #: The names of a column's classes, where its values are their numbers.
+        self.classes: dict[str, tuple[str, ...]] = {}
+        #: Whether the reader has shuffled the rows itself.
+        self.is_shuffled = False
         self._size_bytes = sum(file.size_bytes for file in files)
         self._read_bytes = 0
         self._counted: SourceFile | None = None
