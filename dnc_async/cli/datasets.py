@@ -93,6 +93,16 @@ def _reading_options(upload: argparse.ArgumentParser) -> None:
         ("pack", "pack documents of tokens to samples of N"),
     ):
         upload.add_argument(f"--{name}", type=whole_number, metavar="N", help=what)
+    upload.add_argument(
+        "--shuffle", type=whole_number, metavar="SEED", help="publish the samples in an order by this seed"
+    )
+    upload.add_argument(
+        "--no-shuffle",
+        action="store_const",
+        const=False,
+        dest="shuffle",
+        help="keep the order of folders of images by class",
+    )
     upload.add_argument("--dtype", metavar="DTYPE", help="of the records of a file without a header, such as <u2")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from dnc_async.dataset.manifest import Manifest
@@ -10,7 +10,10 @@ from dnc_async.dataset.manifest import Manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetInfo:
-    """What a dataset is, from its manifest alone. ``columns`` are (name, dtype, shape of one sample)."""
+    """What a dataset is, from its manifest alone. ``columns`` are (name, dtype, shape of one sample).
+
+    ``classes`` names the classes of columns whose values are their numbers, such as ``classes["label"][0]``.
+    """
 
     cid: str
     structure: str
@@ -21,6 +24,7 @@ class DatasetInfo:
     chunks: int
     size_bytes: int
     largest_chunk_bytes: int
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cid: str, manifest: Manifest) -> Self:
@@ -35,4 +39,5 @@ class DatasetInfo:
             chunks=manifest.chunks,
             size_bytes=manifest.size_bytes,
             largest_chunk_bytes=manifest.largest_chunk_bytes,
+            classes=dict(manifest.schema.classes),
         )

@@ -86,12 +86,14 @@ class Column:
 class Schema:
     """The columns, sorted as in chunks, and the structure of a batch.
 
-    ``order`` lists the columns' places in the publisher's order; it is empty if that is the sorted order.
+    ``order`` lists the columns' places in the publisher's order; it is empty if that is the sorted order. ``classes`` names the
+    classes of columns whose values are their numbers.
     """
 
     columns: tuple[Column, ...]
     structure: Structure
     order: tuple[int, ...] = ()
+    classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def ordered(self) -> tuple[Column, ...]:
@@ -127,7 +129,11 @@ class Schema:
             "structure": self.structure,
             "columns": [[c.name, c.dtype, list(c.shape)] for c in self.columns],
         }
-        return {**wire, "order": list(self.order)} if self.order else wire
+        if self.order:
+            wire["order"] = list(self.order)
+        if self.classes:
+            wire["classes"] = [[name, list(names)] for name, names in self.classes]
+        return wire
 
     @classmethod
     def from_wire(cls, wire: object) -> Schema:
@@ -143,7 +149,12 @@ class Schema:
             raise ManifestError("the manifest's columns are not sorted, or a name stands twice")
         if wire["structure"] != "dict" and names != [str(i) for i in range(len(names))]:
             raise ManifestError("the columns of a tuple or array must be named 0, 1, …")
-        return cls(columns=columns, structure=wire["structure"], order=_order_from_wire(wire.get("order", []), wire))
+        return cls(
+            columns=columns,
+            structure=wire["structure"],
+            order=_order_from_wire(wire.get("order", []), wire),
+            classes=_classes_from_wire(wire.get("classes", []), names),
+        )
 
 
 def _order_from_wire(order: object, wire: Mapping[str, Any]) -> tuple[int, ...]:
@@ -153,6 +164,17 @@ def _order_from_wire(order: object, wire: Mapping[str, Any]) -> tuple[int, ...]:
     if not are_places or wire["structure"] != "dict" or sorted(order) != list(range(len(wire["columns"]))):  # type: ignore[call-overload]
         raise ManifestError("the order of the manifest's columns does not name each of them once")
     return tuple(order)  # type: ignore[arg-type]
+
+
+def _classes_from_wire(classes: object, columns: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found = []
+    for each in classes if isinstance(classes, list) else [None]:
+        match each:
+            case [str() as name, list() as names] if name in columns and all(isinstance(one, str) for one in names):
+                found.append((name, tuple(names)))
+            case _:
+                raise ManifestError("the manifest's names of classes are not those of its columns")
+    return tuple(found)
 
 
 def column_problem(column: Column) -> str | None:

@@ -7,30 +7,22 @@ the same arrays again.
 
 from __future__ import annotations
 
-import io
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import anyio.to_thread
 import numpy as np
 
-from dnc_async.dataset.formats import Source, open_source
 from dnc_async.dataset.formats.options import VALID_SUFFIX, ReadOptions
-from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Schema, schema_of
-from dnc_async.errors import ArgumentError, DatasetError
-from dnc_async.publish.columns import are_samples, columns_of, describe
-from dnc_async.publish.samples import blocks_of_later_samples, blocks_of_list, blocks_of_samples
-from dnc_async.publish.tables import is_series, is_table
-from dnc_async.publish.threads import in_thread
-from dnc_async.publish.values import is_held, is_sequence
+from dnc_async.errors import DatasetError
+from dnc_async.publish.columns import columns_of, describe
+from dnc_async.publish.opening import Opener
+from dnc_async.publish.shuffling import Ready
 
 _END = object()
 #: A limit, because a header of a hundred bytes may claim 10^14 samples of zero bytes.
 _MOST_WITHOUT_VALUES = 2**20
-
 _AS_THEY_ARE = ReadOptions()
 
 #: Called with the bytes that were read so far, and the size of the file.
@@ -48,13 +40,10 @@ class RowStream:
         options: ReadOptions = _AS_THEY_ARE,
         reading: Reading | None = None,
     ) -> None:
-        self._file: Source | None = None
         self._options = options
         self._notes: list[str] = []
-        self.where = "the source"
-        #: Whether the source may fill the same arrays again.
-        self._is_lent = False
-        self._blocks = self._open(source, samples=samples)
+        self._source = Opener(options, self._notes)
+        self._blocks = self._source.open(source, samples=samples)
         self._reading = reading
         self._parts: list[Columns] = []
         self._rows = 0
@@ -63,15 +52,20 @@ class RowStream:
         self._schema: Schema | None = None
 
     @property
+    def where(self) -> str:
+        """What begins the error messages."""
+        return self._source.where
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The messages of the file's reader for the user."""
-        return (*self._notes, *(() if self._file is None else self._file.notes))
+        return (*self._notes, *(() if self._source.file is None else self._source.file.notes))
 
     async def open(self) -> Schema:
         """Read the first rows; raises :class:`~dnc_async.errors.DatasetError` if there are none."""
         await self._fill(1)
         if self._schema is None or not self._rows:
-            raise DatasetError(f"{self.where}: the dataset is empty: it has no samples to publish")
+            raise DatasetError(f"{self._source.where}: the dataset is empty: it has no samples to publish")
         return self._schema
 
     async def peek(self, rows: int) -> list[Columns]:
@@ -88,8 +82,8 @@ class RowStream:
 
     def check_unchanged(self) -> None:
         """Raise :class:`~dnc_async.errors.DatasetError` if the source's file changed since it was opened."""
-        if self._file is not None:
-            self._file.check_unchanged()
+        if self._source.file is not None:
+            self._source.file.check_unchanged()
 
     async def aclose(self) -> None:
         """Close the source's generator and file, if it has any."""
@@ -98,16 +92,16 @@ class RowStream:
             if close is not None:
                 await close()
         finally:
-            if self._file is not None:
-                self._file.close()
+            if self._source.file is not None:
+                self._source.file.close()
 
     async def _fill(self, rows: int) -> None:
         while self._rows < rows and not self._ended:
-            if self._is_lent:
+            if self._source.is_lent:
                 self._parts = [_copied(part) for part in self._parts]
             block = await anext(self._blocks, _END)
-            if self._reading is not None and self._file is not None:
-                self._reading(self._file.read_bytes, self._file.size_bytes)
+            if self._reading is not None and self._source.file is not None:
+                self._reading(self._source.file.read_bytes, self._source.file.size_bytes)
             if block is _END:
                 self._ended = True
             elif block is not None:
@@ -115,9 +109,16 @@ class RowStream:
             del block
 
     def _add(self, block: object) -> None:
-        where = f"block {self._seen} of {self.where}" if self._seen and self._file is None else self.where
-        where = where if self._file is None else self._file.place
-        columns, structure = columns_of(block, where=where, options=self._options, notes=self._notes)
+        where = (
+            f"block {self._seen} of {self._source.where}"
+            if self._seen and self._source.file is None
+            else self._source.where
+        )
+        where = where if self._source.file is None else self._source.file.place
+        if isinstance(block, Ready):
+            columns, structure = block.columns, block.structure
+        else:
+            columns, structure = columns_of(block, where=where, options=self._options, notes=self._notes)
         self._seen += 1
         self._complete_masks(columns)
         rows = len(next(iter(columns.values())))
@@ -125,7 +126,8 @@ class RowStream:
             return
         schema = schema_of(columns, structure)
         if self._schema is None:
-            self._schema = schema
+            classes = {} if self._source.file is None else self._source.file.classes
+            self._schema = dataclasses.replace(schema, classes=tuple(classes.items()))
         elif (schema.columns, schema.structure) != (self._schema.columns, self._schema.structure):
             before = {column.name for column in self._schema.columns}
             mask = next((name for name in columns if name.endswith(VALID_SUFFIX) and name not in before), None)
@@ -152,61 +154,6 @@ class RowStream:
                 ordered = {each: columns[each] for each in sorted(columns, key=lambda each: _place(order, each))}
                 columns.clear()
                 columns.update(ordered)
-
-    def _open(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
-        if isinstance(source, (str, PathLike)) or _are_paths(source):
-            self._only_for_iterables(samples, "a file")
-            is_list = isinstance(source, (list, tuple))
-            paths = [Path(path).expanduser() for path in (source if is_list else [source])]  # type: ignore[attr-defined]
-            self._file = open_source(paths if is_list else paths[0], self._options)
-            self.where = self._file.where
-            return _of_file(self._file.blocks)
-        if isinstance(source, Mapping) or is_table(source) or is_series(source):
-            self._only_for_iterables(samples, f"a {type(source).__name__}")
-            return _in_thread(iter([source]))
-        if isinstance(source, tuple) and not (samples or are_samples(source)):
-            return _in_thread(iter([source]))
-        if is_sequence(source) and is_held(source):
-            return _in_thread(blocks_of_list(list(source), self.where, self._options))
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            raise ArgumentError(f"source: {type(source).__name__} are one value; a list of bytes is a column of them")
-        if isinstance(source, io.IOBase):
-            raise ArgumentError("source: an open file; pass its path")
-        if isinstance(source, (np.ndarray, Ragged)) or hasattr(source, "__array__"):
-            return _in_thread(iter([source]))
-        return self._open_lazy(source, samples=samples)
-
-    def _open_lazy(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
-        """Open a source that creates its samples, or blocks of them, on request."""
-        if hasattr(source, "toarray"):
-            raise ArgumentError(f"source: a {type(source).__name__} is sparse; pass its .toarray()")
-        if isinstance(source, AsyncIterable):
-            self._is_lent = not samples
-            return (
-                blocks_of_later_samples(aiter(source), where=self.where, options=self._options)
-                if samples
-                else aiter(source)
-            )
-        if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-            return _in_thread(blocks_of_samples(_indexed(source), copies=True, where=self.where, options=self._options))
-        if isinstance(source, Iterable) and not isinstance(source, (set, frozenset)):
-            self._is_lent = not samples
-            return _in_thread(
-                blocks_of_samples(source, copies=True, where=self.where, options=self._options)
-                if samples
-                else iter(source)
-            )
-        raise ArgumentError(
-            f"source: cannot publish a {type(source).__name__}; expected a dict of arrays, a tuple (X, y), an array, a list of "
-            "samples, the path of a file, or an iterable of dicts of arrays"
-        )
-
-    @staticmethod
-    def _only_for_iterables(samples: bool, what: str) -> None:
-        if samples:
-            raise ArgumentError(
-                f"samples: {what} holds columns; samples=True is for what yields one sample after another"
-            )
 
 
 def first_rows(parts: Sequence[Columns], rows: int) -> tuple[list[Columns], list[Columns]]:
@@ -241,37 +188,5 @@ class _Owned(dict[str, Any]):
     """Columns to which nothing else refers."""
 
 
-def _are_paths(source: object) -> bool:
-    """Whether it is a list of files. A list of text is a column."""
-    return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(each, PathLike) for each in source)
-
-
 def _place(order: list[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
-
-
-def _indexed(source: Any) -> Iterator[Any]:  # noqa: ANN401 - of any type that has both
-    return (source[index] for index in range(len(source)))
-
-
-async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run a caller's iterator, which may be slow, outside of the event loop. A cancellation does not wait for it.
-
-    A block is not kept in memory while the next one is made.
-    """
-    while True:
-        block = await anyio.to_thread.run_sync(next, blocks, _END)
-        if block is _END:
-            return
-        yield block
-        del block
-
-
-async def _of_file(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run a file's reader outside of the event loop, a moment at a time. The file is not closed meanwhile."""
-    while True:
-        block = await in_thread(next, blocks, _END)
-        if block is _END:
-            return
-        yield block
-        del block

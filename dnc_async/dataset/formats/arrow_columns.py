@@ -29,6 +29,7 @@ import numpy as np
 
 from dnc_async.dataset.formats.extras import pyarrow
 from dnc_async.dataset.formats.options import ERROR, MASK, VALID_SUFFIX, ReadOptions
+from dnc_async.dataset.formats.tokens import TokenLists
 from dnc_async.dataset.ragged import Ragged, Text
 from dnc_async.dataset.schema import Array, Columns
 from dnc_async.errors import DatasetError
@@ -198,6 +199,9 @@ class ArrowColumns:
         lengths = np.asarray(compute.list_value_length(there).to_numpy(zero_copy_only=False))
         inner = self._plain(there.flatten())
         length = int(lengths[0]) if len(lengths) else 0
+        if (lengths != length).any() and self._options.pack is not None and self._arrow.types.is_integer(inner.type):
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            return TokenLists(self._values(inner, name)[0], offsets)  # type: ignore[return-value, arg-type]  # packed later
         if (lengths != length).any():
             if inner.type == self._arrow.uint8() and not inner.null_count:
                 return self._byte_lists(array)

@@ -199,6 +199,9 @@ class _Reading:
                 raise
             raise DatasetError(f"{self._damaged} ({error})") from error
 
+    def close(self) -> None:
+        """Leave it open."""
+
     def readable(self) -> bool:
         """It is."""
         return True

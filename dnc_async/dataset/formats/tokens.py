@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,20 @@ def windows(
     left = 0 if kept is None else len(kept) - covered
     if left:
         source.notes.append(f"{file.path.name}: the last {left} tokens fill no window of {length}, and are left out")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLists:
+    """Lists of whole numbers of any length, end to end; list ``i`` is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: Array
+    offsets: Array
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self.values[start:end] for start, end in pairwise(self.offsets.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
 
 class Packer:
