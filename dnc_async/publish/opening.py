@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import numpy as np
 
@@ -188,10 +191,17 @@ async def _in_thread(blocks: Iterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _of_file(blocks: Iterator[Any]) -> AsyncIterator[Any]:
-    """Run a file's reader outside of the event loop, a moment at a time. The file is not closed meanwhile."""
-    while True:
-        block = await in_thread(next, blocks, _END)
-        if block is _END:
-            return
-        yield block
-        del block
+    """Run a file's reader outside of the event loop, one block ahead of its consumer. The file is not closed meanwhile."""
+    following = asyncio.create_task(in_thread(next, blocks, _END))
+    try:
+        while True:
+            block = await following
+            if block is _END:
+                return
+            following = asyncio.create_task(in_thread(next, blocks, _END))
+            yield block
+            del block
+    finally:
+        following.cancel()
+        with anyio.CancelScope(shield=True), contextlib.suppress(BaseException):
+            await following  # which ends when the reader has returned

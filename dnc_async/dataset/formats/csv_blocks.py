@@ -18,23 +18,34 @@ from dnc_async.dataset.formats.extras import pyarrow
 from dnc_async.dataset.formats.options import FILL, ReadOptions
 from dnc_async.dataset.schema import Columns
 
-_QUOTE, _LF, _CR, _ZERO, _SPACE = 34, 10, 13, 48, 32
+_QUOTE, _LF, _CR, _MINUS, _DOT, _ZERO, _X, _LOWER = (np.uint8(each) for each in (34, 10, 13, 45, 46, 48, 120, 32))
 #: From here on a float does not hold every whole number.
 _EXACT = 2.0**53
 _LONG_WHOLE = re.compile(rb"(?<![0-9.eE+])[0-9]{16,}(?:\.0*)?(?![0-9.eE])")
 #: Rows of a block that pyarrow converts at once in a thread.
 _PARSED_BYTES = 2**20
+_SCANNED_BYTES = 2**17
 
 
-def last_border(block: bytes) -> int:
-    """Where the last row that is complete ends; 0 if none is known to be, because of the quotes, or because there is none."""
-    end = block.rfind(b"\n") + 1
-    if b'"' not in block:
-        return end
-    quotes = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _QUOTE)
-    while end and np.searchsorted(quotes, end) % 2:
-        end = block.rfind(b"\n", 0, int(quotes[int(np.searchsorted(quotes, end)) - 1])) + 1
-    return end
+class Cut:
+    """The whole rows at the beginning of some bytes; ``block`` is empty if there are none, or if quotes hide where they end."""
+
+    def __init__(self, data: bytes) -> None:
+        end = data.rfind(b"\n") + 1
+        quotes = np.empty(0, dtype=np.int64)
+        if b'"' in data:
+            quotes = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _QUOTE)
+            while end and (inside := int(np.searchsorted(quotes, end))) % 2:
+                end = data.rfind(b"\n", 0, int(quotes[inside - 1])) + 1
+            quotes = quotes[: int(np.searchsorted(quotes, end))]
+        self.block = data[:end]
+        self.quotes = quotes
+        self.bytes = np.frombuffer(self.block, dtype=np.uint8)
+
+    @property
+    def lines(self) -> int:
+        """The number of lines, also of those within quotes."""
+        return int(np.count_nonzero(self.bytes == _LF))
 
 
 class BlockReader:
@@ -62,12 +73,12 @@ class BlockReader:
             check_utf8=True,
         )
 
-    def convert(self, block: bytes) -> Columns | None:
+    def convert(self, cut: Cut) -> Columns | None:
         """Convert whole rows; ``None`` if they have to be read row by row."""
-        has_quotes = b'"' in block
-        if not self._is_plain(block) or not self.is_border_sure(block):
+        block = cut.block
+        if not self._is_plain(cut) or not self.is_border_sure(cut):
             return None
-        parse = self._csv.ParseOptions(delimiter=chr(self._separator), newlines_in_values=has_quotes)
+        parse = self._csv.ParseOptions(delimiter=chr(self._separator), newlines_in_values=bool(len(cut.quotes)))
         try:
             table = self._csv.read_csv(self._arrow.BufferReader(block), self._read, parse, self._types)
         except self._arrow.ArrowInvalid:
@@ -77,29 +88,40 @@ class BlockReader:
         columns = self._columns.of_table(table)
         return columns if all(_are_exact(columns[name], block) for name in self._floats) else None
 
-    def _is_plain(self, block: bytes) -> bool:
-        if b"\0" in block or self._header in block or block.count(b"\r") != block.count(b"\r\n"):
+    def _is_plain(self, cut: Cut) -> bool:
+        block = cut.block
+        if b"\0" in block or self._header in block:
             return False
-        if not self._has_whole:
-            return True
-        return not (b"0x" in block or b"0X" in block or self._has_leading_zero(np.frombuffer(block, dtype=np.uint8)))
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+            return False
+        return not (self._has_whole and self._has_odd_zero(np.frombuffer(b"\n\n" + block, dtype=np.uint8)))
 
-    def _has_leading_zero(self, data: Any) -> bool:  # noqa: ANN401 - an array
-        """Whether a cell may begin with a zero and another digit, or with a space: as a number it would lose that."""
-        zeros = np.flatnonzero(data[:-1] == _ZERO)
-        zeros = zeros[(data[zeros + 1] >= _ZERO) & (data[zeros + 1] <= _ZERO + 9)]
-        before = data[np.maximum(zeros - 1, 0)]
-        first = (before == self._separator) | (before == _LF) | (before == _QUOTE) | (before == ord("-")) | (zeros == 0)
-        return bool(first.any())
+    def _has_odd_zero(self, data: Any) -> bool:  # noqa: ANN401 - an array
+        """Whether a cell may begin with a zero and another digit, or ``0x``: as a number it would lose that.
 
-    def is_border_sure(self, block: bytes) -> bool:
+        The pieces fit into a processor's cache.
+        """
+        for start in range(0, len(data), _SCANNED_BYTES):
+            piece = data[start : start + _SCANNED_BYTES + 3]
+            before, zero, after = piece[1:-2], piece[2:-1], piece[3:]
+            found = (zero == _ZERO) & ((before < _DOT) | (before == self._separator))
+            found &= ((after - _ZERO) <= 9) | ((after | _LOWER) == _X)  # bytes below the digits wrap around
+            if found.any() and self._begins_cell(piece, np.flatnonzero(found)):
+                return True
+        return False
+
+    def _begins_cell(self, piece: Any, places: Any) -> bool:  # noqa: ANN401 - arrays
+        """Whether one of these zeros, which are two bytes further, is the first digit of a cell, and not of an exponent."""
+        before = np.where(piece[places + 1] == _MINUS, piece[places], piece[places + 1])
+        return bool(np.isin(before, (self._separator, _LF, _QUOTE)).any())
+
+    def is_border_sure(self, cut: Cut) -> bool:
         """Whether a block ends with a row: each quote opens a cell, closes one, or is one of two within one."""
-        if b'"' not in block:
-            return True
-        data = np.frombuffer(block, dtype=np.uint8)
-        quotes = np.flatnonzero(data == _QUOTE)
+        data, quotes = cut.bytes, cut.quotes
         if len(quotes) % 2:
             return False
+        if not len(quotes):
+            return True
         opening, closing = quotes[::2], quotes[1::2]
         before = data[np.maximum(opening - 1, 0)]
         doubled = np.concatenate([[False], opening[1:] == closing[:-1] + 1])

@@ -28,7 +28,7 @@ _BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 4 * 2**20
 #: The types are decided from so many rows and so many characters of the first file, and a share of that of each other one.
 _LOOK_ROWS, _LOOK_CHARACTERS = 10_000, 2**20
 #: Blocks that pyarrow converts.
-_FAST_BYTES = 4 * 2**20
+_FAST_BYTES = 8 * 2**20
 _SEPARATORS = ",;\t|"
 _SAMPLED_ROWS = 20
 #: The longest cell, in characters; an unclosed quote is found no later.
@@ -161,7 +161,7 @@ class _Table:
 
     def _fast(self, text: ByteStream, kinds: list[str], seen: int) -> Iterator[Columns | None]:
         """Read with pyarrow; from a row on that is not plain, row by row to the end of its block."""
-        from dnc_async.dataset.formats.csv_blocks import BlockReader, last_border  # noqa: PLC0415 - pyarrow takes long
+        from dnc_async.dataset.formats.csv_blocks import BlockReader, Cut  # noqa: PLC0415 - pyarrow takes long
 
         by_own_order = [kinds[self.names.index(name)] for name in self._own_names]
         reader = BlockReader(self._own_names, by_own_order, self._separator, self._header)
@@ -170,17 +170,17 @@ class _Table:
             data = data + piece if data else piece
             while names_lines and b"\n" in data:
                 line, data, names_lines = line + 1, data[data.index(b"\n") + 1 :], names_lines - 1
-            end = last_border(data)
-            block = data[:end]
-            columns = reader.convert(block) if end else None
+            cut = Cut(data)
+            end = len(cut.block)
+            columns = reader.convert(cut) if end else None
             if columns is not None:
                 yield {name: columns[name] for name in self.names}
-            elif end and reader.is_border_sure(block):
-                yield from self._slow(_Joined(block), kinds, seen, line=line, names_follow=False)
+            elif end and reader.is_border_sure(cut):
+                yield from self._slow(_Joined(cut.block), kinds, seen, line=line, names_follow=False)
             elif end or len(data) >= _LONGEST_CELL:
                 yield from self._slow(_Joined(data, text), kinds, seen, line=line, names_follow=False)
                 return
-            line, data = line + block.count(b"\n"), data[end:]
+            line, data = line + cut.lines, data[end:]
         yield from self._slow(_Joined(data), kinds, seen, line=line, names_follow=False)
 
     def _slow(
