@@ -105,6 +105,8 @@ def fields_of_column(
 def _named(value: object, where: str) -> tuple[dict[str, object], Structure]:
     table = table_columns(value, where)
     columns = table if table is not None else value
+    if isinstance(columns, np.ndarray) and columns.dtype.names is not None and columns.ndim == 1:
+        columns = {name: np.asarray(columns[name]) for name in columns.dtype.names}  # records
     if isinstance(columns, Mapping):
         bad = next((key for key in columns if not isinstance(key, str)), "")
         if bad != "":

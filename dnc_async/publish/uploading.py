@@ -81,10 +81,12 @@ async def upload(call: UploadCall) -> UploadResult:
         An iterable, or async iterable, of *blocks*: dicts, tuples or arrays of columns, for a dataset larger than memory. It may
         fill the same arrays again. With ``samples=True`` it yields one sample after the other.
 
-        The path of an ``.npy``, ``.npz`` or ``.csv`` file. It must not change meanwhile.
+        The path of a file or folder, a pattern such as ``"data/*.csv"``, a list of paths (``pathlib.Path``), or ``"-"`` for
+        stdin: CSV, JSON Lines, Parquet, Arrow, numpy's files, safetensors, images in folders by class, tar in the WebDataset
+        convention, text, MNIST's idx, records. They must not change meanwhile.
 
-        Columns keep their order. Values that would not come back as they are, such as masked or missing ones, ``None`` beside
-        text, or whole numbers beyond 2^53 among floats, are refused with their row.
+        Columns keep their order. Values that would not come back as they are, such as whole numbers beyond 2^53 among floats,
+        are refused with their row; ``missing`` says what becomes of missing ones.
     to:
         Where to: ``"local"`` keeps the blocks in the local store, from where ``dnc serve`` serves them;
         ``"kubo=http://127.0.0.1:5001"`` sends them to a Kubo node's RPC and pins them there, ``"kubo"`` to the node of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import sys
 from pathlib import Path
@@ -189,5 +190,15 @@ async def test_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in (path, packed):
         with file.open("rb") as opened:
             monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": opened}))
+            found, _ = await publish("-", tmp_path)
+            assert found.cid == expected.cid
+            opened.seek(0)
             found, _ = await publish("-", tmp_path, format="csv")
             assert found.cid == expected.cid
+    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO(b"hello\n")}))
+    with pytest.raises(dnc.DatasetError, match=r"stdin: .* in no known format"):
+        await dnc.upload("-", store=tmp_path / "store")
+    for content, name in ((b"PAR1" + bytes(20), "parquet"), (bytes(257) + b"ustar", "tar")):
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO(content)}))
+        with pytest.raises(dnc.DatasetError, match="stdin"):
+            await dnc.upload("-", format=name, store=tmp_path / "store")

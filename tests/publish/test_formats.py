@@ -403,6 +403,32 @@ async def test_folders(tmp_path: Path) -> None:
             await dnc.upload(pair, store=tmp_path / "store")
 
 
+async def test_folders_that_are_columns(tmp_path: Path) -> None:
+    """As Hive and Spark write them."""
+    table = b"n,t\n1,x\n2,y\n"
+    source = folder(tmp_path, **{"year=2024__day=a%20b__1_csv": table, "year=2025__day=c__1_csv": table})
+    _, found = await publish(source, tmp_path)
+    assert found["year"] == [2024, 2024, 2025, 2025]
+    assert found["day"] == ["a b", "a b", "c", "c"]
+    assert list(found) == ["n", "t", "year", "day"]
+    folder(tmp_path, **{"year=2025__day=c__1_csv": b"n,year\n1,2\n", "year=2024__day=a%20b__1_csv": b"n,year\n1,2\n"})
+    with pytest.raises(dnc.DatasetError, match=r"1\.csv: has a column 'year', and is in a folder 'year=2024'"):
+        await dnc.upload(source, store=tmp_path / "store")
+    folder(tmp_path, loose_csv=table)
+    with pytest.raises(dnc.DatasetError, match="folders have unlike keys, no such folder and year/day"):
+        await dnc.upload(source, store=tmp_path / "store")
+
+
+async def test_records(tmp_path: Path) -> None:
+    """An array with fields is a table, also in a file."""
+    records = np.array([(1, [0.5, 1.5], b"x")], dtype=[("a", ">i4"), ("b", "f8", 2), ("c", "S1")])
+    np.save(tmp_path / "t.npy", records)
+    for source in (records, tmp_path / "t.npy", records.view(np.recarray)):
+        done, found = await publish(source, tmp_path)
+        assert found == {"a": [1], "b": [[0.5, 1.5]], "c": [b"x"]}
+        assert done.columns == (("a", "<i4", ()), ("b", "<f8", (2,)), ("c", "|S1", ()))
+
+
 async def test_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks, pieces and first records do not show in the dataset; what breaks the first records is refused."""
     pytest.importorskip("pyarrow")

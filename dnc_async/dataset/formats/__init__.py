@@ -20,10 +20,11 @@ from dnc_async.dataset.formats.media import AUDIO, IMAGES, VIDEO, Media, WithMet
 from dnc_async.dataset.formats.numpy_files import Npy, Npz
 from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.parquet import Parquet
+from dnc_async.dataset.formats.partitions import Partitions
 from dnc_async.dataset.formats.protocol import Format, Source
 from dnc_async.dataset.formats.records import Records
 from dnc_async.dataset.formats.safetensors import Safetensors
-from dnc_async.dataset.formats.source_file import SourceFile
+from dnc_async.dataset.formats.source_file import SourceFile, StdinFile
 from dnc_async.dataset.formats.tar import Tar
 from dnc_async.dataset.formats.text_files import TextLines
 from dnc_async.errors import ArgumentError, DatasetError
@@ -55,7 +56,8 @@ def open_source(paths: Path | Sequence[Path], options: ReadOptions) -> Source:
 
 def _blocks(chosen: Format | WithMetadata, source: Source, options: ReadOptions) -> Iterator[Any]:
     try:
-        yield from chosen.read(source, options)
+        blocks = chosen.read(source, options)
+        yield from blocks if isinstance(chosen, (Media, WithMetadata)) else Partitions(source).added(blocks, source)
     except DatasetError:
         source.check_unchanged()  # a changed file may be the cause, and its error says what to do
         raise
@@ -72,6 +74,8 @@ def _format_of(file: SourceFile, options: ReadOptions) -> Format | None:
         head = file.stream().read(_HEAD_BYTES) if file.compression else file.head(_HEAD_BYTES)
         file.rest()
         found = next((each for each in _all() if head and each.recognises(head)), None)
+        if found is None and isinstance(file, StdinFile) and any(each in head.partition(b"\n")[0] for each in b",;\t|"):
+            found = next(each for each in FORMATS if isinstance(each, Csv))
     if found is not None and file.compression and not found.is_compressible:
         raise DatasetError(
             f"{file.path}: a {found.name} file is read by place, and cannot be compressed as a whole ({file.compression}); "
@@ -129,7 +133,7 @@ def _some(files: list[SourceFile]) -> str:
 
 
 def _unknown(files: list[SourceFile]) -> str:
-    known = ", ".join(suffix for each in _all() for suffix in each.suffixes)
+    known = ", ".join(f"{each.name} ({' '.join(each.suffixes[:3])})" for each in _all())
     what = f"{files[0].suffix} files are" if files[0].suffix else "a file without a suffix, with such a beginning, is"
     seen = "" if len(files) == 1 else f" (there are {_some(files)})"
     return (

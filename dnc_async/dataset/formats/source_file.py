@@ -170,7 +170,8 @@ class StdinFile(SourceFile):
 
         return _Reading(read)
 
-    def read_into(self, view: memoryview, offset: int) -> None:
+    @property
+    def raw(self) -> io.FileIO:
         """Raise: a pipe cannot be read by place."""
         raise DatasetError("stdin: this format is read by place, and a pipe cannot be; save it to a file first")
 
