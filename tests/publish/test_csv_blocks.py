@@ -33,9 +33,8 @@ HEAD = "n,x,t,d,z,b\n"
 
 def row(number: int) -> str:
     chooser = random.Random(number)
-    text = chooser.choice(
-        ["plain", '"quo, ted"', '"two\nlines"', '"say ""hi"""', "", '"CR\r\nLF"', "ü😀", "007", "0x1"]
-    )
+    text = chooser.choice(["plain", '"quo, ted"', '"two\nlines"', '"say ""hi"""', "", '"CR\r\nLF"', "ü😀"])
+    text = {20: "007", 70: "0x1"}.get(number % 100, text)
     x = chooser.choice(["1.5", "", "nan", "-1e5", ".5", "1e-320", "12345678901234567"[: chooser.randint(1, 15)]])
     return f"{number - 100},{x},{text},2024-01-{number % 28 + 1:02},2024-01-05T10:00:00+0{number % 10}:00,{number % 2 == 0}\n"
 
@@ -58,6 +57,8 @@ ODD = {
     "two stray quotes": '1,2,5" by 6" pipe,2024-01-01,2024-01-05T10:00:00Z,True\n',
     "a missing date": "1,2,t,,,True\n",
     "a zero": "0,00.5,t,2024-01-01,2024-01-05T10:00:00Z,False\n".replace("00.5", "0.5"),
+    "a line as the names": '1,2,"n,x,t,d,z,b",2024-01-01,2024-01-05T10:00:00Z,True\n',
+    "an end in a quote": '1,2,"a""",2024-01-01,2024-01-05T10:00:00Z,True\n',
     "CR alone": '1,2,"a\rb",2024-01-01,2024-01-05T10:00:00Z,True\n',
 }
 
@@ -202,3 +203,39 @@ async def test_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO(content)}))
         with pytest.raises(dnc.DatasetError, match="stdin"):
             await dnc.upload("-", format=name, store=tmp_path / "store")
+
+
+async def test_empty_files_beside_others(tmp_path: Path) -> None:
+    """Some writers leave them."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.csv").write_text("n,t\n1,x\n")
+    (tmp_path / "d" / "b.csv").write_text("")
+    done, found = await publish(tmp_path / "d", tmp_path)
+    assert found == {"n": [1], "t": ["x"]}
+    assert done.notes == ("1 empty files are left out",)
+    (tmp_path / "d" / "a.csv").write_text("")
+    with pytest.raises(dnc.DatasetError, match="is empty"):
+        await dnc.upload(tmp_path / "d", store=tmp_path / "store")
+
+
+async def test_a_cell_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for; a quote that never closes is found at the longest cell."""
+    monkeypatch.setattr(delimited, "_LONGEST_CELL", 5000)
+    path = table(tmp_path, f'1,1,"{"x" * 3000}",2024-01-01,2024-01-05T10:00:00Z,True\n')
+    assert (await publish(path, tmp_path))[0].samples == 401
+    path = table(tmp_path, '1,1,"x\n', rows=2000)
+    with pytest.raises(dnc.DatasetError, match=r"t\.csv, line "):
+        await dnc.upload(path, store=tmp_path / "store")
+
+
+async def test_a_file_that_changes_between_the_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path, rows=100)
+    decided = delimited.Csv._decided
+
+    def changed(*arguments: Any) -> list[str]:
+        path.write_text(path.read_text().replace("-99,", "oops,"))
+        return decided(*arguments)
+
+    monkeypatch.setattr(delimited.Csv, "_decided", staticmethod(changed))
+    with pytest.raises(dnc.DatasetError, match="changed while it was read"):
+        await dnc.upload(path, store=tmp_path / "store")

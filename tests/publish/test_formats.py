@@ -542,3 +542,71 @@ async def test_a_format_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (await publish(tmp_path / "t.shout", tmp_path))[1] == {"text": ["HEY"]}
     (tmp_path / "t.csv").write_text("a,b\n")
     assert (await publish(tmp_path / "t.csv", tmp_path, format="shout"))[1] == {"text": ["a,b"]}
+
+
+async def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would not fit into memory is refused."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(json_lines, "_LARGEST_ARRAY", 5)
+    monkeypatch.setattr(text_files, "_LONGEST_LINE", 5)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 4)
+    monkeypatch.setattr(tar, "MAX_CHUNK_BYTES", 1)
+    for name, content, message in (
+        ("t.json", b'[{"a": 1},\n{"a": 2}]', "one JSON array of more than 5 characters"),
+        ("t.txt", b"0123456789\n", "line 1: longer than 5 bytes"),
+        ("t.tar", tarred(("a.cls", b"12")), r"a\.cls has 2 bytes, at most 1"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(dnc.DatasetError, match=message):
+            await dnc.upload(tmp_path / name, store=tmp_path / "store")
+
+
+async def test_structs_with_gaps_in_parquet(tmp_path: Path) -> None:
+    """The masks of fields are there in every block, or in none."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"s": [{"x": 1, "y": "a"}, None, {"x": 2, "y": None}]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=1)
+    _, found = await publish(tmp_path / "t.parquet", tmp_path)
+    expected = {
+        "s.x": [1, 0, 2],
+        "s.x__valid": [True, False, True],
+        "s.y": ["a", "", ""],
+        "s.y__valid": [True, False, False],
+    }
+    assert found == expected
+    _, found = await publish(tmp_path / "t.parquet", tmp_path, missing="fill")
+    assert found == {"s.x": [1, 0, 2], "s.y": ["a", "", ""]}
+
+
+async def test_no_paths(tmp_path: Path) -> None:
+    """Any kind of path will do; an empty list names no file."""
+    with pytest.raises(dnc.DatasetError, match="no file was named"):
+        formats.open_source([], formats.ReadOptions())
+    (tmp_path / "t.txt").write_text("a\n")
+    with os.scandir(tmp_path) as entries:
+        _, found = await publish(next(iter(entries)), tmp_path)
+    assert found == {"text": ["a"]}
+
+
+async def test_a_file_that_is_replaced_while_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two passes, as files are when there are many."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(lines({"a": 1}))
+    rest = formats.SourceFile.rest
+
+    def replaced(file: Any) -> None:
+        rest(file)
+        copy = tmp_path / "copy"
+        copy.write_bytes(lines({"a": 2}))
+        copy.replace(path)
+
+    def removed(file: Any) -> None:
+        rest(file)
+        path.unlink(missing_ok=True)
+
+    for change, message in ((replaced, "changed while it was read"), (removed, "no such file|was removed")):
+        path.write_bytes(lines({"a": 1}))
+        monkeypatch.setattr(formats.SourceFile, "rest", change)
+        with pytest.raises(dnc.DatasetError, match=rf"t\.jsonl.*(?:{message})"):
+            await dnc.upload(path, store=tmp_path / "store")

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.source_file import SourceFile
-from dnc_async.errors import DatasetError
 
 
 class Source:
@@ -90,10 +89,3 @@ class Format(Protocol):
         It yields ``None`` when it has read for a while without a row to give, so that it can be stopped. It blocks, and runs in
         a worker thread. Raises :class:`~dnc_async.errors.DatasetError`, which names file, place and remedy.
         """
-
-
-def only(source: Source, what: str) -> SourceFile:
-    """The one file of a source; raises if there are several."""
-    if len(source.files) > 1:
-        raise DatasetError(f"{source.where}: {len(source.files)} files of {what}; upload one of them at a time")
-    return source.files[0]

@@ -203,14 +203,6 @@ class _Reading:
     def close(self) -> None:
         """Leave it open."""
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is read from its beginning to its end."""
-        return False
-
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

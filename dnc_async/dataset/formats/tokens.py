@@ -55,9 +55,6 @@ class TokenLists:
     def __iter__(self) -> Iterator[Array]:
         return (self.values[start:end] for start, end in pairwise(self.offsets.tolist()))
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
 
 class Packer:
     """Packs documents, one after the other, to samples of one length; ``document`` says of each token which one it is of.
