@@ -96,6 +96,7 @@ READ: dict[str, tuple[str, bytes, dict[str, Any], Any]] = {
     "objects without a suffix": ("data", lines({"a": 1}), {}, {"a": [1]}),
     "a fill": ("t.jsonl", lines({"a": "x", "n": 1}, {"n": 2}), {"missing": "fill"}, {"a": ["x", ""], "n": [1, 2]}),
     "text": ("t.txt", b"\xef\xbb\xbfone\r\n\ntwo\nthree", {}, {"text": ["one", "", "two", "three"]}),
+    "CR alone": ("t.txt", b"a\rb\rc", {}, {"text": ["a", "b", "c"]}),
     "Latin-1": ("t.txt", "grün\n".encode("latin-1"), {"encoding": "latin-1"}, {"text": ["grün"]}),
     "UTF-16": ("t.txt", "grün\n".encode("utf-16"), {}, {"text": ["grün"]}),
     "compressed text": ("t.txt.bz2", __import__("bz2").compress(b"a\nb\n"), {}, {"text": ["a", "b"]}),

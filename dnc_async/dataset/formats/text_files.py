@@ -20,7 +20,7 @@ _LF, _CR = 10, 13
 
 
 class TextLines:
-    """Lines that end with LF or CRLF; an empty line is an empty text."""
+    """Lines that end with LF or CRLF, or all with CR; an empty line is an empty text."""
 
     name = "text"
     suffixes = (".txt", ".text")
@@ -37,8 +37,11 @@ class TextLines:
             source.current = file
             stream = Utf8Stream(file.stream(last=True), str(file.path), options.encoding)
             line, kept = 1, b""
+            has_cr_alone: bool | None = None
             while piece := stream.read(_BLOCK_BYTES):
-                kept += piece
+                if has_cr_alone is None:  # as the first Macintosh wrote them
+                    has_cr_alone = b"\r" in piece[:-1] and b"\n" not in piece
+                kept += piece.replace(b"\r", b"\n") if has_cr_alone else piece
                 end = kept.rfind(b"\n") + 1
                 if not end:
                     if len(kept) > _LONGEST_LINE:
