@@ -91,17 +91,17 @@ class Sender:
             if block.data is None:
                 block.data = await self._reread(block.cid)
             block.change(self._hooks)
-            name = block.cid.encode()
-            small += (varint.encode(len(name) + block.held_bytes), name)
-            if block.held_bytes < _LARGE_BYTES and block.data is not None:
+            name, size_bytes = block.cid.encode(), block.held_bytes  # it may be let go while what comes before it is sent
+            small += (varint.encode(len(name) + size_bytes), name)
+            if size_bytes < _LARGE_BYTES and block.data is not None:
                 small.append(block.data)
-                small_bytes += len(block.data)
-            if block.held_bytes >= _LARGE_BYTES or small_bytes >= _LARGE_BYTES:
+                small_bytes += size_bytes
+            if size_bytes >= _LARGE_BYTES or small_bytes >= _LARGE_BYTES:
                 await self._write(b"".join(small))
                 small.clear()
                 small_bytes = 0
-            if block.held_bytes >= _LARGE_BYTES:
-                await self._send_pieces(block, 0, block.held_bytes)
+            if size_bytes >= _LARGE_BYTES:
+                await self._send_pieces(block, 0, size_bytes)
             block.data = None
         if small:
             await self._write(b"".join(small))

@@ -93,20 +93,24 @@ async def ordinary(session: aiohttp.ClientSession, gateway: GatewayServer) -> No
 
 @contextlib.asynccontextmanager
 async def asked(
-    gateway: GatewayServer, path: str, *, method: str = "GET"
+    gateway: GatewayServer, path: str, *, method: str = "GET", will_read: bool = False
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Ask without reading the answer, over a connection that holds little."""
+    """Ask without reading the answer, over a connection that holds little.
+
+    With ``will_read`` it holds as much as others do: a large body would come through a tiny buffer as TCP's timers please.
+    """
     head = f"{method} /ipfs/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    async with connected(gateway, head) as streams:
+    async with connected(gateway, head, holds_little=not will_read) as streams:
         yield streams
 
 
 @contextlib.asynccontextmanager
 async def connected(
-    gateway: GatewayServer, sent: bytes
+    gateway: GatewayServer, sent: bytes, *, holds_little: bool = True
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if holds_little:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
     host, port = gateway.url.removeprefix("http://").split(":")
     await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
@@ -122,9 +126,8 @@ async def connected(
             await writer.wait_closed()
 
 
-async def read_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Read a whole body, as fast as others do: through a tiny buffer it would take as long as TCP's timers please."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Read a whole body of known length."""
     head = await reader.readuntil(b"\r\n\r\n")
     return await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
 
@@ -237,23 +240,24 @@ async def test_what_is_not_read_is_not_held_and_comes_when_it_is(store: Counting
     """A reader who pauses gets all of it, read again from the store; meanwhile the server holds nothing of it."""
     async with (
         GatewayServer(store) as gateway,
-        asked(gateway, f"{LARGE_ROOT.cid}?{query}") as (reader, writer),
+        asked(gateway, f"{LARGE_ROOT.cid}?{query}", will_read=True) as (reader, _),
     ):
         memory = gateway.app[HELD_MEMORY]
         await until(lambda: memory.held_bytes or "block" in query)
         await until(lambda: not memory.held_bytes)
-        blocks = CarReader().feed(await read_all(reader, writer))
+        blocks = CarReader().feed(await read_all(reader))
     assert len(blocks) == (25 if "dups" in query else 1)
 
 
 async def test_a_raw_block_that_is_not_read_is_not_held(store: CountingStore) -> None:
     block = WIDE[0]
     async with GatewayServer(store) as gateway, contextlib.AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(asked(gateway, f"{block.cid}?format=raw")) for _ in range(4)]
+        path = f"{block.cid}?format=raw"
+        streams = [await stack.enter_async_context(asked(gateway, path, will_read=True)) for _ in range(4)]
         memory = gateway.app[HELD_MEMORY]
         await until(lambda: store.reads[block.cid] == 4 and not memory.held_bytes)
-        for reader, writer in streams:
-            assert await read_all(reader, writer) == block.data
+        for reader, _ in streams:
+            assert await read_all(reader) == block.data
 
 
 async def test_where_memory_is_scarce_everyone_is_served_still(
@@ -262,9 +266,9 @@ async def test_where_memory_is_scarce_everyone_is_served_still(
     monkeypatch.setattr("dnc_async.serve.app._HELD_BYTES", -1)
     async with GatewayServer(store) as gateway:
         await ordinary(session, gateway)
-        async with asked(gateway, f"{LARGE_ROOT.cid}?format=car&car-dups=y") as (reader, writer):
+        async with asked(gateway, f"{LARGE_ROOT.cid}?format=car&car-dups=y", will_read=True) as (reader, _):
             await until(lambda: store.reads.total() > 3)
-            assert len(CarReader().feed(await read_all(reader, writer))) == 25
+            assert len(CarReader().feed(await read_all(reader))) == 25
         for block, query in ((LARGE_ROOT, "car-dups=y"), (WIDE_PARENT, ""), (DEEP[-1], "entity-bytes=1:*")):
             async with session.get(f"{gateway.url}/ipfs/{block.cid}?format=car&{query}") as response:
                 assert CarReader().feed(await response.read())[0].cid == block.cid
