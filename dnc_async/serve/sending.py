@@ -91,7 +91,8 @@ class Sender:
             if block.data is None:
                 block.data = await self._reread(block.cid)
             block.change(self._hooks)
-            name, size_bytes = block.cid.encode(), block.held_bytes  # it may be let go while what comes before it is sent
+            # It may be let go while what comes before it is sent.
+            name, size_bytes = block.cid.encode(), block.held_bytes
             small += (varint.encode(len(name) + size_bytes), name)
             if size_bytes < _LARGE_BYTES and block.data is not None:
                 small.append(block.data)

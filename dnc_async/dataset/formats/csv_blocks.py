@@ -113,7 +113,7 @@ class BlockReader:
     def _begins_cell(self, piece: Any, places: Any) -> bool:  # noqa: ANN401 - arrays
         """Whether one of these zeros, which are two bytes further, is the first digit of a cell, and not of an exponent."""
         before = np.where(piece[places + 1] == _MINUS, piece[places], piece[places + 1])
-        return bool(np.isin(before, (self._separator, _LF, _QUOTE)).any())
+        return bool(np.isin(before, np.array([self._separator, _LF, _QUOTE], dtype=np.uint8)).any())
 
     def is_border_sure(self, cut: Cut) -> bool:
         """Whether a block ends with a row: each quote opens a cell, closes one, or is one of two within one."""
