@@ -217,11 +217,11 @@ async def _consume(options: argparse.Namespace, reported: Callable[[Report], Non
 async def _print_batches(batches: BatchStream, *, as_json: bool) -> None:
     from dnc_async.engine.report.text import gap_line, samples_of  # noqa: PLC0415
 
-    total, waited = len(batches), 0.0
+    total, waited, before = len(batches), 0.0, batches.batches_before
     async for batch in batches:
         statistics = batches.statistics()
         row = {
-            "batch": statistics.batches - 1,
+            "batch": before + statistics.batches - 1,
             "samples": samples_of(batch),
             "waited_s": statistics.waited_s - waited,
         }

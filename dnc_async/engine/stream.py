@@ -205,6 +205,11 @@ class BatchStream:
         """Set the number of the epoch with which the next pass over the dataset begins; without it, they are counted on."""
         self.handle.set_epoch(whole_number(epoch, name="epoch", least=0, meaning="the number of an epoch"))
 
+    @property
+    def batches_before(self) -> int:
+        """How many of all batches precede those of this run, which went on where another one stopped."""
+        return self.handle.begun.opened.result().first
+
     def statistics(self) -> StreamStatistics:
         """A frozen snapshot of the stream so far. Raises ``RuntimeError`` before the first batch was asked for."""
         return self.handle.begun.statistics()

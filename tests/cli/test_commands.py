@@ -70,6 +70,18 @@ def test_stream(shell: Shell, dataset: Dataset) -> None:
     assert done.stderr == ""
 
 
+def test_stream_goes_on(shell: Shell, dataset: Dataset, tmp_path: Path) -> None:
+    """From a checkpoint that an earlier run left: its lines have the numbers that they would have had."""
+    path, batches = tmp_path / "run.json", SAMPLES // BATCH
+    shell("stream", *dataset.here, "--checkpoint", path)
+    state = json.loads(path.read_bytes())
+    path.write_text(json.dumps(state | {"epoch": 0, "position": SAMPLES - 2 * BATCH}))
+    done = shell("stream", *dataset.here, "--checkpoint", path, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["batch"] for row in rows if "batch" in row] == [batches - 2, batches - 1]
+    assert json.loads(path.read_bytes()) == state
+
+
 @pytest.mark.parametrize("budget", ["1MB", "0"])
 def test_stream_json(shell: Shell, dataset: Dataset, budget: str) -> None:
     """Each line is an object: the batches in order, then the report."""
