@@ -118,11 +118,14 @@ def processes(session: nox.Session) -> None:
 
 @nox.session(python=[OTHERS[version] for version in sorted(OTHERS)], default=False, tags=["rest"])
 def other_pythons(session: nox.Session) -> None:
-    """The tests on every other Python; on the newest of them that has all, with what is optional, and the branches counted."""
+    """The tests on every other Python; on the newest of them that has all, with what is optional, and the branches counted.
+
+    But for those of ``processes``, which has them once.
+    """
     is_counted = session.python == WHOLE[-1] and not session.posargs
     optional = (".[demo]", *TABLES) if is_counted else (".",)
     session.install("--no-compile", *optional, *TEST_GROUP)
-    chosen = session.posargs or (*SIDE_BY_SIDE, *(() if session.python in WHOLE else BETWEEN))
+    chosen = session.posargs or (*SIDE_BY_SIDE, *(("-m", "not processes") if session.python in WHOLE else BETWEEN))
     counted = ("--cov", "--cov-report=term-missing:skip-covered") if is_counted else ()
     session.run("python", "-m", "pytest", *chosen, *counted, env=SAFE)
 
