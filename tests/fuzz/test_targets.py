@@ -88,7 +88,7 @@ _WORDS += [
 def test_nothing_but_our_errors(name: str) -> None:
     """Whatever the bytes are."""
 
-    @settings(max_examples=100, derandomize=True, database=None)
+    @settings(max_examples=50, derandomize=True, database=None)
     @given(mutated(name))
     def run(data: bytes) -> None:
         with bounded(len(data)):

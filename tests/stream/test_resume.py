@@ -223,8 +223,8 @@ def test_a_disk_that_fails(tmp_path: Path) -> None:
     assert checkpoint.read() == {"position": 2}
 
 
-#: Each after one to six batches of sixty.
-KILLS = 8
+#: Each after one to eleven batches of sixty.
+KILLS = 5
 CONSUMER = """
 import sys
 import dnc_async.sync as sync
@@ -254,7 +254,7 @@ def test_killed_at_any_moment(read_only: Published, tmp_path: Path) -> None:
     for _ in range(KILLS):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            for _ in range(dice.randrange(1, 7)):
+            for _ in range(dice.randrange(1, 12)):
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
         with log.open("a") as file:
