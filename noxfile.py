@@ -33,7 +33,9 @@ OLDEST, THIS = (3, 11), sys.version_info[:2]
 TOOLS = ("ruff>=0.9", "mypy>=1.14", "import-linter>=2.12", "nox")  # nox, for this file's types
 PEERS_PYTHON = "3.12"  # the newest for which all of the peers have wheels
 #: What is run on the Pythons between the oldest and the newest: where a new Python breaks things is loops and threads.
-BETWEEN = ("-m", "not border", "tests/stream", "tests/notebook")
+BETWEEN = ("-m", "not border", "tests/notebook", *(f"tests/stream/test_{name}.py" for name in (
+    "engines", "engine_process", "interrupted", "leaving", "odd_answers", "resume", "sync", "transform",
+)))  # fmt: skip
 #: Three at once: a test waits about as long as it computes. Those of a file stay together, for what they share.
 SIDE_BY_SIDE = ("-n", "3", "--dist", "loadfile")
 SAFE = {"PYTHONSAFEPATH": "1"}
