@@ -16,7 +16,7 @@ import numpy as np
 
 from dnc_async.dataset.formats import Source, open_source
 from dnc_async.dataset.formats.options import ReadOptions
-from dnc_async.dataset.permutation import permutation
+from dnc_async.dataset.order.permutation import permuted
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Structure, schema_of
 from dnc_async.errors import ArgumentError, DatasetError
@@ -64,7 +64,7 @@ class Opener:
     def _open_object(self, source: object, *, samples: bool) -> AsyncIterator[Any]:
         if is_sequence(source) and is_held(source):
             listed = list(source)
-            order = range(len(listed)) if self._seed is None else permutation(len(listed), self._seed).tolist()
+            order = range(len(listed)) if self._seed is None else permuted(len(listed), self._seed).tolist()
             return _in_thread(blocks_of_list([listed[row] for row in order], self.where, self._options))
         if isinstance(source, (bytes, bytearray, memoryview)):
             raise ArgumentError(f"source: {type(source).__name__} are one value; a list of bytes is a column of them")
@@ -173,7 +173,7 @@ def _are_paths(source: object) -> bool:
 
 
 def _indexed(source: Any, seed: int | None) -> Iterator[Any]:  # noqa: ANN401 - of any type that has both
-    order = range(len(source)) if seed is None else permutation(len(source), seed).tolist()
+    order = range(len(source)) if seed is None else permuted(len(source), seed).tolist()
     return (source[index] for index in order)
 
 

