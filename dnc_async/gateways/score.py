@@ -51,14 +51,11 @@ class Best:
     rate: float = _PRIOR_RATE
     latency_s: float = _PRIOR_LATENCY_S
     gateways: int = 1
-    #: Whether a gateway was neither measured nor asked yet: by a slow one's own rate, its blocks would never be late.
-    has_untried: bool = False
 
     def refresh(self, scores: Iterable[Score]) -> None:
         """Update from the scores of all gateways."""
         scores = tuple(scores)
         self.gateways = len(scores)
-        self.has_untried = any(score.rate is None and not score.is_asked for score in scores)
         self.rate = max((score.rate for score in scores if score.rate), default=_PRIOR_RATE)
         if any(score.rate is None for score in scores):
             # Else a gateway that trickles, if measured first, would set the standard for all.
@@ -256,10 +253,7 @@ class Score:
                 # gateway's rate, because by its own rate a gateway that trickles would never be late.
                 size = sent.size_bytes
                 sharing = self.window_bytes(size) / pace
-            expected = sent.due_at - sent.sent_at
-            if self._best.has_untried:
-                expected = min(expected, latency + sent.size_bytes / _PRIOR_RATE)
-            slow = sent.sent_at + expected + max(patience, _LATE_FACTOR * expected) + sharing
+            slow = sent.due_at + max(patience, _LATE_FACTOR * (sent.due_at - sent.sent_at)) + sharing
             yield min(silent + patience, slow), key
 
     def sent(self, key: object, size_bytes: int, now: float) -> None:
